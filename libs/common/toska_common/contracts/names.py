@@ -1,0 +1,34 @@
+"""Names and addresses as every service checks them."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+_NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?")
+
+RESERVED_PREFIX = "toska-"
+RESERVED_NAMES = frozenset({"api", "docs", "dashboard", "openapi.json", "health", "metrics", "problems"})
+"""First path segments of the data listener that no automatic route may take."""
+
+
+def _host(value: str) -> str:
+    if _HOST.fullmatch(value) is None:
+        raise ValueError("not a host name or an IP address")
+    return value
+
+
+ServiceName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$", max_length=63)]
+"""A service's name: a DNS label of lower-case letters, digits and hyphens, at most 63 characters."""
+
+ResourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$")]
+"""Name of a route, cluster or other resource, at most 128 characters."""
+
+Host = Annotated[str, AfterValidator(_host)]
+"""A host name or a literal IP address."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a service of this name can have no automatic route."""
+    return name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX)

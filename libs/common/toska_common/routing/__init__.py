@@ -1,0 +1,1 @@
+"""Routing as data: reading what operators write, checking it whole, and naming versions by content."""

@@ -1,0 +1,106 @@
+"""Who may use a management listener: known Host names, and a token for every change.
+
+Both are pure ASGI, stand in front of the whole app, and so also cover what a framework answers by itself. Reads are
+open on loopback only; where a route needs less than `admin` for a change, the app names it in `join_paths`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from toska_common.credentials import Access, Credentials, bearer_token
+from toska_common.errors import MeshError, MisdirectedRequest
+from toska_common.problem import send_problem
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+PUBLIC_PATHS = re.compile(r"/health(/live|/ready|/startup)?")
+"""Probes of an orchestrator carry no token and tell nothing but a state."""
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementPolicy:
+    """The rules of one management listener.
+
+    Attributes:
+        credentials: The tokens that it accepts.
+        host: The address it is bound to.
+        allowed_hosts: Further names it answers to, without ports.
+        join_access: Tells whether `(method, path)` is a change that the join token suffices for.
+    """
+
+    credentials: Credentials
+    host: str = "127.0.0.1"
+    allowed_hosts: frozenset[str] = frozenset()
+    join_access: Callable[[str, str], bool] = lambda _method, _path: False
+
+    @property
+    def open_reads(self) -> bool:
+        """Whether reads need no token: only where nobody but this machine can connect."""
+        return is_loopback(self.host)
+
+    def answers_to(self, host_header: str) -> bool:
+        """Whether a Host header names this listener; the port is not compared, it may have been forwarded."""
+        name = host_header.rsplit(":", 1)[0] if re.search(r":\d+$", host_header) else host_header
+        name = name.lower().rstrip(".")
+        return name in _LOOPBACK_NAMES or name.strip("[]") == self.host or name in self.allowed_hosts
+
+    def needed(self, method: str, path: str) -> Access | None:
+        """The access that a request needs; `None` if it is open."""
+        if PUBLIC_PATHS.fullmatch(path) and method in SAFE_METHODS:
+            return None
+        if method in SAFE_METHODS:
+            return None if self.open_reads else Access.ADMIN
+        return Access.JOIN if self.join_access(method, path) else Access.ADMIN
+
+
+class ManagementGuard:
+    """ASGI middleware that holds a listener to its `ManagementPolicy`, answering problem documents."""
+
+    def __init__(self, app: ASGIApp, policy: ManagementPolicy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            access = self._check(scope)
+        except MeshError as error:
+            await send_problem(error, scope, receive, send)
+            return
+        scope.setdefault("state", {})["access"] = access
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> Access | None:
+        headers = Headers(scope=scope)
+        if not self._policy.answers_to(headers.get("host", "")):
+            raise MisdirectedRequest(
+                "this listener does not answer to that Host name; add it to TOSKA_ALLOWED_HOSTS if it should"
+            )
+        token = bearer_token(headers.get("authorization"))
+        needed = self._policy.needed(scope.get("method", "GET"), scope["path"])
+        if needed is not None:
+            self._policy.credentials.require(token, needed)
+        return self._policy.credentials.access_of(token) if token else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_names(*groups: Iterable[str]) -> frozenset[str]:
+    """Lower-cased Host names for `ManagementPolicy.allowed_hosts`."""
+    return frozenset(name.lower().strip() for group in groups for name in group if name.strip())

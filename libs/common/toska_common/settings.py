@@ -1,0 +1,119 @@
+"""Settings from the environment, with errors that name the variable, the reason and the remedy.
+
+Only a process's `__main__` (or the all-in-one host) reads the environment; everything else is handed what it needs.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from toska_common.errors import ConfigurationError
+
+S = TypeVar("S", bound="ServiceSettings")
+
+LogFormat = Literal["auto", "json", "text"]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service of the mesh can be told; subclasses add their own under a prefix of their own.
+
+    The shared ones are read as `TOSKA_HOME`, `TOSKA_REGISTRY_URL` and so on, whatever the subclass's prefix is.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, populate_by_name=True)
+
+    home: Path = Field(
+        default=Path(".toska"), validation_alias="TOSKA_HOME", description="Where state lives; made 0700"
+    )
+    host: str = Field(default="127.0.0.1", validation_alias="TOSKA_HOST", description="Address that listeners bind")
+    registry_url: str = Field(
+        default="embedded://",
+        validation_alias="TOSKA_REGISTRY_URL",
+        description="embedded:// (discovery's own registry), consul://host:8500, or the http(s) URL of either",
+    )
+    admin_token: SecretStr = Field(
+        default=SecretStr(""), validation_alias="TOSKA_ADMIN_TOKEN", description="Overrides admin.token in the home"
+    )
+    join_token: SecretStr = Field(
+        default=SecretStr(""), validation_alias="TOSKA_JOIN_TOKEN", description="Overrides join.token in the home"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), validation_alias="TOSKA_ALLOWED_HOSTS", description="Further Host names of the management listeners"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="TOSKA_LOG_LEVEL")
+    log_format: LogFormat = Field(
+        default="auto", validation_alias="TOSKA_LOG_FORMAT", description="auto: text on a terminal, else json"
+    )
+
+    @field_validator("registry_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"embedded", "consul", "http", "https"}:
+            raise ValueError("write embedded://, consul://host:port or an http(s) URL")
+        if parts.scheme != "embedded" and not parts.hostname:
+            raise ValueError(f"{value!r} names no host")
+        return value.rstrip("/") if parts.scheme != "embedded" else value
+
+    @classmethod
+    def from_environment(cls, **overrides: Any) -> Self:
+        """Read and check the settings; overrides come from a command line.
+
+        Raises:
+            ConfigurationError: Lists every wrong setting with its variable and the reason.
+        """
+        return load_settings(cls, **overrides)
+
+
+def load_settings(kind: type[S], **overrides: Any) -> S:
+    """Read `kind` from the environment, with `overrides` on top.
+
+    Raises:
+        ConfigurationError: Lists every wrong setting with its variable and the reason.
+    """
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        lines = [f"{_variable(kind, entry['loc'])}: {entry['msg']}" for entry in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from error
+    except ValueError as error:  # pydantic-settings wraps what it cannot parse, such as broken JSON in a list
+        raise ConfigurationError(str(error)) from error
+
+
+def _variable(kind: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+    head = str(location[0]) if location else "settings"
+    if head.isupper():
+        return head
+    return f"{kind.model_config.get('env_prefix', '')}{head}".upper()
+
+
+def prepare_home(home: Path) -> Path:
+    """Make the state folder, mode 0700, and prove that it can be written.
+
+    Raises:
+        ConfigurationError: It cannot be made or written.
+    """
+    home = home.expanduser().absolute()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = home / f".write-probe.{os.getpid()}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(
+            f"cannot write the state folder {home} ({reason}); set TOSKA_HOME to a folder that you own"
+        ) from error
+    return home
+
+
+def registry_http_url(registry_url: str, embedded: str) -> str:
+    """The HTTP base URL behind `TOSKA_REGISTRY_URL`; `embedded` is where discovery's own registry listens."""
+    parts = urlsplit(registry_url)
+    if parts.scheme == "embedded":
+        return embedded
+    return f"http://{parts.netloc}" if parts.scheme == "consul" else registry_url

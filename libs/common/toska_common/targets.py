@@ -1,0 +1,54 @@
+"""Which addresses the mesh refuses to connect to, whoever asked for it (server-side request forgery).
+
+Checked on the resolved address, just before connecting, so a name that resolves anew cannot slip through.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+# Instance metadata of AWS, GCP, Azure, Oracle and OpenStack is link-local; these are the ones that are not.
+_METADATA = frozenset(
+    {
+        ip_address("100.100.100.200"),  # Alibaba Cloud
+        ip_address("192.0.0.192"),  # Oracle Cloud, classic
+        ip_address("168.63.129.16"),  # Azure's platform address
+        ip_address("fd00:ec2::254"),  # AWS over IPv6
+        ip_address("fd20:ce::254"),  # GCP over IPv6
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRules:
+    """The mesh's own management listeners as `(address, port)`, refused besides link-local and cloud metadata.
+
+    A listener on every interface is given once for each of the machine's addresses, besides `0.0.0.0`.
+    """
+
+    management: frozenset[tuple[str, int]] = frozenset()
+
+    def refusal(self, address: str, port: int) -> str | None:
+        """Why `address:port` must not be connected to, or `None` if it may. `address` is a resolved IP address."""
+        try:
+            ip = _unmapped(ip_address(address.partition("%")[0]))
+        except ValueError:
+            return f"{address} is not an IP address"
+        if ip.is_link_local:
+            return f"{ip} is a link-local address"
+        if ip in _METADATA:
+            return f"{ip} is a cloud metadata address"
+        if ip.is_multicast:
+            return f"{ip} is a multicast address"
+        if (str(ip), port) in self.management:
+            return f"{ip}:{port} is a management address of the mesh"
+        if ip.is_loopback or ip.is_unspecified:
+            for host, own_port in self.management:
+                own = ip_address(host)
+                if port == own_port and (own.is_loopback or own.is_unspecified):
+                    return f"{ip}:{port} is a management address of the mesh"
+        return None
+
+
+def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return mapped or ip
