@@ -1,0 +1,21 @@
+"""What every test shares: the event loop that production runs on, and a folder for a mesh's state."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """asyncio on uvloop, which is what every process of the mesh runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own, with the user's state folder and the environment kept out of it."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("TOSKA_HOME", str(folder))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return folder
