@@ -1,0 +1,54 @@
+"""What the control part asks of a data plane: the seam between the two halves of the gateway.
+
+`toska_gateway.supervisor.Supervisor` is the Python engine's; another engine has to offer no more than this.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from toska_common.contracts.routing import Snapshot
+
+
+class WorkerStatus(Protocol):
+    """How one worker process is; counters are those since it started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def requests(self) -> int: ...
+
+
+class DataPlane(Protocol):
+    """Moves requests by the snapshot that was applied last."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the port is the real one, also where 0 was asked for."""
+        ...
+
+    def run(self) -> AbstractAsyncContextManager[Any]:
+        """Listen and serve for as long as the context is open."""
+        ...
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Serve `snapshot` from now on; returns once every live worker does.
+
+        Raises:
+            SnapshotRejected: It cannot be served; the one before stays.
+        """
+        ...
+
+    def workers(self) -> list[Any]:
+        """A `WorkerStatus` for each worker, in a stable order."""
+        ...
+
+    async def metrics(self) -> str:
+        """The workers' series, summed, in Prometheus's text format."""
+        ...
