@@ -1,0 +1,37 @@
+# Toska Mesh. `make up` runs a whole mesh, `make test` proves it; `make help` lists the rest.
+PYTHON ?= python3
+ARGS   ?=
+BIN    := .venv/bin
+DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml)
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check fmt bench dist lock parts clean
+
+up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
+	@exec $(BIN)/toska up $(ARGS)
+down:                   ## stop the mesh that runs here
+	@exec $(BIN)/toska down
+test: check parts       ## checks, then every test (ARGS="-k gateway -x")
+	@exec $(BIN)/pytest $(ARGS)
+check: .venv/.dev-stamp ## formatting, lint, types, imports between packages
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+fmt: .venv/.dev-stamp   ## format, and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet . ; exec $(BIN)/ruff format .
+bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy
+	@tools/test-parts bench && exec $(BIN)/python -m benchmarks $(ARGS)
+dist: .venv/.dev-stamp  ## wheels of every package, in dist/
+	@exec tools/dist
+lock: .venv/.dev-stamp  ## pin the dependencies anew (ARGS="--upgrade")
+	@exec tools/lock $(ARGS)
+parts: .venv/.dev-stamp ## what tests need besides Python packages
+	@exec tools/test-parts test
+clean:                  ## remove what make made; .toska/, the mesh's own state, stays
+	@rm -rf .venv .cache dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+help:                   ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.run-stamp: $(DEPS)
+	@tools/install requirements.lock && touch $@
+.venv/.dev-stamp: requirements-dev.lock .venv/.run-stamp
+	@tools/install requirements-dev.lock && touch $@
