@@ -172,7 +172,7 @@ class Route(Document):
     @field_validator("to", mode="before")
     @classmethod
     def _one_name(cls, value: object) -> object:
-        return [{"cluster": value}] if isinstance(value, str) else value
+        return ({"cluster": value},) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_action(self) -> Self:

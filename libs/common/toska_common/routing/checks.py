@@ -1,0 +1,116 @@
+"""What can only be seen with a whole routing table in view: names that lead nowhere, and routes in each other's way.
+
+Pure; every finding is located from the root of a routing document (`routes[3].to[0].cluster`).
+"""
+
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from ipaddress import ip_address
+
+from toska_common.contracts.names import RESERVED_PREFIX
+from toska_common.contracts.routing import Cluster, Match, Route
+from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
+from toska_common.routing.problems import Finding, Location
+from toska_common.targets import TargetRules
+
+_TARGETS = TargetRules()
+
+
+def check_document(
+    routes: Sequence[Route | None],
+    clusters: Mapping[str, Cluster],
+    *,
+    known_clusters: Collection[str] | None = None,
+    registry: bool = True,
+) -> list[Finding]:
+    """Find everything wrong with operators' routes and clusters as a whole.
+
+    Args:
+        routes: In the order of writing; `None` keeps the place of one that could not be read.
+        clusters: Those that could be read.
+        known_clusters: Names that routes may lead to; default: `clusters`.
+        registry: Whether there is a registry that clusters can follow.
+    """
+    known = clusters if known_clusters is None else known_clusters
+    findings = [finding for name, cluster in clusters.items() for finding in _check_cluster(name, cluster, registry)]
+    for index, route in enumerate(routes):
+        if route is not None:
+            findings.extend(_check_route(("routes", index), route, known))
+    findings.extend(_conflicts(routes))
+    return findings
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """` (did you mean "x"?)`, if one of `known` is close to `word`."""
+    close = get_close_matches(word, known, n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Finding]:
+    if name.startswith(RESERVED_PREFIX):
+        yield Finding(("clusters", name), f"names that begin with {RESERVED_PREFIX} are the mesh's own")
+    if cluster.service is not None and not registry:
+        yield Finding(("clusters", name, "service"), "there is no registry to follow here; list endpoints")
+    for index, endpoint in enumerate(cluster.endpoints):
+        if _is_address(endpoint.address):
+            refusal = _TARGETS.refusal(endpoint.address, endpoint.port)
+            if refusal is not None:
+                yield Finding(
+                    ("clusters", name, "endpoints", index, "address"), f"the mesh does not go there: {refusal}"
+                )
+
+
+def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator[Finding]:
+    if route.name.startswith(AUTOMATIC_PREFIX):
+        yield Finding((*at, "name"), f"names that begin with {AUTOMATIC_PREFIX} belong to automatic routes")
+    yield from _check_exceptions((*at, "match", "except_prefixes"), route.match)
+    named: set[str] = set()
+    for index, part in enumerate(route.to):
+        where = (*at, "to", index, "cluster")
+        if part.cluster not in known:
+            yield Finding(where, f'there is no cluster "{part.cluster}"{suggestion(part.cluster, known)}')
+        if part.cluster in named:
+            yield Finding(where, f'"{part.cluster}" stands twice in this split; add the weights up')
+        named.add(part.cluster)
+
+
+def _check_exceptions(at: Location, match: Match) -> Iterator[Finding]:
+    if match.except_prefixes and match.path_prefix is None:
+        yield Finding(at, "except_prefixes needs path_prefix")
+        return
+    for index, prefix in enumerate(match.except_prefixes):
+        if not _is_below(prefix, match.path_prefix or "/"):
+            yield Finding((*at, index), f"{prefix} is not below {match.path_prefix}, so it excepts nothing")
+
+
+def _conflicts(routes: Sequence[Route | None]) -> Iterator[Finding]:
+    names: dict[str, int] = {}
+    matches: dict[Hashable, tuple[int, Route]] = {}
+    for index, route in enumerate(routes):
+        if route is None:
+            continue
+        if route.name in names:
+            yield Finding(("routes", index, "name"), f'"{route.name}" is also the name of routes[{names[route.name]}]')
+        names.setdefault(route.name, index)
+        identity = match_identity(route.match)
+        if identity in matches:
+            first, other = matches[identity]
+            reason = (
+                f'"{route.name}" and "{other.name}" (routes[{first}]) match the same requests; '
+                "change one of them or add a condition"
+            )
+            yield Finding(("routes", index, "match"), reason)
+        matches.setdefault(identity, (index, route))
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    parent = prefix.rstrip("/")
+    return path == parent or path.startswith(parent + "/")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

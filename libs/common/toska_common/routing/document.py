@@ -1,0 +1,129 @@
+"""Reading what operators write: a routing file, or one route or cluster of it, with every problem named.
+
+`load_document` returns a document that is right by itself: of the right shape (the contracts), and free of routes that
+lead nowhere or stand in each other's way (`checks`). One problem does not hide the others, as far as the broken part
+lets the rest be understood.
+"""
+
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from toska_common.contracts import Document
+from toska_common.contracts.routing import Cluster, Route, RoutingDocument
+from toska_common.routing.checks import check_document, suggestion
+from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem
+from toska_common.routing.tree import Node, decode, name_problems, parse_json, parse_yaml
+
+D = TypeVar("D", bound=Document)
+
+__all__ = ["InvalidDocument", "Problem", "load_document", "load_resource"]
+
+
+def load_document(text: str | bytes, *, source: str, registry: bool = True) -> RoutingDocument:
+    """Read and check a routing document in YAML 1.2.
+
+    Args:
+        text: The document.
+        source: What to call it in messages, such as its file name.
+        registry: Whether there is a registry that clusters can follow; if not, a `service` is a problem.
+
+    Raises:
+        InvalidDocument: Lists everything that is wrong, with paths and lines.
+    """
+    tree = parse_yaml(decode(text, source), source)
+    document, findings = _validate(RoutingDocument, tree.root)
+    if document is not None:
+        checked = check_document(document.routes, document.clusters, registry=registry)
+    else:
+        checked = _check_what_is_right(tree.root, registry)
+    findings += [_as_written(finding, tree.root) for finding in checked]
+    if document is None or findings or tree.problems:
+        raise InvalidDocument(name_problems(findings, tree), source=source)
+    return document
+
+
+def load_resource(kind: type[D], text: str | bytes, *, source: str, yaml: bool = False) -> D:
+    """Read one resource, such as a `Route`, from JSON or YAML; it is checked by itself, not against a table.
+
+    Raises:
+        InvalidDocument: Lists everything that is wrong, with paths and, for YAML, lines.
+    """
+    content = decode(text, source)
+    tree = parse_yaml(content, source) if yaml else parse_json(content, source)
+    resource, findings = _validate(kind, tree.root)
+    if resource is None or tree.problems:
+        raise InvalidDocument(name_problems(findings, tree), source=source)
+    return resource
+
+
+def _validate(kind: type[D], node: Node) -> tuple[D | None, list[Finding]]:
+    if not isinstance(node.value, dict):
+        return None, [Finding((), "a mapping of keys to values is expected")]
+    try:
+        return kind.model_validate(node.plain(), strict=True), []
+    except ValidationError as error:
+        return None, [_finding(kind, entry, node) for entry in error.errors(include_url=False)]
+
+
+def _check_what_is_right(root: Node, registry: bool) -> list[Finding]:
+    """Check the parts of a broken document that can be read, so that their problems show in the same run."""
+    parts = root.value if isinstance(root.value, dict) else {}
+    clusters_node, routes_node = parts.get("clusters"), parts.get("routes")
+    named = clusters_node.value if clusters_node is not None and isinstance(clusters_node.value, dict) else {}
+    listed = routes_node.value if routes_node is not None and isinstance(routes_node.value, tuple) else ()
+    clusters = {name: cluster for name, node in named.items() if (cluster := _validate(Cluster, node)[0]) is not None}
+    routes = [_validate(Route, node)[0] for node in listed]
+    return check_document(routes, clusters, known_clusters=named, registry=registry)
+
+
+def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:
+    location: Location = tuple(entry["loc"])
+    error_type, reason = str(entry["type"]), str(entry["msg"]).removeprefix("Value error, ")
+    if location and location[-1] == "[key]":
+        return Finding(location[:-1], f"as a name: {_plainly(error_type, reason, entry)}")
+    if error_type == "extra_forbidden":
+        return Finding(location, _unknown_key(kind, location))
+    if error_type == "missing":
+        return Finding(location, "is required")
+    return _as_written(Finding(location, _plainly(error_type, reason, entry)), root)
+
+
+def _as_written(finding: Finding, root: Node) -> Finding:
+    """Name only what the document has: a shorthand is checked as what it stands for (`to: orders`)."""
+    return Finding(root.locate(finding.location)[0], finding.reason)
+
+
+def _plainly(error_type: str, reason: str, entry: Any) -> str:
+    given = entry["input"]
+    if error_type == "string_type" and isinstance(given, int | float):
+        return f"is a string: write it in quotes, as {str(given).lower()!r}"
+    if error_type == "tuple_type":
+        return "is a list"
+    if error_type == "string_pattern_mismatch":
+        return f"{given!r} does not match {entry['ctx']['pattern']}"
+    return reason[:1].lower() + reason[1:]
+
+
+def _unknown_key(kind: type[BaseModel], location: Location) -> str:
+    known = _keys_at(kind, location[:-1])
+    return "unknown key" + (suggestion(str(location[-1]), known) or f"; known here: {', '.join(sorted(known))}")
+
+
+def _keys_at(kind: Any, location: Location) -> list[str]:
+    """The keys that the contract has at `location`."""
+    for part in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = _without_none(field.annotation) if field is not None else None
+        elif get_origin(kind) in {tuple, Mapping}:
+            kind = _without_none(get_args(kind)[-1 if get_origin(kind) is Mapping else 0])
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return next(part for part in get_args(annotation) if part is not type(None))
+    return annotation
