@@ -1,0 +1,54 @@
+"""Envoy with one worker thread, as an edge proxy: client address trusted from the socket, paths normalised."""
+
+import json
+from pathlib import Path
+
+from benchmarks.parts import Program, get_script
+from benchmarks.profiles import route_path
+from benchmarks.proxies.setup import Proxy, Setup
+
+_MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+
+
+def _address(port: int) -> dict[str, object]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _bootstrap(setup: Setup) -> dict[str, object]:
+    routes = [
+        {"match": {"path_separated_prefix": route_path(route)}, "route": {"cluster": "everybody"}}
+        for route in range(setup.routes)
+    ]
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "edge",
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    endpoints = [{"endpoint": {"address": _address(port)}} for port in setup.upstreams]
+    cluster = {
+        "name": "everybody",
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": "everybody", "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+    listener = {"name": "edge", "address": _address(setup.port), "filter_chains": [chain]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _command(program: Program, setup: Setup) -> list[str | Path]:
+    file = setup.folder / "envoy.json"
+    file.write_text(json.dumps(_bootstrap(setup)))
+    return [program.path, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+
+
+def _version(program: Program) -> str:
+    return program.version("--version").rpartition("version:")[2].split("/")[1]
+
+
+ENVOY = Proxy("envoy", lambda: get_script("envoy"), _version, _command)

@@ -1,0 +1,32 @@
+"""Our own gateway alone, with one worker, on its default policies."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.parts import Program, get_script
+from benchmarks.processes import free_ports
+from benchmarks.profiles import route_path
+from benchmarks.proxies.setup import Proxy, Setup
+
+
+def _command(program: Program, setup: Setup) -> list[str | Path]:
+    endpoints = [{"address": "127.0.0.1", "port": port} for port in setup.upstreams]
+    routes = [
+        {"name": route_path(route).lstrip("/"), "match": {"path_prefix": route_path(route)}, "to": "everybody"}
+        for route in range(setup.routes)
+    ]
+    file = setup.folder / "routes.yaml"
+    file.write_text(json.dumps({"clusters": {"everybody": {"endpoints": endpoints}}, "routes": routes}))
+    (admin,) = free_ports(1)
+    return [
+        *(program.path, "gateway", "--routes", file, "--workers", "1"),
+        *("--listen", f"127.0.0.1:{setup.port}", "--admin", f"127.0.0.1:{admin}"),
+    ]
+
+
+def _version(_: Program) -> str:
+    return version("toska-gateway")
+
+
+TOSKA = Proxy("toska", lambda: get_script("toska"), _version, _command)

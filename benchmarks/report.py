@@ -1,0 +1,116 @@
+"""Where figures go: to the terminal, into `bench-results/` as JSON and Markdown, and between the README's marks."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import BenchError
+from benchmarks.figures import Record
+from benchmarks.machine import Machine
+from benchmarks.parts import ROOT
+
+RESULTS = ROOT / "bench-results"
+_MARKS = ("<!-- bench:start -->", "<!-- bench:end -->")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A table, the same on the terminal and in Markdown: the first column is a name, the others are numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    emphasis: str = "toska"
+    notes: Sequence[str] = ()
+
+
+class Report(Record):
+    """What one bench found, with all that is needed to doubt it."""
+
+    bench: str
+    measured_at: str
+    commit: str
+    machine: dict[str, str | int | float]
+    settings: dict[str, object]
+    figures: dict[str, object]
+
+
+def commit() -> str:
+    """The commit that was measured, `+` if the tree has changes beside it, empty outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def show(console: Console, figures: Figures) -> None:
+    table = Table(title=figures.title, title_justify="left", title_style="bold")
+    for index, column in enumerate(figures.columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in figures.rows:
+        table.add_row(*row, style="bold green" if row[0].startswith(figures.emphasis) else None)
+    console.print(table)
+    for note in figures.notes:
+        console.print(note, style="dim", highlight=False)
+    console.print()
+
+
+def markdown(figures: Sequence[Figures], machine: Machine, command: str) -> str:
+    """The tables as Markdown, below one line that says where they come from."""
+    where = f"{machine.processor}, {machine.cores} cores, Linux {machine.kernel.split('-')[0]}, Python {machine.python}"
+    parts = [f"Measured by `{command}` on {where}; medians of interleaved rounds."]
+    parts.extend(_markdown_table(table) for table in figures)
+    return "\n\n".join(parts) + "\n"
+
+
+def save(report: Report, text: str) -> Path:
+    """Write both forms into `bench-results/`; returns the Markdown file."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{report.bench}.json").write_text(report.model_dump_json(indent=2) + "\n")
+    file = RESULTS / f"{report.bench}.md"
+    file.write_text(text)
+    return file
+
+
+def update_readme(text: str, readme: Path = ROOT / "README.md") -> None:
+    """Replace what stands between the README's two marks.
+
+    Raises:
+        BenchError: The marks are not there, once each and in order.
+    """
+    before, opening, rest = readme.read_text().partition(_MARKS[0])
+    _, closing, after = rest.partition(_MARKS[1])
+    if not opening or not closing:
+        raise BenchError(f"{readme.name} has no {_MARKS[0]} … {_MARKS[1]} to put the figures between")
+    readme.write_text(f"{before}{opening}\n{text}{closing}{after}")
+
+
+def _markdown_table(figures: Figures) -> str:
+    lines = [
+        f"**{figures.title}**",
+        "",
+        _markdown_row(figures.columns),
+        _markdown_row(["---", *("---:" for _ in figures.columns[1:])]),
+    ]
+    for row in figures.rows:
+        bold = row[0].startswith(figures.emphasis)
+        lines.append(_markdown_row([f"**{cell}**" if bold and cell else cell for cell in row]))
+    for note in figures.notes:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
