@@ -1,0 +1,65 @@
+"""The gateway's own answers: problem documents (RFC 9457), redirects and fixed responses, as wire bytes."""
+
+import json
+from http import HTTPStatus
+from typing import Final
+
+TITLES: Final = {
+    "no-route": "No route matches",
+    "method-not-allowed": "Method not allowed",
+    "upstream-unavailable": "No upstream available",
+    "upstream-connect-failed": "Upstream cannot be reached",
+    "upstream-reset": "Upstream closed the connection",
+    "upstream-timeout": "Upstream timed out",
+    "upstream-overloaded": "Upstream connection limit reached",
+    "bad-upstream-response": "Upstream sent a malformed response",
+    "request-timeout": "Request timed out",
+    "body-too-large": "Request body too large",
+    "too-many-connections": "Too many connections",
+    "loop-detected": "Loop detected",
+    "target-refused": "Upstream address refused",
+}
+"""Titles by code; a code that is not in here has its status's own phrase."""
+
+
+def reason_phrase(status: int) -> str:
+    """The registered phrase of a status, or an empty one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def build(
+    status: int, content_type: str, body: bytes, *, close: bool, extra: bytes = b"", bodiless: bool = False
+) -> bytes:
+    """A whole response; `extra` is further field lines in wire form, `bodiless` answers a HEAD."""
+    head = (
+        f"HTTP/1.1 {status} {reason_phrase(status)}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+    ).encode("latin-1")
+    if close:
+        extra += b"connection: close\r\n"
+    return head + extra + b"\r\n" + (b"" if bodiless else body)
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    trace_id: str,
+    close: bool = False,
+    extra: bytes = b"",
+    bodiless: bool = False,
+) -> bytes:
+    """A problem document; `x-toska-error` tells that the gateway itself answered."""
+    document = {
+        "type": f"/problems/{code}",
+        "title": TITLES.get(code) or reason_phrase(status),
+        "status": status,
+        "detail": detail,
+        "trace_id": trace_id,
+    }
+    extra += b"x-toska-error: " + code.encode() + b"\r\n"
+    body = json.dumps(document).encode()
+    return build(status, "application/problem+json", body, close=close, extra=extra, bodiless=bodiless)

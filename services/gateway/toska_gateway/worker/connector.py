@@ -1,0 +1,79 @@
+"""Opening connections to endpoints: resolve, refuse forbidden targets, connect within a timeout.
+
+This is the one place of the data plane with a task: connections are few, and requests on pooled ones never come here.
+"""
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from toska_common.targets import TargetRules
+
+from toska_gateway.worker.cluster import Endpoint, TargetRefused
+from toska_gateway.worker.upstream import Upstream
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.plane import Plane
+
+
+class Connector:
+    """Connects endpoints for exchanges; a connection whose exchange is gone by then is kept for the next."""
+
+    def __init__(self, plane: "Plane", rules: TargetRules) -> None:
+        self._plane = plane
+        self.rules = rules
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connect(self, endpoint: Endpoint, exchange: "Exchange") -> None:
+        """Open a connection to `endpoint` for `exchange`; the exchange is told how it went."""
+        cluster = endpoint.cluster
+        cluster.connections += 1
+        endpoint.connecting += 1
+        task = self._plane.loop.create_task(self._connect(endpoint, exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, endpoint: Endpoint, exchange: "Exchange") -> None:
+        plane = self._plane
+        cluster = endpoint.cluster
+        try:
+            async with asyncio.timeout(exchange.route.connect_timeout):
+                upstream = await self._open(endpoint)
+        except (OSError, TimeoutError, TargetRefused) as error:
+            endpoint.connecting -= 1
+            cluster.connections -= 1
+            if not isinstance(error, TargetRefused):
+                plane.stats.connect_failures += 1
+                if cluster.connect_failed(endpoint, plane.loop.time()):
+                    plane.stats.ejections += 1
+            exchange.connect_failed(endpoint, error)
+            return
+        endpoint.connecting -= 1
+        cluster.connected(endpoint, plane.now)
+        if exchange.wants(endpoint):
+            exchange.send_on(upstream)
+        else:
+            upstream.release()
+
+    async def _open(self, endpoint: Endpoint) -> Upstream:
+        loop = self._plane.loop
+        family, address = await self._resolve(endpoint)
+        refusal = None if endpoint.cluster.mesh_owned else self.rules.refusal(address, endpoint.port)
+        if refusal is not None:
+            raise TargetRefused(refusal)
+        _, upstream = await loop.create_connection(
+            lambda: Upstream(self._plane, endpoint), address, endpoint.port, family=family
+        )
+        return upstream
+
+    async def _resolve(self, endpoint: Endpoint) -> tuple[int, str]:
+        # The rules see the very address that is connected to, so a name cannot resolve to another one in between.
+        try:
+            version = ip_address(endpoint.address).version
+        except ValueError:
+            found = await self._plane.loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+            family, *_, address = found[0]
+            return family, str(address[0])
+        return (socket.AF_INET if version == 4 else socket.AF_INET6), endpoint.address

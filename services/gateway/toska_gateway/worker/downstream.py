@@ -1,0 +1,422 @@
+"""One client connection: reads requests one at a time, within limits, and hands each to an `Exchange`.
+
+    idle -> reading a head -> exchange (body in, response out) -> idle ...      or closed at any point
+
+Bytes of a pipelined request wait in the buffer until the response before it is written; reading pauses when they grow.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from toska_gateway.worker import answers
+from toska_gateway.worker.exchange import Exchange
+from toska_gateway.worker.http1 import CHUNKED, BadMessage, ChunkedDecoder, RequestHead, RequestReader
+from toska_gateway.worker.tracing import new_trace_ids
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.plane import Plane
+
+_PIPELINE_BYTES: Final = 64 * 1024
+_LINGER: Final = 2.0
+"""Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
+_NEVER: Final = float("inf")
+
+
+class Downstream(asyncio.Protocol):
+    """A server connection of ours."""
+
+    __slots__ = (
+        "_body_left", "_buffer", "_closing", "_decoder", "_draining_input", "_eof", "_exchange", "_forwarded",
+        "_forwarded_host", "_paused", "_reader", "_reading_head", "_received", "_scheme", "_tunnel", "deadline",
+        "peer", "plane", "transport", "trusted",
+    )  # fmt: skip
+
+    def __init__(self, plane: "Plane") -> None:
+        self.plane = plane
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.peer: str = ""
+        self.trusted = False
+        self.deadline = _NEVER
+        self._reader = RequestReader(headers=plane.limits.headers, target_bytes=plane.limits.target_bytes)
+        self._buffer = bytearray()
+        self._reading_head = False
+        self._exchange: Exchange | None = None
+        self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
+        self._decoder: ChunkedDecoder | None = None
+        self._received = 0
+        self._paused = False
+        self._closing = False
+        self._draining_input = False
+        self._eof = False
+        self._tunnel = False
+        self._forwarded = b""
+        self._forwarded_host = b""
+        self._scheme = b"http"
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        plane = self.plane
+        peername = transport.get_extra_info("peername")
+        self.peer = str(peername[0]) if peername else "unix"
+        self.trusted = plane.trusts(self.peer)
+        plane.downstreams[self] = None
+        mine = plane.per_client[self.peer] = plane.per_client.get(self.peer, 0) + 1
+        limits = plane.limits
+        if mine > limits.connections_per_client or len(plane.downstreams) > limits.connections:
+            plane.stats.refused += 1
+            self._refuse(BadMessage(503, "too-many-connections", "this gateway has all the connections it may have"))
+            return
+        plane.stats.accepted += 1
+        self.deadline = plane.now + limits.header_timeout
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            if self._closing:
+                return  # lingering: what still comes is read and thrown away
+            if self._buffer:
+                self._extend_head(data)
+            else:
+                self._read_heads(data)
+        elif self._tunnel:
+            exchange.tunnel_from_client(data)
+        elif not exchange.request_done:
+            self._read_body(exchange, data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > _PIPELINE_BYTES:
+                self.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        exchange = self._exchange
+        if exchange is None:
+            return False
+        if self._tunnel:
+            exchange.tunnel_client_eof()
+        elif not exchange.request_done:
+            self.abort()  # a body that was cut off is no request
+            return False
+        return True  # half-closed: the answer is still wanted
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        plane = self.plane
+        del plane.downstreams[self]
+        left = plane.per_client[self.peer] - 1
+        if left:
+            plane.per_client[self.peer] = left
+        else:
+            del plane.per_client[self.peer]
+        self._closing = True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause_upstream()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume_upstream()
+
+    # -- reading requests
+
+    def _extend_head(self, data: bytes) -> None:
+        buffer = self._buffer
+        searched = max(0, len(buffer) - 3)
+        buffer += data
+        if buffer.find(b"\r\n\r\n", searched) < 0:
+            self._check_unfinished(buffer)
+            return
+        whole = bytes(buffer)
+        self._buffer = bytearray()
+        self._read_heads(whole)
+
+    def _read_heads(self, data: bytes) -> None:
+        """Serve the requests in `data`, until one has to wait for its answer or for more bytes."""
+        while True:
+            if data[:2] == b"\r\n":
+                data = data[2:]  # RFC 9112 §2.2: an empty line before a request is ignored
+                if not data:
+                    return
+            end = data.find(b"\r\n\r\n") + 4
+            if end == 3:
+                self._buffer += data
+                if not self._reading_head:
+                    self._reading_head = True
+                    self.deadline = self.plane.now + self.plane.limits.header_timeout
+                self._check_unfinished(self._buffer)
+                return
+            self._reading_head = False
+            try:
+                if end > self.plane.limits.header_bytes:
+                    raise self._too_large()
+                if end == len(data):
+                    head, rest = self._reader.read(data), b""
+                else:
+                    head, rest = self._reader.read(data[:end]), data[end:]
+                self._begin(head)
+            except BadMessage as error:
+                self._refuse(error)
+                return
+            exchange = self._exchange
+            if exchange is None:  # answered at once
+                if self._closing or not rest:
+                    return
+                data = rest
+                continue
+            if not exchange.request_done:
+                if rest:
+                    self._read_body(exchange, rest)
+                return
+            if rest:
+                self._buffer += rest
+            return
+
+    def _check_unfinished(self, buffer: bytearray) -> None:
+        try:
+            if buffer.count(b"\n") != buffer.count(b"\r\n"):
+                raise BadMessage(400, "bad-request", "lines end with CRLF")
+            if len(buffer) > self.plane.limits.header_bytes:
+                raise self._too_large()
+            if b"\r\n" not in buffer and len(buffer) > self.plane.limits.target_bytes + 64:
+                raise BadMessage(414, "target-too-long", f"the target exceeds {self.plane.limits.target_bytes} bytes")
+        except BadMessage as error:
+            self._refuse(error)
+
+    def _too_large(self) -> BadMessage:
+        limit = self.plane.limits.header_bytes
+        return BadMessage(431, "header-too-large", f"the request's head exceeds {limit} bytes")
+
+    def _begin(self, head: RequestHead) -> None:
+        plane = self.plane
+        close = head.close = head.close or plane.draining
+        route = plane.table.find(head)
+        if route is None:
+            self._no_route(head)
+            return
+        if not route.clusters:
+            status, answer = route.answer_directly(head, close=close or head.body_length != 0)
+            self.transport.write(answer)
+            route.stats.record(status, 0.0)
+            self._after_answer(close=close or head.body_length != 0)
+            return
+        limit = route.max_body or plane.limits.body_bytes
+        if limit and head.body_length > limit:
+            raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
+        name = route.choose_cluster()
+        cluster = plane.cluster(name)
+        if cluster is None:
+            raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
+        exchange = self._exchange = Exchange(plane, self, head, route, cluster)
+        self._received = 0
+        if head.body_length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        else:
+            self._body_left = head.body_length
+        exchange.start()
+
+    def _no_route(self, head: RequestHead) -> None:
+        close = head.close or head.body_length != 0
+        bodiless = head.method == b"HEAD"
+        allowed = self.plane.table.allowed_methods(head)
+        if allowed:
+            extra = b"allow: " + b", ".join(allowed) + b"\r\n"
+            detail = "this path takes other methods"
+            self.write_problem(405, "method-not-allowed", detail, close=close, bodiless=bodiless, extra=extra)
+        else:
+            self.write_problem(404, "no-route", "no route matches this request", close=close, bodiless=bodiless)
+        self.plane.stats.route("(none)").record(405 if allowed else 404, 0.0)
+        self._after_answer(close=close)
+
+    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+        limits = self.plane.limits
+        self.deadline = self.plane.now + limits.body_timeout
+        decoder = self._decoder
+        try:
+            if decoder is not None:
+                payload = decoder.feed(data)
+                self._received += len(payload)
+                limit = exchange.route.max_body or limits.body_bytes
+                if limit and self._received > limit:
+                    raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
+                if payload:
+                    exchange.body(payload)
+                if decoder.rest is None:
+                    return
+                rest, self._decoder = decoder.rest, None
+            else:
+                left = self._body_left
+                if len(data) < left:
+                    self._body_left = left - len(data)
+                    exchange.body(data)
+                    return
+                exchange.body(data if len(data) == left else data[:left])
+                rest = data[left:]
+        except BadMessage as error:
+            self._body_failed(exchange, error)
+            return
+        if self._exchange is exchange:
+            exchange.body_complete()
+            self.set_deadline(exchange.route.response_timeout)
+        if rest and not self._closing:
+            self._buffer += rest
+
+    def _body_failed(self, exchange: Exchange, error: BadMessage) -> None:
+        self.plane.stats.bad_requests += 1
+        if exchange.responding:
+            self.abort()
+        else:
+            exchange.fail(error.status, error.code, error.reason)
+
+    # -- answering
+
+    def write_problem(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        trace_id: str = "",
+        close: bool,
+        bodiless: bool = False,
+        extra: bytes = b"",
+    ) -> None:
+        """Write one of the gateway's own answers."""
+        trace_id = trace_id or new_trace_ids()[:32].decode()
+        self.transport.write(
+            answers.problem(status, code, detail, trace_id=trace_id, close=close, bodiless=bodiless, extra=extra)
+        )
+
+    def _refuse(self, error: BadMessage) -> None:
+        """Answer what is no proper request, and close: where the next one would begin cannot be known."""
+        self.plane.stats.bad_requests += 1
+        self._exchange = None
+        self.write_problem(error.status, error.code, error.reason, close=True)
+        self.plane.stats.route("(none)").record(error.status, 0.0)
+        self._after_answer(close=True)
+
+    def exchange_done(self, *, close: bool) -> None:
+        """The exchange's last byte is written; the next request may already be here."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and not exchange.request_done:
+            self._decoder = None
+        self._after_answer(close=close)
+        if not self._closing:
+            if self._paused:
+                self._paused = False
+                self.transport.resume_reading()
+            if self._buffer:
+                data, self._buffer = bytes(self._buffer), bytearray()
+                self._read_heads(data)
+
+    def _after_answer(self, *, close: bool) -> None:
+        if close or self.plane.draining or (self._eof and not self._buffer):
+            self.close_gently()
+        else:
+            self.deadline = self.plane.now + self.plane.limits.idle_timeout
+
+    def close_gently(self) -> None:
+        """Close after what is written has gone out, reading on for a moment lest a reset destroys the answer."""
+        if self._closing:
+            return
+        self._closing = True
+        self._buffer = bytearray()
+        if self.transport.is_closing():
+            return
+        if self._eof or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.deadline = self.plane.now + _LINGER
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Reset the connection: the client must not take what it has for a whole response."""
+        self._closing = True
+        self.transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Draining: close unless a request is being served."""
+        if self._exchange is None and not self._closing and not self._buffer:
+            self.close_gently()
+
+    def on_deadline(self) -> None:
+        """The deadline has passed: whatever was waited for did not come."""
+        exchange = self._exchange
+        if self._closing:
+            self.transport.abort()
+        elif exchange is not None:
+            exchange.on_deadline()
+        elif self._buffer:
+            self._refuse(BadMessage(408, "request-timeout", "the request's head did not come in time"))
+        else:
+            self.close_gently()
+
+    def set_deadline(self, seconds: float) -> None:
+        """Wait so long from now, and never longer than the request as a whole may take."""
+        deadline = self.plane.now + seconds
+        exchange = self._exchange
+        if exchange is not None and exchange.expires and exchange.expires < deadline:
+            deadline = exchange.expires
+        self.deadline = deadline
+
+    # -- flow control
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is us who do not read, so that silence is not the client's."""
+        return self._paused
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the client for now."""
+        if not self._paused and not self._closing:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_if_paused(self) -> None:
+        """Take bytes again, unless a pipeline is full."""
+        if self._paused and len(self._buffer) <= _PIPELINE_BYTES and not self._closing:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def start_tunnel(self) -> None:
+        """From here on bytes are passed on unread."""
+        self._tunnel = True
+        if self._buffer and self._exchange is not None:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            self._exchange.tunnel_from_client(data)
+        self.resume_if_paused()
+
+    # -- what the upstream is told about the client
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        """Field lines that say who asked: of a trusted proxy what it says, else what we see."""
+        if self.trusted:
+            return self._forwarded_by_proxy(head)
+        if head.host != self._forwarded_host:
+            self._forwarded_host = head.host
+            self._forwarded = (
+                b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nvia: 1.1 toska\r\n"
+                % (self.peer.encode(), self._scheme, head.host)
+            )
+        via = head.special.get(b"via")
+        return self._forwarded if via is None else b"via: " + b", ".join(via) + b"\r\n" + self._forwarded
+
+    def _forwarded_by_proxy(self, head: RequestHead) -> bytes:
+        special = head.special
+        chain = b", ".join((*special.get(b"x-forwarded-for", ()), self.peer.encode()))
+        scheme = special.get(b"x-forwarded-proto", (self._scheme,))[-1]
+        host = special.get(b"x-forwarded-host", (head.host,))[-1]
+        via = b", ".join((*special.get(b"via", ()), b"1.1 toska"))
+        lines = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nvia: %b\r\n"
+        found = lines % (chain, scheme, host, via)
+        for name in (b"forwarded", b"x-forwarded-port", b"x-real-ip"):
+            for value in special.get(name, ()):
+                found += name + b": " + value + b"\r\n"
+        return found

@@ -1,0 +1,440 @@
+"""One request's life: from its head to the last byte of its response.
+
+    routed -> waiting (for a connection) -> sent -> answering -> done
+                 ^                           |
+                 └──────── repeat ───────────┘   only if safe: see `_may_repeat`
+
+The downstream hands in the head and the body's payload; the upstream hands in the response. Whatever goes wrong before
+the first byte of a response is answered as a problem document; after it, the client's connection is aborted, so that a
+cut-off response can never be taken for a whole one.
+"""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
+from toska_gateway.worker.http1 import CHUNKED, CRLF, RequestHead, ResponseHead, encode_path
+from toska_gateway.worker.table import Route
+from toska_gateway.worker.tracing import continue_trace, new_trace_ids
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.downstream import Downstream
+    from toska_gateway.worker.plane import Plane
+    from toska_gateway.worker.upstream import Upstream
+
+REPLAY_BYTES: Final = 64 * 1024
+"""Up to this much of a body is held for a second attempt."""
+LAST_CHUNK: Final = b"0\r\n\r\n"
+_TOKEN_PREFIX: Final = b"toska_"
+_TUNNEL_IDLE_FACTOR: Final = 10
+
+
+class Exchange:
+    """A request and its response; owned by the client connection that it came on."""
+
+    __slots__ = (
+        "_active", "_bytes", "_close_after", "_endpoint", "_ids", "_pending_body", "_replay", "_request", "_tries",
+        "_upstream", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
+        "request_done", "responding", "route", "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
+        self.plane = plane
+        self.down = down
+        self.head = head
+        self.route = route
+        self.cluster = cluster
+        self.started = perf_counter()
+        self.is_head = head.method == b"HEAD"
+        self.upgrading = route.allow_websocket and head.upgrade == b"websocket"
+        self.responding = False  # a byte of the final response has been written
+        self.request_done = head.body_length == 0
+        self.waiting = False
+        self.tunnelled = False
+        self.rechunk = False
+        self.status = 0
+        self.trace_id = b""
+        self.expires = plane.now + route.timeout if route.timeout else 0.0
+        self._ids = b""
+        self._tries = 0
+        self._active = False
+        self._endpoint: Endpoint | None = None
+        self._upstream: Upstream | None = None
+        self._close_after = head.close
+        self._request = b""
+        self._pending_body: list[bytes] = []  # came while no connection was there to take it
+        # What has been sent of the body, while a second attempt is still thinkable; None: too late.
+        self._replay: list[bytes] | None = [] if route.attempts > 1 else None
+        self._bytes = 0
+
+    # -- towards the upstream
+
+    def start(self) -> None:
+        """Build the request as it is forwarded, choose an endpoint, send."""
+        self._request = self._build_request()
+        self._dispatch(None)
+
+    def _build_request(self) -> bytes:
+        head, route, down = self.head, self.route, self.down
+        parts, special = head.parts, head.special
+        if not self.cluster.mesh_owned:
+            self._withhold_tokens()
+        self._ids = ids = new_trace_ids()
+        traceparent = special.get(b"traceparent")
+        if traceparent is None:
+            self.trace_id = ids[:32]
+            trace = b"00-%b-%b-00" % (self.trace_id, ids[32:])
+        else:
+            self.trace_id, trace = continue_trace(traceparent[0], ids)
+        path = head.path
+        prefix = b""
+        if route.strip:
+            prefix = path[: route.strip]
+            path = path[route.strip :] or b"/"
+        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
+        if route.request_edits is not None:
+            route.request_edits.apply(parts)
+        parts += (down.forwarded(head), b"x-request-id: ", self._request_id(), b"\r\ntraceparent: ", trace, CRLF)
+        if prefix:
+            parts += (b"x-forwarded-prefix: ", encode_path(prefix), CRLF)
+        if head.body_length > 0:
+            parts.append(b"content-length: %d\r\n" % head.body_length)
+        elif head.body_length == CHUNKED:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        elif b"content-length" in special:
+            parts.append(b"content-length: 0\r\n")
+        if head.expect:
+            parts.append(b"expect: 100-continue\r\n")
+        if self.upgrading:
+            parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
+        parts.append(CRLF)
+        return b"".join(parts)
+
+    def _request_id(self) -> bytes:
+        given = self.head.special.get(b"x-request-id")
+        return given[0] if given is not None and self.down.trusted else self.trace_id
+
+    def _withhold_tokens(self) -> None:
+        """The mesh's own tokens and cookies never reach a user's service."""
+        parts, head = self.head.parts, self.head
+        for i in range(len(parts) - 4, 0, -4):
+            if _TOKEN_PREFIX not in parts[i + 2]:
+                continue
+            name = parts[i].lower()
+            if name == b"cookie":
+                kept = [c for c in parts[i + 2].split(b";") if not c.strip().startswith(_TOKEN_PREFIX)]
+                parts[i + 2] = b";".join(kept).strip()
+                if parts[i + 2]:
+                    continue
+            del parts[i : i + 4]
+        if _TOKEN_PREFIX in head.query:
+            kept = [pair for pair in head.query[1:].split(b"&") if _TOKEN_PREFIX not in pair]
+            head.query = b"?" + b"&".join(kept) if kept else b""
+
+    def _dispatch(self, tried: Endpoint | None) -> None:
+        endpoint = self.cluster.pick(tried)
+        if endpoint is None:
+            self.fail(503, "upstream-unavailable", f"cluster {self.cluster.name} has no endpoints")
+            return
+        self._tries += 1
+        self.plane.stats.attempts += 1
+        self._endpoint = endpoint
+        endpoint.active += 1
+        endpoint.requests += 1
+        self._active = True
+        self.down.set_deadline(self.route.response_timeout)
+        idle = endpoint.idle
+        if idle:
+            self.send_on(idle.pop())
+            return
+        self.waiting = True
+        cluster = self.cluster
+        if cluster.connections < cluster.max_connections:
+            self.connect()
+        elif len(cluster.pending) < cluster.max_pending:
+            cluster.pending.append(self)
+        else:
+            self.fail(503, "upstream-overloaded", f"cluster {cluster.name} has all its connections in use")
+
+    def connect(self) -> None:
+        """Open a connection to the chosen endpoint."""
+        if self._endpoint is not None:
+            self.plane.connector.connect(self._endpoint, self)
+
+    def wants(self, endpoint: Endpoint) -> bool:
+        """Whether a connection to `endpoint`, just made for this exchange, is still of use to it."""
+        return self.waiting and self._endpoint is endpoint
+
+    def take(self, upstream: "Upstream") -> None:
+        """Take a connection that another exchange has freed, perhaps to another endpoint than the one chosen."""
+        if upstream.endpoint is not self._endpoint:
+            self._leave_endpoint()
+            self._endpoint = upstream.endpoint
+            self._endpoint.active += 1
+            self._active = True
+        self.send_on(upstream)
+
+    def send_on(self, upstream: "Upstream") -> None:
+        """Send the request over a connection."""
+        self.waiting = False
+        self._upstream = upstream
+        upstream.send(self, self._request)
+        if self._pending_body:
+            pieces, self._pending_body = self._pending_body, []
+            for piece in pieces:
+                self._write_body(piece)
+            self.down.resume_if_paused()
+
+    def body(self, payload: bytes) -> None:
+        """The next payload bytes of the request's body."""
+        if self.head.body_length == CHUNKED:
+            payload = b"%x\r\n%b\r\n" % (len(payload), payload)
+        self._body_bytes(payload)
+
+    def body_complete(self) -> None:
+        """The request's body has been read to its end."""
+        if self.head.body_length == CHUNKED:
+            self._body_bytes(LAST_CHUNK)
+        self.request_done = True
+
+    def _body_bytes(self, data: bytes) -> None:
+        replay = self._replay
+        if replay is not None:
+            self._bytes += len(data)
+            if self._bytes > REPLAY_BYTES:
+                self._replay = None
+            else:
+                replay.append(data)
+        if self._upstream is not None:
+            self._write_body(data)
+        else:
+            self._pending_body.append(data)
+            self.down.pause_reading()
+
+    def _write_body(self, data: bytes) -> None:
+        upstream = self._upstream
+        if upstream is not None and not upstream.closed:
+            upstream.transport.write(data)
+
+    # -- attempts that fail
+
+    def connect_failed(self, endpoint: Endpoint, error: BaseException) -> None:
+        """The connection that was being made for this exchange came to nothing."""
+        if not self.wants(endpoint):
+            return
+        self.waiting = False
+        if isinstance(error, TargetRefused):
+            self.fail(502, "target-refused", str(error))
+            return
+        # Nothing was sent, so even a POST may go elsewhere; its body is still here.
+        if self.route.retry_on_connect and self._tries < self.route.attempts and len(self.cluster.endpoints) > 1:
+            self._repeat(rewind=False)
+            return
+        if isinstance(error, TimeoutError):
+            self.fail(504, "upstream-timeout", f"no connection to {endpoint} within the connect timeout")
+        else:
+            self.fail(502, "upstream-connect-failed", f"cannot connect to {endpoint}")
+
+    def upstream_lost(self, upstream: "Upstream") -> None:
+        """The connection broke before the response was complete."""
+        if upstream is not self._upstream:
+            return
+        self._upstream = None
+        if self.tunnelled:
+            self._finish()
+            self.down.exchange_done(close=True)
+        elif self.responding:
+            self.down.abort()
+        elif self._may_repeat():
+            self._repeat(rewind=True)
+        else:
+            self.fail(502, "upstream-reset", f"{upstream.endpoint} closed the connection before it answered")
+
+    def _may_repeat(self) -> bool:
+        route = self.route
+        return (
+            route.retry_on_reset
+            and self._tries < route.attempts
+            and self._replay is not None
+            and not self.upgrading
+            and route.may_repeat(self.head.method)
+        )
+
+    def _repeat(self, *, rewind: bool) -> None:
+        self.plane.stats.retries += 1
+        tried = self._endpoint
+        self._leave_endpoint()
+        if rewind:
+            self._pending_body = list(self._replay or ())
+        self._dispatch(tried)
+
+    def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
+        """The upstream broke the protocol: its connection cannot be trusted with another request."""
+        self._upstream = None
+        upstream.close()
+        if self.responding:
+            self.down.abort()
+        else:
+            self.fail(502, "bad-upstream-response", reason)
+
+    def on_deadline(self) -> None:
+        """The deadline that was last set has passed."""
+        if self.responding:
+            self.down.abort()
+        elif not self.request_done and self._upstream is not None and not self.down.paused:
+            self.fail(408, "request-timeout", "the request's body did not come in time")
+        else:
+            self.fail(504, "upstream-timeout", f"cluster {self.cluster.name} did not answer in time")
+
+    def fail(self, status: int, code: str, detail: str) -> None:
+        """Answer for the upstream, and leave nothing of the attempt behind."""
+        self._drop_upstream()
+        self.status = status
+        self.responding = True
+        close = self._close_after or not self.request_done
+        self.down.write_problem(
+            status, code, detail, trace_id=self.trace_id.decode(), close=close, bodiless=self.is_head
+        )
+        self._finish()
+        self.down.exchange_done(close=close)
+
+    def client_gone(self) -> None:
+        """The client closed its connection: nobody is left to answer."""
+        self._drop_upstream()
+        self.status = self.status or 499
+        self._finish()
+
+    def _drop_upstream(self) -> None:
+        self.waiting = False
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+
+    # -- the response
+
+    def interim_response(self, head: ResponseHead) -> None:
+        """A 1xx response: passed on to clients that know them (RFC 9110 §15.2)."""
+        if self.head.http11 and (head.status != 100 or self.head.expect):
+            self.down.transport.write(b"".join((*head.parts, CRLF)))
+
+    def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
+        """Pass on the head of the final response, with the whole body if it is here already."""
+        self.status = head.status
+        self.responding = True
+        self._replay = None
+        parts, special = head.parts, head.special
+        edits = self.route.response_edits
+        if edits is not None:
+            edits.apply(parts)
+        length = head.body_length
+        if length is None or length == CHUNKED:
+            if self.head.http11:
+                self.rechunk = True
+                parts.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self._close_after = True
+        elif b"content-length" in special and head.status != 204:
+            parts += (b"content-length: ", special[b"content-length"][0], CRLF)
+        elif length == 0 and b"transfer-encoding" in special and self.is_head:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        if not self.request_done:
+            self._close_after = True  # the rest of the body cannot be told from the next request
+        if self._close_after:
+            parts.append(b"via: 1.1 toska\r\nconnection: close\r\n\r\n")
+        elif self.head.http11:
+            parts.append(b"via: 1.1 toska\r\n\r\n")
+        else:
+            parts.append(b"via: 1.1 toska\r\nconnection: keep-alive\r\n\r\n")
+        if body:
+            parts.append(body)
+        self.down.transport.write(b"".join(parts))
+        if not last:
+            self.down.set_deadline(self.route.idle_timeout)
+
+    def response_data(self, payload: bytes) -> None:
+        """Pass on payload bytes of the response."""
+        if not payload:
+            return
+        if self.rechunk:
+            payload = b"%x\r\n%b\r\n" % (len(payload), payload)
+        self.down.transport.write(payload)
+        self.down.set_deadline(self.route.idle_timeout)
+
+    def response_complete(self, upstream: "Upstream", *, reusable: bool) -> None:
+        """The response has come to its end: free the connection, count, and turn to the next request."""
+        self._upstream = None
+        if reusable and self.request_done:
+            upstream.release()
+        else:
+            upstream.close()
+        if self.rechunk:
+            self.down.transport.write(LAST_CHUNK)
+        self._finish()
+        self.down.exchange_done(close=self._close_after)
+
+    def _leave_endpoint(self) -> None:
+        if self._active and self._endpoint is not None:
+            self._endpoint.active -= 1
+            self._active = False
+
+    def _finish(self) -> None:
+        self._leave_endpoint()
+        self.route.stats.record(self.status, perf_counter() - self.started)
+
+    # -- flow control, both ways
+
+    def pause_downstream(self) -> None:
+        """The upstream takes no more for now: stop reading the request's body."""
+        self.down.pause_reading()
+
+    def resume_downstream(self) -> None:
+        """The upstream takes bytes again."""
+        self.down.resume_if_paused()
+
+    def pause_upstream(self) -> None:
+        """The client takes no more for now: stop reading the response."""
+        if self._upstream is not None and not self._upstream.closed:
+            self._upstream.transport.pause_reading()
+
+    def resume_upstream(self) -> None:
+        """The client takes bytes again."""
+        if self._upstream is not None and not self._upstream.closed:
+            self._upstream.transport.resume_reading()
+
+    # -- tunnels
+
+    def start_tunnel(self, upstream: "Upstream", head: ResponseHead, rest: bytes) -> None:
+        """The upstream agreed to switch protocols: from here on bytes pass as they come (RFC 9110 §7.8)."""
+        self.status = head.status
+        self.responding = True
+        self.tunnelled = True
+        self._replay = None
+        head.parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        head.parts.append(rest)
+        self.down.transport.write(b"".join(head.parts))
+        self._touch_tunnel()
+        self.down.start_tunnel()
+
+    def tunnel_from_upstream(self, data: bytes) -> None:
+        """Bytes from the upstream's side of a tunnel."""
+        self.down.transport.write(data)
+        self._touch_tunnel()
+
+    def tunnel_from_client(self, data: bytes) -> None:
+        """Bytes from the client's side of a tunnel."""
+        self._write_body(data)
+        self._touch_tunnel()
+
+    def tunnel_upstream_eof(self) -> None:
+        """The upstream has said all it will; the client may still speak."""
+        if self.down.transport.can_write_eof():
+            self.down.transport.write_eof()
+
+    def tunnel_client_eof(self) -> None:
+        """The client has said all it will; the upstream may still speak."""
+        upstream = self._upstream
+        if upstream is not None and not upstream.closed:
+            upstream.transport.write_eof()
+
+    def _touch_tunnel(self) -> None:
+        self.down.set_deadline(self.route.idle_timeout * _TUNNEL_IDLE_FACTOR)

@@ -1,0 +1,148 @@
+"""What the connections of a worker share: routing, clusters, limits, counts, and a coarse clock.
+
+`now` is monotonic and at most one sweep old, which is exact enough for deadlines and costs a request nothing. The
+sweep visits every connection a few times a second and lets those whose deadline has passed act on it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from toska_common.targets import TargetRules
+
+from toska_gateway.worker.cluster import Cluster, Endpoint
+from toska_gateway.worker.connector import Connector
+from toska_gateway.worker.stats import WorkerStats
+from toska_gateway.worker.table import RoutingTable
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.downstream import Downstream
+
+SWEEP_PERIOD: Final = 0.1
+_SLICE: Final = 2000
+"""Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
+
+
+class Limits:
+    """The listener's limits (`server.limits` of the routing document), in bytes and seconds."""
+
+    __slots__ = (
+        "body_bytes", "body_timeout", "connections", "connections_per_client", "header_bytes", "header_timeout",
+        "headers", "idle_timeout", "target_bytes",
+    )  # fmt: skip
+
+    def __init__(self, limits: dict[str, Any]) -> None:
+        self.header_bytes: int = limits["header_bytes"]
+        self.headers: int = limits["headers"]
+        self.target_bytes: int = limits["target_bytes"]
+        self.body_bytes: int = limits["body_bytes"]
+        self.header_timeout: float = limits["header_timeout"]
+        self.body_timeout: float = limits["body_timeout"]
+        self.idle_timeout: float = limits["idle_timeout"]
+        self.connections: int = limits["connections"]
+        self.connections_per_client: int = limits["connections_per_client"]
+
+
+class Plane:
+    """The shared part of a worker's data plane."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rules: TargetRules) -> None:
+        self.loop = loop
+        self.now = loop.time()
+        self.stats = WorkerStats()
+        self.table = RoutingTable()
+        self.clusters: dict[str, Cluster] = {}
+        self.limits = Limits(DEFAULT_LIMITS)
+        self.connector = Connector(self, rules)
+        self.downstreams: dict[Downstream, None] = {}
+        self.per_client: dict[str, int] = {}
+        self.draining = False
+        self._trusted_networks: tuple[Any, ...] = ()
+        self._visit: Iterator[Downstream] = iter(())
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin sweeping."""
+        self._sweeper = self.loop.call_later(SWEEP_PERIOD, self._sweep)
+
+    def stop(self) -> None:
+        """End sweeping; connections are the owner's to close."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def configure_server(self, server: dict[str, Any]) -> None:
+        """Take over the listener's settings; connections that are open keep the reader they have."""
+        self.limits = Limits(server["limits"])
+        self._trusted_networks = tuple(ip_network(network) for network in server["trusted_proxies"])
+
+    def trusts(self, peer: str) -> bool:
+        """Whether forwarding headers from this peer are believed."""
+        if not self._trusted_networks:
+            return False
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted_networks)
+
+    def cluster(self, name: str) -> Cluster | None:
+        """The cluster of that name."""
+        return self.clusters.get(name)
+
+    def connection_freed(self, cluster: Cluster) -> None:
+        """A connection of `cluster` is gone without serving a waiting request: there is room to open one for it."""
+        while cluster.pending and cluster.connections < cluster.max_connections:
+            exchange = cluster.pending.popleft()
+            if exchange.waiting:
+                exchange.connect()
+                return
+
+    def close_idle(self, endpoints: list[Endpoint]) -> None:
+        """Close the kept connections of endpoints that left; those in use close when they are done."""
+        for endpoint in endpoints:
+            while endpoint.idle:
+                endpoint.idle.pop().close()
+
+    def _sweep(self) -> None:
+        self._sweeper = self.loop.call_later(SWEEP_PERIOD, self._sweep)
+        self.now = self.loop.time()
+        self._sweep_clusters()
+        self._visit = iter(list(self.downstreams))
+        self._sweep_slice()
+
+    def _sweep_slice(self) -> None:
+        now = self.now
+        visited = 0
+        for downstream in islice(self._visit, _SLICE):
+            visited += 1
+            if downstream.deadline <= now:
+                downstream.on_deadline()
+        if visited == _SLICE:
+            self.loop.call_soon(self._sweep_slice)
+
+    def _sweep_clusters(self) -> None:
+        now = self.now
+        for cluster in self.clusters.values():
+            if len(cluster.live) != len(cluster.endpoints):
+                cluster.refresh(now)
+            oldest = now - cluster.keep_alive
+            for endpoint in cluster.endpoints.values():
+                # The longest idle stand first: taking from the end and putting back there keeps them in order.
+                while endpoint.idle and endpoint.idle[0].idle_since < oldest:
+                    endpoint.idle.pop(0).close()
+
+
+DEFAULT_LIMITS: Final[dict[str, Any]] = {
+    "header_bytes": 65536,
+    "headers": 100,
+    "target_bytes": 8192,
+    "body_bytes": 0,
+    "header_timeout": 10.0,
+    "body_timeout": 30.0,
+    "idle_timeout": 75.0,
+    "connections": 10_000,
+    "connections_per_client": 1_000,
+}
+"""In force until the first table arrives, which is before a worker accepts."""

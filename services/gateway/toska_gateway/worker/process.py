@@ -1,0 +1,139 @@
+"""A gateway worker: one process, one loop, one listening socket that its parent opened and will hand to a successor."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from typing import Any, Final
+
+import uvloop
+from toska_common.targets import TargetRules
+
+from toska_gateway.worker.control import ControlChannel
+from toska_gateway.worker.downstream import Downstream
+from toska_gateway.worker.plane import Plane
+from toska_gateway.worker.staging import Staging
+
+_BACKLOG: Final = 4096
+_DRAIN_POLL: Final = 0.02
+
+
+class Worker:
+    """Answers the parent's messages and runs the data plane between them."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._server: asyncio.AbstractServer | None = None
+        self._plane = Plane(self._loop, TargetRules())
+        self._staging = Staging(self._plane)
+        self._channel = ControlChannel(self._on_message, self._on_parent_lost)
+        self._starting: asyncio.Task[None] | None = None
+        self._drained = asyncio.Event()
+
+    async def run(self, control: socket.socket) -> None:
+        """Serve until drained."""
+        await self._loop.create_connection(lambda: self._channel, sock=control)
+        self._plane.start()
+        await self._drained.wait()
+        self._plane.stop()
+        self._channel.close()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        op = message["op"]
+        if op == "endpoints":
+            self._staging.endpoints(message)
+        elif op == "routes":
+            self._staging.routes(message["routes"])
+        elif op == "table":
+            self._staging.table(message["server"], message["clusters"])
+        elif op == "commit":
+            self._commit(message["seq"])
+        elif op == "stats":
+            self._channel.send({"op": "stats", "seq": message["seq"], **self._report()})
+        elif op == "hello":
+            rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
+            self._plane.connector.rules = rules
+        elif op == "drain":
+            self.drain(message["seconds"])
+
+    def _commit(self, seq: int) -> None:
+        problems = self._staging.commit()
+        self._channel.send({"op": "ack", "seq": seq, "problems": problems})
+        if self._starting is None and not problems:
+            self._starting = self._loop.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        self._server = await self._loop.create_server(
+            lambda: Downstream(self._plane), sock=self._listener, backlog=_BACKLOG
+        )
+        # What is here now lives as long as the process: the collector need not look at it again. Requests leave no
+        # cycles behind, so it may also look less often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        self._channel.send({"op": "ready"})
+
+    def _report(self) -> dict[str, Any]:
+        plane = self._plane
+        return {
+            "stats": plane.stats.as_json(),
+            "connections": len(plane.downstreams),
+            "clusters": {
+                name: {
+                    "connections": cluster.connections,
+                    "pending": len(cluster.pending),
+                    "endpoints": {
+                        endpoint.key: {
+                            "active": endpoint.active,
+                            "requests": endpoint.requests,
+                            "ejected": endpoint.ejected_until > plane.now,
+                        }
+                        for endpoint in cluster.endpoints.values()
+                    },
+                }
+                for name, cluster in plane.clusters.items()
+            },
+        }
+
+    def _on_parent_lost(self) -> None:
+        if not self._drained.is_set():
+            os._exit(1)  # nobody is left who would hand the socket on or collect us
+
+    def drain(self, seconds: float) -> None:
+        """Stop accepting, finish what is in flight within `seconds`, then end."""
+        if self._plane.draining:
+            return
+        self._plane.draining = True
+        if self._server is not None:
+            self._server.close()
+        for downstream in list(self._plane.downstreams):
+            downstream.close_if_idle()
+        self._await_quiet(self._loop.time() + seconds)
+
+    def _await_quiet(self, deadline: float) -> None:
+        if not self._plane.downstreams or self._loop.time() >= deadline:
+            for downstream in list(self._plane.downstreams):
+                downstream.abort()
+            self._drained.set()
+            return
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, deadline)
+
+
+def main(control_fd: int, listen_fd: int) -> None:
+    """Run a worker on file descriptors that its parent left open for it."""
+    # Ctrl-C reaches the whole process group; the parent decides what it means. SIGTERM drains.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=control_fd)
+    listener = socket.socket(fileno=listen_fd)
+    control.setblocking(False)
+    listener.setblocking(False)
+
+    async def serve() -> None:
+        worker = Worker(listener)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, 5.0)
+        await worker.run(control)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())

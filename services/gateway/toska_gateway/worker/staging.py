@@ -1,0 +1,83 @@
+"""Taking in new routing: built beside what is in force, then swapped in one step, or dropped whole."""
+
+from typing import TYPE_CHECKING, Any
+
+from toska_gateway.worker.cluster import Cluster
+from toska_gateway.worker.table import RoutingTable
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.plane import Plane
+
+
+class Staging:
+    """What has arrived since the last commit."""
+
+    def __init__(self, plane: "Plane") -> None:
+        self._plane = plane
+        self._reset()
+
+    def _reset(self) -> None:
+        self._table: RoutingTable | None = None
+        self._server: dict[str, Any] = {}
+        self._clusters: dict[str, dict[str, Any]] = {}
+        self._endpoints: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {}
+        self._problems: list[str] = []
+
+    def table(self, server: dict[str, Any], clusters: dict[str, dict[str, Any]]) -> None:
+        """Begin a new table."""
+        self._table = RoutingTable()
+        self._server = server
+        self._clusters = clusters
+
+    def routes(self, routes: list[dict[str, Any]]) -> None:
+        """Compile a slice of routes, in order of precedence."""
+        for route in routes:
+            try:
+                if self._table is None:
+                    raise ValueError("routes came without a table")
+                self._table.add(route, self._plane.stats)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                self._problems.append(f"route {route.get('name', '?')}: {type(error).__name__}: {error}")
+
+    def endpoints(self, message: dict[str, Any]) -> None:
+        """Change one cluster's endpoints: upserts and removals on top of what it has, or of nothing on `reset`."""
+        name = message["cluster"]
+        if name in self._endpoints:
+            known = self._endpoints[name][1]
+        else:
+            cluster = None if message["reset"] else self._plane.clusters.get(name)
+            known = {} if cluster is None else {e.key: _as_item(e.key, e) for e in cluster.endpoints.values()}
+        for key in message["remove"]:
+            known.pop(key, None)
+        for item in message["upsert"]:
+            known[item["key"]] = item
+        self._endpoints[name] = (message["version"], known)
+
+    def commit(self) -> list[str]:
+        """Put everything staged in force, or nothing: then the problems say why."""
+        problems = self._problems
+        if not problems:
+            self._swap()
+        self._reset()
+        return problems
+
+    def _swap(self) -> None:
+        plane = self._plane
+        if self._table is not None:
+            clusters = {name: plane.clusters.get(name) or Cluster(name) for name in self._clusters}
+            for name, cluster in clusters.items():
+                cluster.configure(self._clusters[name])
+            for name, cluster in plane.clusters.items():
+                if name not in clusters:
+                    plane.close_idle(cluster.update([], ""))
+            plane.clusters = clusters
+            plane.configure_server(self._server)
+            plane.table = self._table
+        for name, (version, endpoints) in self._endpoints.items():
+            cluster = plane.clusters.get(name)
+            if cluster is not None:
+                plane.close_idle(cluster.update(list(endpoints.values()), version, plane.now))
+
+
+def _as_item(key: str, endpoint: Any) -> dict[str, Any]:
+    return {"key": key, "address": endpoint.address, "port": endpoint.port, "weight": endpoint.weight}

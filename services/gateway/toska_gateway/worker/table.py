@@ -1,0 +1,249 @@
+"""The compiled routing table: which route takes a request, in time that does not grow with the number of routes.
+
+Routes come in order of precedence; a route's rank is its place in that order. Each stands in a bucket by host and by
+path, and a lookup visits only the buckets that can hold a match (the exact path, then each prefix by segment) and
+takes the lowest rank whose remaining conditions hold. So the outcome is the same as trying all routes in order.
+A table is immutable once built; a new one replaces it in one assignment.
+"""
+
+import random
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from toska_gateway.worker import answers
+from toska_gateway.worker.http1 import IDEMPOTENT, RequestHead
+from toska_gateway.worker.stats import RouteStats, WorkerStats
+
+_NO_RANK: Final = 1 << 60
+
+
+class HeaderEdits:
+    """Compiled header rules of one direction."""
+
+    __slots__ = ("append", "drop")
+
+    def __init__(self, edits: dict[str, Any]) -> None:
+        replaced = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("set", {}).items()}
+        added = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("add", {}).items()}
+        self.drop = frozenset([*(name.encode("latin-1") for name in edits.get("remove", ())), *replaced])
+        self.append: tuple[bytes, ...] = tuple(
+            part for pair in (*replaced.items(), *added.items()) for part in (pair[0], b": ", pair[1], b"\r\n")
+        )
+
+    def apply(self, parts: list[bytes]) -> None:
+        """Change a head's `parts` in place."""
+        if self.drop:
+            kept = parts[:1]
+            for i in range(1, len(parts), 4):
+                if parts[i].lower() not in self.drop:
+                    kept += parts[i : i + 4]
+            parts[:] = kept
+        parts += self.append
+
+
+def _edits(rules: dict[str, Any], direction: str) -> HeaderEdits | None:
+    edits = HeaderEdits(rules.get(direction) or {})
+    return edits if edits.drop or edits.append else None
+
+
+class Route:
+    """One route, compiled: what a request needs to know of it."""
+
+    __slots__ = (
+        "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
+        "headers", "idle_timeout", "max_body", "methods", "name", "prefix", "query", "rank", "redirect",
+        "request_edits", "response_edits", "response_timeout", "retry_on_connect", "retry_on_reset", "stats",
+        "strip", "timeout", "weights",
+    )  # fmt: skip
+
+    def __init__(self, rank: int, route: dict[str, Any], stats: RouteStats) -> None:
+        match, policies = route["match"], route["policies"]
+        self.name: str = route["name"]
+        self.rank = rank
+        self.stats = stats
+        self.methods = frozenset(method.encode() for method in match.get("methods", ()))
+        self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
+        self.query = tuple((key.encode(), value.encode()) for key, value in match.get("query", {}).items())
+        self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
+        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes)
+        self.prefix: bytes = (match.get("path_prefix") or "").encode()
+        self.strip = len(self.prefix.rstrip(b"/")) if route.get("strip_prefix") else 0
+        split = [(part["cluster"], part["weight"]) for part in route.get("to", ()) if part["weight"]]
+        self.clusters: tuple[str, ...] = tuple(name for name, _ in split)
+        self.weights = [sum(weight for _, weight in split[: i + 1]) for i in range(len(split))]
+        redirect, respond = route.get("redirect"), route.get("respond")
+        self.redirect: tuple[int, bytes] | None = None
+        if redirect:
+            self.redirect = redirect["status"], redirect["to"].encode("ascii")
+        self.direct: tuple[int, str, bytes] | None = None
+        if respond:
+            self.direct = respond["status"], respond["content_type"], respond["body"].encode()
+        self._policies(policies)
+
+    def _policies(self, policies: dict[str, Any]) -> None:
+        self.timeout: float = policies.get("timeout") or 0.0
+        self.connect_timeout: float = policies["connect_timeout"]
+        self.response_timeout: float = policies["response_timeout"]
+        self.idle_timeout: float = policies["idle_timeout"]
+        retry = policies["retry"]
+        self.attempts: int = retry["attempts"]
+        self.retry_on_connect = "connect" in retry["retry_on"]
+        self.retry_on_reset = "reset" in retry["retry_on"]
+        self.max_body: int = policies["body"]["max_bytes"]
+        self.allow_websocket = "websocket" in policies.get("upgrade", ())
+        self.request_edits = _edits(policies["headers"], "request")
+        self.response_edits = _edits(policies["headers"], "response")
+
+    def holds(self, head: RequestHead) -> bool:
+        """Whether the conditions besides host and path hold."""
+        return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head)
+
+    def _holds_but_for_method(self, head: RequestHead) -> bool:
+        path = head.path
+        for prefix in self.except_prefixes:
+            if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == 0x2F):
+                return False
+        for name, value in self.headers:
+            if head.field(name) != value:
+                return False
+        if self.query:
+            given = parse_qs(head.query[1:], keep_blank_values=True)
+            return all(value in given.get(key, ()) for key, value in self.query)
+        return True
+
+    def methods_if_elsewhere(self, head: RequestHead) -> frozenset[bytes]:
+        """The methods this route would take, if only the method stands against it."""
+        return self.methods if self._holds_but_for_method(head) else frozenset()
+
+    def choose_cluster(self) -> str:
+        """One cluster of the split, by weight."""
+        if len(self.clusters) == 1:
+            return self.clusters[0]
+        ticket = random.random() * self.weights[-1]  # noqa: S311 - a split of traffic, no secret
+        for name, bound in zip(self.clusters, self.weights, strict=True):
+            if ticket < bound:
+                return name
+        return self.clusters[-1]
+
+    def may_repeat(self, method: bytes) -> bool:
+        """Whether the method is safe to send twice."""
+        return method in IDEMPOTENT
+
+    def answer_directly(self, head: RequestHead, *, close: bool) -> tuple[int, bytes]:
+        """Status and wire bytes of a redirect or fixed response."""
+        bodiless = head.method == b"HEAD"
+        if self.redirect is not None:
+            status, location = self.redirect
+            extra = b"location: " + location + head.query + b"\r\n"
+            return status, answers.build(status, "text/plain; charset=utf-8", b"", close=close, extra=extra)
+        assert self.direct is not None  # noqa: S101 - the contract: to, redirect or respond
+        status, content_type, body = self.direct
+        return status, answers.build(status, content_type, body, close=close, bodiless=bodiless)
+
+
+class _Buckets:
+    """The routes of one host pattern."""
+
+    __slots__ = ("exact", "prefixes")
+
+    def __init__(self) -> None:
+        self.exact: dict[bytes, list[Route]] = {}
+        self.prefixes: dict[bytes, list[Route]] = {}
+
+    def candidates(self, path: bytes) -> "list[list[Route]]":
+        """Every bucket that the path falls into."""
+        found: list[list[Route]] = []
+        bucket = self.exact.get(path)
+        if bucket is not None:
+            found.append(bucket)
+        prefixes = self.prefixes
+        if prefixes:
+            at = path
+            while True:
+                bucket = prefixes.get(at)
+                if bucket is not None:
+                    found.append(bucket)
+                slash = at.rfind(b"/")
+                if slash <= 0:
+                    break
+                at = at[:slash]
+            bucket = prefixes.get(b"")
+            if bucket is not None:
+                found.append(bucket)
+        return found
+
+
+class RoutingTable:
+    """All routes, compiled."""
+
+    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "names")
+
+    def __init__(self) -> None:
+        self._any = _Buckets()
+        self._exact_hosts: dict[bytes, _Buckets] = {}
+        self._wildcard_hosts: dict[bytes, _Buckets] = {}
+        self.names: list[str] = []
+
+    def add(self, route: dict[str, Any], stats: WorkerStats) -> None:
+        """Compile a route and append it: it ranks below all before it."""
+        compiled = Route(len(self.names), route, stats.route(route["name"]))
+        self.names.append(compiled.name)
+        match = route["match"]
+        buckets = self._buckets((match.get("host") or "").encode())
+        if match.get("path") is not None:
+            buckets.exact.setdefault(match["path"].encode(), []).append(compiled)
+        else:
+            buckets.prefixes.setdefault(match["path_prefix"].encode().rstrip(b"/"), []).append(compiled)
+
+    def _buckets(self, host: bytes) -> _Buckets:
+        if not host:
+            return self._any
+        if host.startswith(b"*."):
+            return self._wildcard_hosts.setdefault(host[1:], _Buckets())
+        return self._exact_hosts.setdefault(host, _Buckets())
+
+    def find(self, head: RequestHead) -> Route | None:
+        """The route that takes the request, or `None`."""
+        best: Route | None = None
+        rank = _NO_RANK
+        for buckets in self._hosts(head.host):
+            for bucket in buckets.candidates(head.path):
+                for route in bucket:  # in order of rank
+                    if route.rank >= rank:
+                        break
+                    if not route.conditions or route.holds(head):
+                        best, rank = route, route.rank
+                        break
+        return best
+
+    def _hosts(self, host: bytes) -> "tuple[_Buckets, ...] | list[_Buckets]":
+        if not self._exact_hosts and not self._wildcard_hosts:
+            return (self._any,)
+        name = bare_host(host)
+        found = [self._any]
+        exact = self._exact_hosts.get(name)
+        if exact is not None:
+            found.append(exact)
+        dot = name.find(b".")
+        while dot >= 0:
+            wildcard = self._wildcard_hosts.get(name[dot:])
+            if wildcard is not None:
+                found.append(wildcard)
+            dot = name.find(b".", dot + 1)
+        return found
+
+    def allowed_methods(self, head: RequestHead) -> list[bytes]:
+        """The methods that would have found a route for this path; for the Allow field of a 405."""
+        found: set[bytes] = set()
+        for buckets in self._hosts(head.host):
+            for bucket in buckets.candidates(head.path):
+                for route in bucket:
+                    found |= route.methods_if_elsewhere(head)
+        return sorted(found)
+
+
+def bare_host(host: bytes) -> bytes:
+    """A Host without its port and final dot, lower-case."""
+    if host[:1] == b"[":
+        return host.partition(b"]")[0].lower() + b"]"
+    return host.partition(b":")[0].lower().rstrip(b".")

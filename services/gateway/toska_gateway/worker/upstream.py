@@ -1,0 +1,195 @@
+"""One connection to an endpoint: sends a request's bytes, frames the response, goes back to the pool."""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.http1 import (
+    CHUNKED,
+    MAX_RESPONSE_HEAD,
+    BadMessage,
+    ChunkedDecoder,
+    ResponseHead,
+    read_response,
+)
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.plane import Plane
+
+_SWITCHING_PROTOCOLS = 101
+
+
+class Upstream(asyncio.Protocol):
+    """A client connection of ours. Between requests (`exchange` is None) it must stay silent, else it is closed."""
+
+    __slots__ = (
+        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "exchange", "idle_since", "plane",
+        "transport", "tunnel",
+    )  # fmt: skip
+
+    def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
+        self.plane = plane
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.closed = False
+        self.tunnel = False
+        self.idle_since = 0.0
+        self._buffer: bytes = b""
+        self._in_body = False
+        self._left: int | None = 0  # bytes of the body to come; None: until the upstream closes
+        self._decoder: ChunkedDecoder | None = None
+        self._keep = False
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # an answer nobody asked for: whatever came next would be taken for the next answer
+        elif self.tunnel:
+            exchange.tunnel_from_upstream(data)
+        elif self._in_body:
+            self._read_body(exchange, data)
+        else:
+            self._read_head(exchange, data)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self.tunnel and exchange is not None:
+            exchange.tunnel_upstream_eof()
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        cluster = self.endpoint.cluster
+        cluster.connections -= 1
+        if cluster.pending:
+            self.plane.connection_freed(cluster)
+        exchange = self.exchange
+        if exchange is None:
+            if self in self.endpoint.idle:
+                self.endpoint.idle.remove(self)
+            return
+        self.exchange = None
+        if self._in_body and self._left is None and exc is None:
+            exchange.response_complete(self, reusable=False)
+        else:
+            exchange.upstream_lost(self)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause_downstream()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume_downstream()
+
+    # -- the exchange's side
+
+    def send(self, exchange: "Exchange", data: bytes) -> None:
+        """Begin an exchange with its first bytes."""
+        self.exchange = exchange
+        self._in_body = False
+        self.transport.write(data)
+
+    def release(self) -> None:
+        """Give the connection back: to a request that waits for one, else to the pool."""
+        endpoint = self.endpoint
+        self.exchange = None
+        if self.closed:
+            return
+        if endpoint.removed or self.plane.draining:
+            self.close()
+            return
+        pending = endpoint.cluster.pending
+        while pending:
+            waiting = pending.popleft()
+            if waiting.waiting:
+                waiting.take(self)
+                return
+        self.idle_since = self.plane.now
+        endpoint.idle.append(self)
+
+    def close(self) -> None:
+        """Close, telling nobody."""
+        self.exchange = None
+        if not self.closed:
+            self.transport.abort()
+
+    # -- framing of responses
+
+    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3:
+            if len(data) > MAX_RESPONSE_HEAD:
+                exchange.upstream_misbehaved(self, "the upstream's response head is too large")
+            else:
+                self._buffer = data
+            return
+        size = len(data)
+        try:
+            head = read_response(data if end == size else data[:end], bodiless=exchange.is_head)
+            if head.status < 200:
+                self._interim(exchange, head, data[end:])
+                return
+            left = self._left = head.body_length
+            self._keep = not head.close and left is not None
+            self._in_body = True
+            if left == size - end:
+                # The whole response in one read, or none to come: one write, and the connection is free.
+                exchange.response_head(head, data[end:] if left else b"", last=True)
+                exchange.response_complete(self, reusable=self._keep)
+                return
+            self._decoder = ChunkedDecoder() if left == CHUNKED else None
+            exchange.response_head(head, b"", last=False)
+        except BadMessage as error:
+            exchange.upstream_misbehaved(self, error.reason)
+            return
+        if end < size and self.exchange is exchange:
+            self._read_body(exchange, data[end:])
+
+    def _interim(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
+        if head.status == _SWITCHING_PROTOCOLS:
+            if not exchange.upgrading:
+                raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
+            self.tunnel = True
+            exchange.start_tunnel(self, head, rest)
+            return
+        exchange.interim_response(head)
+        if rest and self.exchange is exchange:
+            self._read_head(exchange, rest)
+
+    def _read_body(self, exchange: "Exchange", data: bytes) -> None:
+        decoder = self._decoder
+        if decoder is not None:
+            try:
+                payload = decoder.feed(data)
+            except BadMessage as error:
+                exchange.upstream_misbehaved(self, error.reason)
+                return
+            if payload:
+                exchange.response_data(payload)
+            if decoder.rest is not None and self.exchange is exchange:
+                self._decoder = None
+                exchange.response_complete(self, reusable=self._keep and not decoder.rest)
+            return
+        left = self._left
+        if left is None:
+            exchange.response_data(data)
+            return
+        if len(data) > left:  # more than was announced: what follows belongs to nobody
+            data = data[:left]
+            self._keep = False
+        self._left = left = left - len(data)
+        exchange.response_data(data)
+        if left == 0 and self.exchange is exchange:
+            exchange.response_complete(self, reusable=self._keep)

@@ -1,0 +1,160 @@
+"""One worker process as its parent sees it: started on a socket that stays ours, spoken to over a control channel."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+from toska_common.contracts.routing import Snapshot
+
+from toska_gateway.wire import Known, messages
+from toska_gateway.worker.control import ControlChannel
+
+log = structlog.get_logger(__name__)
+
+State = Literal["starting", "running", "draining", "dead"]
+
+ANSWER_TIMEOUT_S = 10.0
+"""A worker that does not answer for so long is stuck and is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How one worker process is; counters are those since it started."""
+
+    slot: int
+    pid: int
+    state: State
+    connections: int
+    requests: int
+    routes_version: str
+
+
+class WorkerLost(Exception):
+    """The process ended, or does not answer."""
+
+
+class WorkerProcess:
+    """A started worker. Its counters are those it reported last, so they outlive it."""
+
+    def __init__(self, slot: int, process: asyncio.subprocess.Process) -> None:
+        self.slot = slot
+        self.process = process
+        self.state: State = "starting"
+        self.known = Known()
+        self.report: dict[str, Any] = {}
+        self.channel = ControlChannel(self._on_message, self._on_lost)
+        self._sequence = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._ready = asyncio.Event()
+
+    @classmethod
+    async def start(cls, slot: int, listener: socket.socket, management: Iterable[tuple[str, int]]) -> "WorkerProcess":
+        """Start a process on `listener`."""
+        ours, theirs = socket.socketpair()
+        descriptors = theirs.fileno(), listener.fileno()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "toska_gateway.worker",
+            *map(str, descriptors),
+            pass_fds=descriptors,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        theirs.close()
+        ours.setblocking(False)
+        worker = cls(slot, process)
+        await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
+        worker.channel.send({"op": "hello", "management": [list(pair) for pair in management]})
+        return worker
+
+    async def apply(self, snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:
+        """Bring the worker to `snapshot`; returns its problems, and then it has kept what it had.
+
+        Raises:
+            WorkerLost: It ended, or does not answer.
+        """
+        for message in messages(self.known, snapshot, mesh_owned):
+            self.channel.send(message)
+        answer = await self._ask("commit")
+        problems: list[str] = answer["problems"]
+        if not problems:
+            self.known = Known(snapshot.routes_version, dict(snapshot.endpoints))
+        return problems
+
+    async def refresh_report(self) -> None:
+        """Fetch the worker's counters."""
+        self.report = await self._ask("stats")
+
+    async def until_listening(self) -> None:
+        """Wait until it accepts connections.
+
+        Raises:
+            WorkerLost: It ended, or does not answer.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            raise WorkerLost("the worker does not listen") from None
+        if self.state == "dead":
+            raise WorkerLost("the worker ended while starting")
+
+    def drain(self, seconds: float) -> None:
+        """Ask it to stop accepting, to finish within `seconds`, and to end."""
+        if self.state != "dead":
+            self.state = "draining"
+            self.channel.send({"op": "drain", "seconds": seconds})
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    def status(self) -> WorkerStatus:
+        """How it is."""
+        routes = self.report.get("stats", {}).get("routes", {})
+        return WorkerStatus(
+            slot=self.slot,
+            pid=self.process.pid,
+            state=self.state,
+            connections=self.report.get("connections", 0),
+            requests=sum(sum(route["statuses"].values()) for route in routes.values()),
+            routes_version=self.known.routes_version,
+        )
+
+    async def _ask(self, op: str) -> dict[str, Any]:
+        if self.state == "dead":
+            raise WorkerLost("the worker has ended")
+        sequence = next(self._sequence)
+        answer = self._answers[sequence] = asyncio.get_running_loop().create_future()
+        self.channel.send({"op": op, "seq": sequence})
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await answer
+        except TimeoutError:
+            raise WorkerLost(f"the worker did not answer {op} within {ANSWER_TIMEOUT_S:.0f} s") from None
+        finally:
+            self._answers.pop(sequence, None)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["op"] == "ready":
+            if self.state == "starting":
+                self.state = "running"
+            self._ready.set()
+            return
+        answer = self._answers.get(message["seq"])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _on_lost(self) -> None:
+        self.state = "dead"
+        self._ready.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(WorkerLost("the worker ended"))
