@@ -126,7 +126,8 @@ def test_probe_that_never_reports_is_given_up_after_a_cooldown() -> None:
     assert breaker.admit(5) and breaker.admit(5)
     assert not breaker.admit(9.9)
     assert breaker.retry_after_s(9) == pytest.approx(1)
-    assert breaker.admit(10)
+    assert breaker.admit(10) and breaker.admit(10)
+    assert not breaker.admit(10)
 
 
 def test_call_from_before_the_opening_decides_nothing_afterwards() -> None:

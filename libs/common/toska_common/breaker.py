@@ -66,8 +66,8 @@ Listener = Callable[[CircuitState, CircuitState], None]
 class CircuitBreaker:
     """The circuit of one endpoint, or of whatever else fails as one.
 
-    `permit = breaker.admit(now)`; if there is one, make the call and then report it exactly once: `succeed(permit, now)`,
-    `fail(permit, now)` or `cancel(permit)`.
+    `permit = breaker.admit(now)`; if there is one, make the call and then report it exactly once, by
+    `succeed(permit, now)`, `fail(permit, now)` or `cancel(permit)`.
     """
 
     __slots__ = (
