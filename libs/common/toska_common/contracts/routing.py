@@ -153,7 +153,7 @@ class Respond(Document):
 
     status: int = Field(default=200, ge=200, le=599)
     body: str = Field(default="", max_length=65536)
-    content_type: str = Field("text/plain; charset=utf-8", pattern=r"^[\x20-\x7e]+$")
+    content_type: str = Field(default="text/plain; charset=utf-8", pattern=r"^[\x20-\x7e]+$")
 
 
 class Route(Document):

@@ -8,12 +8,13 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 
 from toska_common.contracts.names import RESERVED_PREFIX
-from toska_common.contracts.routing import Cluster, Match, Route
+from toska_common.contracts.routing import Cluster, Match, Route, RoutingDocument
 from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
 from toska_common.routing.problems import Finding, Location
 from toska_common.targets import TargetRules
 
 _TARGETS = TargetRules()
+_NOTHING = RoutingDocument()
 
 
 def check_document(
@@ -21,6 +22,7 @@ def check_document(
     clusters: Mapping[str, Cluster],
     *,
     known_clusters: Collection[str] | None = None,
+    beside: RoutingDocument = _NOTHING,
     registry: bool = True,
 ) -> list[Finding]:
     """Find everything wrong with operators' routes and clusters as a whole.
@@ -28,15 +30,22 @@ def check_document(
     Args:
         routes: In the order of writing; `None` keeps the place of one that could not be read.
         clusters: Those that could be read.
-        known_clusters: Names that routes may lead to; default: `clusters`.
+        known_clusters: Names that routes may lead to besides those of `beside`; default: `clusters`.
+        beside: What stands beside them in the same table, from another source; right by itself until now.
         registry: Whether there is a registry that clusters can follow.
     """
-    known = clusters if known_clusters is None else known_clusters
+    known = {*(clusters if known_clusters is None else known_clusters), *beside.clusters}
     findings = [finding for name, cluster in clusters.items() for finding in _check_cluster(name, cluster, registry)]
     for index, route in enumerate(routes):
         if route is not None:
             findings.extend(_check_route(("routes", index), route, known))
-    findings.extend(_conflicts(routes))
+    findings.extend(_conflicts(routes, beside.routes))
+    findings.extend(_left_behind(beside.routes, known))
+    findings.extend(
+        Finding(("clusters", name), "another source has a cluster of this name")
+        for name in clusters
+        if name in beside.clusters
+    )
     return findings
 
 
@@ -83,24 +92,27 @@ def _check_exceptions(at: Location, match: Match) -> Iterator[Finding]:
             yield Finding((*at, index), f"{prefix} is not below {match.path_prefix}, so it excepts nothing")
 
 
-def _conflicts(routes: Sequence[Route | None]) -> Iterator[Finding]:
-    names: dict[str, int] = {}
-    matches: dict[Hashable, tuple[int, Route]] = {}
+def _conflicts(routes: Sequence[Route | None], beside: Sequence[Route]) -> Iterator[Finding]:
+    names = {route.name: "of another source" for route in beside}
+    matches: dict[Hashable, str] = {match_identity(route.match): route.name for route in beside}
     for index, route in enumerate(routes):
         if route is None:
             continue
         if route.name in names:
-            yield Finding(("routes", index, "name"), f'"{route.name}" is also the name of routes[{names[route.name]}]')
-        names.setdefault(route.name, index)
+            yield Finding(("routes", index, "name"), f'"{route.name}" is the name of a route {names[route.name]} too')
+        names[route.name] = "before it"
         identity = match_identity(route.match)
-        if identity in matches:
-            first, other = matches[identity]
-            reason = (
-                f'"{route.name}" and "{other.name}" (routes[{first}]) match the same requests; '
-                "change one of them or add a condition"
-            )
+        other = matches.setdefault(identity, route.name)
+        if other != route.name:
+            reason = f'"{route.name}" and "{other}" match the same requests; change one of them or add a condition'
             yield Finding(("routes", index, "match"), reason)
-        matches.setdefault(identity, (index, route))
+
+
+def _left_behind(beside: Sequence[Route], known: Collection[str]) -> Iterator[Finding]:
+    for route in beside:
+        for part in route.to:
+            if part.cluster not in known:
+                yield Finding(("clusters",), f'the route "{route.name}" of another source needs "{part.cluster}"')
 
 
 def _is_below(path: str, prefix: str) -> bool:

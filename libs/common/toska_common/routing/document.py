@@ -19,15 +19,20 @@ from toska_common.routing.tree import Node, decode, name_problems, parse_json, p
 
 D = TypeVar("D", bound=Document)
 
+_NOTHING = RoutingDocument()
+
 __all__ = ["InvalidDocument", "Problem", "load_document", "load_resource"]
 
 
-def load_document(text: str | bytes, *, source: str, registry: bool = True) -> RoutingDocument:
+def load_document(
+    text: str | bytes, *, source: str, beside: RoutingDocument = _NOTHING, registry: bool = True
+) -> RoutingDocument:
     """Read and check a routing document in YAML 1.2.
 
     Args:
         text: The document.
         source: What to call it in messages, such as its file name.
+        beside: What stands beside it in the same table, from another source.
         registry: Whether there is a registry that clusters can follow; if not, a `service` is a problem.
 
     Raises:
@@ -36,9 +41,9 @@ def load_document(text: str | bytes, *, source: str, registry: bool = True) -> R
     tree = parse_yaml(decode(text, source), source)
     document, findings = _validate(RoutingDocument, tree.root)
     if document is not None:
-        checked = check_document(document.routes, document.clusters, registry=registry)
+        checked = check_document(document.routes, document.clusters, beside=beside, registry=registry)
     else:
-        checked = _check_what_is_right(tree.root, registry)
+        checked = _check_what_is_right(tree.root, beside, registry)
     findings += [_as_written(finding, tree.root) for finding in checked]
     if document is None or findings or tree.problems:
         raise InvalidDocument(name_problems(findings, tree), source=source)
@@ -68,7 +73,7 @@ def _validate(kind: type[D], node: Node) -> tuple[D | None, list[Finding]]:
         return None, [_finding(kind, entry, node) for entry in error.errors(include_url=False)]
 
 
-def _check_what_is_right(root: Node, registry: bool) -> list[Finding]:
+def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) -> list[Finding]:
     """Check the parts of a broken document that can be read, so that their problems show in the same run."""
     parts = root.value if isinstance(root.value, dict) else {}
     clusters_node, routes_node = parts.get("clusters"), parts.get("routes")
@@ -76,7 +81,7 @@ def _check_what_is_right(root: Node, registry: bool) -> list[Finding]:
     listed = routes_node.value if routes_node is not None and isinstance(routes_node.value, tuple) else ()
     clusters = {name: cluster for name, node in named.items() if (cluster := _validate(Cluster, node)[0]) is not None}
     routes = [_validate(Route, node)[0] for node in listed]
-    return check_document(routes, clusters, known_clusters=named, registry=registry)
+    return check_document(routes, clusters, known_clusters=named, beside=beside, registry=registry)
 
 
 def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:
