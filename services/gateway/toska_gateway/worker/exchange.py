@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
-from toska_gateway.worker.http1 import CHUNKED, CRLF, RequestHead, ResponseHead, encode_path
+from toska_gateway.worker.http1 import CHUNKED, CRLF, TOKEN_PREFIX, RequestHead, ResponseHead, encode_path
 from toska_gateway.worker.table import Route
 from toska_gateway.worker.tracing import continue_trace, new_trace_ids
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 REPLAY_BYTES: Final = 64 * 1024
 """Up to this much of a body is held for a second attempt."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
-_TOKEN_PREFIX: Final = b"toska_"
 _TUNNEL_IDLE_FACTOR: Final = 10
 
 
@@ -77,7 +76,7 @@ class Exchange:
     def _build_request(self) -> bytes:
         head, route, down = self.head, self.route, self.down
         parts, special = head.parts, head.special
-        if not self.cluster.mesh_owned:
+        if head.holds_token and not self.cluster.mesh_owned:
             self._withhold_tokens()
         self._ids = ids = new_trace_ids()
         traceparent = special.get(b"traceparent")
@@ -118,17 +117,17 @@ class Exchange:
         """The mesh's own tokens and cookies never reach a user's service."""
         parts, head = self.head.parts, self.head
         for i in range(len(parts) - 4, 0, -4):
-            if _TOKEN_PREFIX not in parts[i + 2]:
+            if TOKEN_PREFIX not in parts[i + 2]:
                 continue
             name = parts[i].lower()
             if name == b"cookie":
-                kept = [c for c in parts[i + 2].split(b";") if not c.strip().startswith(_TOKEN_PREFIX)]
+                kept = [c for c in parts[i + 2].split(b";") if not c.strip().startswith(TOKEN_PREFIX)]
                 parts[i + 2] = b";".join(kept).strip()
                 if parts[i + 2]:
                     continue
             del parts[i : i + 4]
-        if _TOKEN_PREFIX in head.query:
-            kept = [pair for pair in head.query[1:].split(b"&") if _TOKEN_PREFIX not in pair]
+        if TOKEN_PREFIX in head.query:
+            kept = [pair for pair in head.query[1:].split(b"&") if TOKEN_PREFIX not in pair]
             head.query = b"?" + b"&".join(kept) if kept else b""
 
     def _dispatch(self, tried: Endpoint | None) -> None:

@@ -16,6 +16,9 @@ COLON: Final = b": "
 CHUNKED: Final = -1
 """`body_length` of a message whose length is not known beforehand."""
 
+TOKEN_PREFIX: Final = b"toska_"
+"""How every token and cookie of the mesh begins (`toska_common.credentials`, which is too heavy to import here)."""
+
 MAX_RESPONSE_HEAD: Final = 256 * 1024
 _MAX_CHUNK_LINE: Final = 256
 _MAX_TRAILERS: Final = 16 * 1024
@@ -63,7 +66,7 @@ class RequestHead:
     """One request's head. `parts` holds the end-to-end fields, four items each: name, colon, value, CRLF."""
 
     __slots__ = (
-        "body_length", "close", "expect", "host", "http11", "method", "parts", "path", "query", "special", "upgrade",
+        "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query", "special", "upgrade",
     )  # fmt: skip
 
     method: bytes
@@ -71,6 +74,7 @@ class RequestHead:
     query: bytes  # as it came, with its question mark
     host: bytes  # the authority, as it is forwarded
     http11: bool
+    holds_token: bool  # somewhere in it stands what looks like a credential of the mesh
     close: bool  # the client wants, or needs, the connection closed after the answer
     expect: bool  # Expect: 100-continue
     upgrade: bytes  # protocol that the client asks to switch to, lower-case
@@ -131,6 +135,7 @@ class RequestReader:
         self._parts = head.parts = [b""]
         self._special = head.special = {}
         self._tokenize(data)
+        head.holds_token = TOKEN_PREFIX in data
         if len(head.parts) // 4 + len(head.special) > self._headers:
             raise BadMessage(431, "too-many-headers", f"the request has more than {self._headers} header fields")
         if _OWS_BEFORE_CRLF[0] in data or _OWS_BEFORE_CRLF[1] in data:
