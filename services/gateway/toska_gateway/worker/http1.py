@@ -66,7 +66,8 @@ class RequestHead:
     """One request's head. `parts` holds the end-to-end fields, four items each: name, colon, value, CRLF."""
 
     __slots__ = (
-        "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query", "special", "upgrade",
+        "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query",
+        "special", "upgrade",
     )  # fmt: skip
 
     method: bytes
