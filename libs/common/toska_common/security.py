@@ -32,12 +32,14 @@ class ManagementPolicy:
         host: The address it is bound to.
         allowed_hosts: Further names it answers to, without ports.
         join_access: Tells whether `(method, path)` is a change that the join token suffices for.
+        read_paths: Paths where a POST asks and changes nothing: a query too large for a URL.
     """
 
     credentials: Credentials
     host: str = "127.0.0.1"
     allowed_hosts: frozenset[str] = frozenset()
     join_access: Callable[[str, str], bool] = lambda _method, _path: False
+    read_paths: frozenset[str] = frozenset()
 
     @property
     def open_reads(self) -> bool:
@@ -54,7 +56,7 @@ class ManagementPolicy:
         """The access that a request needs; `None` if it is open."""
         if PUBLIC_PATHS.fullmatch(path) and method in SAFE_METHODS:
             return None
-        if method in SAFE_METHODS:
+        if method in SAFE_METHODS or (method == "POST" and path in self.read_paths):
             return None if self.open_reads else Access.ADMIN
         return Access.JOIN if self.join_access(method, path) else Access.ADMIN
 
