@@ -68,6 +68,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+OutageListener = Callable[[MeshError | None], None]
+"""Told the error with which a watch's outage begins, and `None` when it is over, before anything new is yielded."""
+
 CALL_TIMEOUT = timedelta(seconds=5)
 """Deadline of a call that does not block."""
 DEFAULT_WAIT = timedelta(minutes=5)
@@ -75,6 +78,10 @@ DEFAULT_WAIT = timedelta(minutes=5)
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 """Bounds of a watch's pause after errors: doubled each time, then a random part of it (full jitter)."""
+
+
+def _ignore(_: MeshError | None) -> None:
+    return
 
 
 class ConsulClient:
@@ -248,21 +255,26 @@ class ConsulClient:
 
     # Streams of states.
 
-    def watch_services(self, *, wait: timedelta = DEFAULT_WAIT) -> AsyncGenerator[dict[str, tuple[str, ...]]]:
+    def watch_services(
+        self, *, wait: timedelta = DEFAULT_WAIT, on_outage: OutageListener = _ignore
+    ) -> AsyncGenerator[dict[str, tuple[str, ...]]]:
         """The services' names and tags, now and after each change, for ever; outages are logged and sat out."""
-        return self._watch("catalog/services", partial(self.catalog_services, wait=wait))
+        return self._watch("catalog/services", partial(self.catalog_services, wait=wait), on_outage)
 
     def watch_health(
-        self, name: str, *, passing: bool = False, wait: timedelta = DEFAULT_WAIT
+        self, name: str, *, passing: bool = False, wait: timedelta = DEFAULT_WAIT, on_outage: OutageListener = _ignore
     ) -> AsyncGenerator[list[ServiceEntry]]:
         """The instances of a service, now and after each change, for ever; outages are logged and sat out."""
-        return self._watch(f"health/service/{name}", partial(self.health_service, name, passing=passing, wait=wait))
+        query = partial(self.health_service, name, passing=passing, wait=wait)
+        return self._watch(f"health/service/{name}", query, on_outage)
 
     def watch_keys(self, prefix: str, *, wait: timedelta = DEFAULT_WAIT) -> AsyncGenerator[list[KVPair]]:
         """The keys below `prefix`, now and after each change, for ever; outages are logged and sat out."""
         return self._watch(f"kv/{prefix}", partial(self.kv_list, prefix, wait=wait))
 
-    async def _watch(self, what: str, query: Callable[..., Awaitable[tuple[T, int]]]) -> AsyncGenerator[T]:
+    async def _watch(
+        self, what: str, query: Callable[..., Awaitable[tuple[T, int]]], on_outage: OutageListener = _ignore
+    ) -> AsyncGenerator[T]:
         index, failures = 0, 0
         latest: T | None = None
         while True:
@@ -271,12 +283,14 @@ class ConsulClient:
             except MeshError as error:
                 if not failures:
                     log.warning("registry_watch_interrupted", watch=what, error=error.detail)
+                    on_outage(error)
                 # From the start afterwards: a registry that lost its memory counts anew and may pass our index again.
                 index, failures = 0, failures + 1
                 await anyio.sleep(_pause(failures))
                 continue
             if failures:
                 log.info("registry_watch_resumed", watch=what, failures=failures)
+                on_outage(None)
                 failures = 0
             # An index that goes back was reset, and one below 1 would make the next query return at once, for ever.
             index = 0 if answered < index else max(1, answered)
