@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from toska_common.errors import ConfigurationError
 
-S = TypeVar("S", bound="ServiceSettings")
+S = TypeVar("S", bound=BaseSettings)
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -34,6 +34,11 @@ class ServiceSettings(BaseSettings):
         default="embedded://",
         validation_alias="TOSKA_REGISTRY_URL",
         description="embedded:// (discovery's own registry), consul://host:8500, or the http(s) URL of either",
+    )
+    registry_token: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias="TOSKA_REGISTRY_TOKEN",
+        description="ACL token for a Consul cluster; the embedded registry takes the mesh's own tokens",
     )
     admin_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="TOSKA_ADMIN_TOKEN", description="Overrides admin.token in the home"
@@ -84,7 +89,7 @@ def load_settings(kind: type[S], **overrides: Any) -> S:
         raise ConfigurationError(str(error)) from error
 
 
-def _variable(kind: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+def _variable(kind: type[BaseSettings], location: tuple[int | str, ...]) -> str:
     head = str(location[0]) if location else "settings"
     if head.isupper():
         return head
