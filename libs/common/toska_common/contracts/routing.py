@@ -310,11 +310,16 @@ class Snapshot(Contract):
 class SnapshotPoll(Contract):
     """A gateway's blocking query: what it has, and how long it is ready to wait for something newer."""
 
-    gateway: str = Field(description="Who asks, for the router's overview")
+    gateway: str = Field(max_length=256, description="Who asks, for the router's overview")
     routes_version: str = ""
     endpoints: Mapping[str, str] = Field(default_factory=dict[str, str], description="Version by cluster")
     wait_seconds: float = Field(default=55.0, ge=0, le=600)
-    rejected: str = Field(default="", description="Why the gateway refused the last snapshot, if it did")
+    rejected: str = Field(
+        default="", max_length=4096, description="Why the gateway refused the last snapshot, if it did"
+    )
+    rejected_version: str = Field(
+        default="", max_length=64, description="`Snapshot.version` of what it refused; it is not sent that again"
+    )
 
 
 class EndpointsDelta(Contract):

@@ -1,0 +1,54 @@
+"""What the router tells of itself: which gateway runs which version, and how its sources are."""
+
+from datetime import datetime
+
+from toska_common.contracts import Contract
+
+
+class GatewayStatus(Contract):
+    """A gateway as the router knows it from its polls."""
+
+    name: str
+    routes_version: str = ""
+    up_to_date: bool = False
+    waiting: bool = False
+    last_seen: datetime
+    rejected: str = ""
+    rejected_version: str = ""
+
+
+class DocumentProblem(Contract):
+    """One thing that is wrong in a routing file."""
+
+    field: str
+    reason: str
+    line: int | None = None
+
+
+class FileStatus(Contract):
+    """The routing file: what was read of it last, and why what is in it now is not used, if it is not."""
+
+    path: str
+    loaded_at: datetime | None = None
+    problems: tuple[DocumentProblem, ...] = ()
+
+
+class RegistryStatus(Contract):
+    """Whether the registry answers; while it does not, the endpoints known last stay."""
+
+    connected: bool
+    error: str = ""
+    services: int = 0
+
+
+class RouterStatus(Contract):
+    """The router in one look; `version` is empty until the registry was seen for the first time."""
+
+    version: str = ""
+    routes_version: str = ""
+    routes: int = 0
+    clusters: int = 0
+    endpoints: int = 0
+    gateways: int = 0
+    registry: RegistryStatus
+    file: FileStatus | None = None
