@@ -1,12 +1,13 @@
-"""The FastAPI app that a service's listener serves: errors, health, metrics and docs as everywhere in the mesh."""
+"""The FastAPI app of a service's listener: errors, health, metrics, traces and docs as everywhere in the mesh."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
-from toska_common import __version__, problem
+from toska_common import __version__, problem, telemetry
 from toska_common.docs import add_docs
 from toska_common.health import HealthChecks
+from toska_common.http_context import HTTPContextMiddleware
 from toska_common.metrics import ServiceMetrics
 
 
@@ -33,5 +34,7 @@ def create_management_app(
     problem.install(app)
     health.add_to(app)
     (metrics or ServiceMetrics()).add_to(app)
+    app.add_middleware(HTTPContextMiddleware)
     add_docs(app)
+    telemetry.instrument(app, health.service, version)
     return app

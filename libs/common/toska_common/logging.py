@@ -70,7 +70,7 @@ def configure_logging(
         # Not cached, so that a second call (a test's, a reloader's) also reaches loggers that were used before it.
         cache_logger_on_first_use=False,
     )
-    foreign: list[Processor] = [*shared, _name_logger, _structure_access_line]
+    foreign: list[Processor] = [*shared, _name_logger, _structure_server_line]
     handlers: list[logging.Handler] = [_stream_handler(target, foreign, text=text)]
     if home is not None:
         handlers.append(_FileHandler(ServiceFiles(home / "logs", max_bytes=max_file_bytes), foreign, service))
@@ -170,13 +170,15 @@ def _name_logger(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _structure_access_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Turn uvicorn's access line into fields; the query string stays out, it may be private."""
+def _structure_server_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Turn uvicorn's access line into fields, and give its crash line our name; the query string may be private."""
     arguments: Any = event.pop("positional_args", ())
     if event.get("logger") == "uvicorn.access" and len(arguments) == 5:
         client, method, path, _version, status = arguments
         event["event"] = "request_served"
         event.update(method=method, path=str(path).partition("?")[0], status=status, client=client)
+    elif str(event["event"]).startswith("Exception in ASGI application"):
+        event["event"] = "request_crashed"
     return event
 
 

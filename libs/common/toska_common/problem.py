@@ -1,6 +1,7 @@
 """RFC 9457 problem details: one rendering for our errors and for the framework's own.
 
-`install(app)` gives a FastAPI app the handlers; `problem_response` and `send_problem` are for code outside of it.
+`install(app)` gives a FastAPI app the handlers, `install_beside(app)` leaves those that are there; `problem_response` and
+`send_problem` are for code outside of an app.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import structlog
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -86,22 +88,46 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
     error = cast("HTTPException", error)
-    title = HTTPStatus(error.status_code).phrase
+    title = _title(error.status_code)
     code = _FRAMEWORK_CODES.get(error.status_code, title.lower().replace(" ", "-"))
-    body = problem_body(error.status_code, code, title, str(error.detail))
-    return ProblemResponse(json.dumps(body), error.status_code, headers=dict(error.headers or {}))
+    # FastAPI lets a detail be any JSON; RFC 9457 wants text there.
+    extensions: dict[str, Any] = {} if isinstance(error.detail, str) else {"errors": error.detail}
+    body = problem_body(error.status_code, code, title, title if extensions else error.detail, extensions)
+    return ProblemResponse(json.dumps(body, default=str), error.status_code, headers=dict(error.headers or {}))
 
 
-async def _on_unforeseen(_: Request, error: Exception) -> Response:
-    # The exception's text may hold anything, so it goes to the log and not to the caller.
-    log.error("request_crashed", exc_info=error)
+async def _on_unforeseen(_: Request, __: Exception) -> Response:
+    # The exception's text may hold anything, so it is not for the caller; the server logs it, with its traceback.
     body = problem_body(500, "internal-error", "Internal error", "The service met an error that it did not foresee")
     return ProblemResponse(json.dumps(body), 500)
 
 
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"
+
+
+_HANDLERS = {
+    MeshError: _on_mesh_error,
+    RequestValidationError: _on_validation_error,
+    HTTPException: _on_http_exception,
+    Exception: _on_unforeseen,
+}
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app`, the framework's 404, 405 and 422 included, as a problem document."""
-    app.add_exception_handler(MeshError, _on_mesh_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unforeseen)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+def install_beside(app: FastAPI) -> None:
+    """The same, but wherever somebody has set a handler of their own, that one stays."""
+    for kind, handler in _HANDLERS.items():
+        present = app.exception_handlers.get(kind)
+        if kind is Exception and 500 in app.exception_handlers:  # the same place by its other name
+            continue
+        if present is None or present in {http_exception_handler, request_validation_exception_handler}:
+            app.add_exception_handler(kind, handler)
