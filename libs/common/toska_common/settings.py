@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.errors import ConfigurationError
 
 S = TypeVar("S", bound=BaseSettings)
@@ -63,6 +64,22 @@ class ServiceSettings(BaseSettings):
         if parts.scheme != "embedded" and not parts.hostname:
             raise ValueError(f"{value!r} names no host")
         return value.rstrip("/") if parts.scheme != "embedded" else value
+
+    def credentials(self) -> Credentials:
+        """The mesh's tokens: as set, else those of the home, which are made at the first start."""
+        admin, join = self.admin_token.get_secret_value(), self.join_token.get_secret_value()
+        if admin and join:
+            return Credentials(admin=admin, join=join)
+        kept = ensure_credentials(self.home)
+        return Credentials(admin=admin or kept.admin, join=join or kept.join)
+
+    def registry_access(self) -> str:
+        """The token for the registry's API: its own ACL token, or the mesh's admin token for one on this machine."""
+        token = self.registry_token.get_secret_value()
+        parts = urlsplit(self.registry_url)
+        # A Consul elsewhere has no use for the mesh's tokens and must not be told them.
+        own = parts.scheme == "embedded" or (parts.hostname or "") in {"localhost", "127.0.0.1", "::1"}
+        return self.credentials().admin if own and not token else token
 
     @classmethod
     def from_environment(cls, **overrides: Any) -> Self:

@@ -1,0 +1,93 @@
+"""A service of the mesh in the registry: listed while it runs, renewed, and put back if the registry forgot it.
+
+    announced ──register──▶ listed ──renew every ttl/3──▶ listed
+                               ▲            │ 404: forgotten, or lapsed
+                               └────────────┘
+
+The registry may be away at the start or later: that is logged once, and tried again with each renewal.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import anyio
+import structlog
+
+from toska_common.clients.consul import ConsulClient
+from toska_common.clients.consul_records import ServiceRegistration, TTLCheck
+from toska_common.errors import MeshError, NotFound
+
+log = structlog.get_logger(__name__)
+
+TTL = timedelta(seconds=15)
+REMOVED_AFTER = timedelta(minutes=1)
+"""How long an instance that stopped renewing stays listed as critical; Consul takes no less."""
+
+
+class Presence:
+    """One instance's place in the registry; `keep` runs in the background from `announce` to `withdraw`."""
+
+    def __init__(self, consul: ConsulClient, registration: ServiceRegistration, *, ttl: timedelta = TTL) -> None:
+        instance_id = registration.id or registration.name
+        self._consul = consul
+        self._ttl = ttl
+        self._check_id = f"service:{instance_id}"
+        check = TTLCheck(ttl=ttl, check_id=self._check_id, name="renewed by itself", deregister_after=REMOVED_AFTER)
+        self._registration = replace(registration, id=instance_id, checks=(check,))
+        self._announced = anyio.Event()
+        self._talking = anyio.Lock()
+        self._withdrawn = False
+        self._listed = False
+        self._away = False
+
+    @property
+    def listed(self) -> bool:
+        """Whether the registry had it at the last renewal."""
+        return self._listed
+
+    async def announce(self) -> None:
+        """Let `keep` register from now on; called once everything accepts."""
+        self._announced.set()
+
+    async def keep(self) -> None:
+        """Register once announced, and renew for ever."""
+        await self._announced.wait()
+        while not self._withdrawn:
+            await self._renew()
+            await anyio.sleep(self._ttl.total_seconds() / 3)
+
+    async def withdraw(self) -> None:
+        """Take the registration back.
+
+        Raises:
+            MeshError: The registry cannot be reached; there the lease lapses.
+        """
+        self._withdrawn = True
+        async with self._talking:  # a registration on its way must not arrive after this
+            if self._listed:
+                self._listed = False
+                await self._consul.deregister_service(self._registration.id)
+
+    async def _renew(self) -> None:
+        try:
+            async with self._talking:
+                await self._renew_or_register()
+        except MeshError as error:
+            self._listed = False
+            if not self._away:
+                self._away = True
+                log.warning("registration_failed", instance=self._registration.id, error=error.detail)
+            return
+        if self._away:
+            self._away = False
+            log.info("registration_restored", instance=self._registration.id)
+
+    async def _renew_or_register(self) -> None:
+        if self._listed:
+            try:
+                await self._consul.pass_check(self._check_id)
+            except NotFound:
+                self._listed = False
+        if not self._listed and not self._withdrawn:
+            await self._consul.register_service(self._registration)
+            self._listed = True
