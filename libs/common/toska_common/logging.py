@@ -38,6 +38,7 @@ def configure_logging(
     service: str = "mesh",
     home: Path | None = None,
     stream: TextIO | None = None,
+    stream_level: str | None = None,
     max_file_bytes: int = MAX_BYTES,
 ) -> None:
     """Send all logs of this process to `stream` and, with a `home`, to its `logs` folder. May be called again.
@@ -48,6 +49,7 @@ def configure_logging(
         service: Named on lines of work that has not bound a `service` of its own.
         home: Where `logs/<service>.jsonl` lie; always JSON, whatever `format` says.
         stream: Standard error by default: standard output belongs to what a command prints.
+        stream_level: The least level that goes to `stream`, where files are to get more than it does.
         max_file_bytes: Size at which a file is rotated.
     """
     target = stream or sys.stderr
@@ -72,6 +74,7 @@ def configure_logging(
     )
     foreign: list[Processor] = [*shared, _name_logger, _structure_server_line]
     handlers: list[logging.Handler] = [_stream_handler(target, foreign, text=text)]
+    handlers[0].setLevel(LEVELS[stream_level or level])
     if home is not None:
         handlers.append(_FileHandler(ServiceFiles(home / "logs", max_bytes=max_file_bytes), foreign, service))
     _install(handlers, LEVELS[level])
