@@ -1,0 +1,55 @@
+"""Serving a user's ASGI app: what `toska run module:app` and the example services share."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from toska_common.errors import ConfigurationError
+
+from toska_cli.children import ChildSpec
+
+
+def import_app(target: str, folder: Path) -> Any:
+    """Import `module:attribute` as from `folder`.
+
+    Raises:
+        ConfigurationError: It is not there; says which part.
+    """
+    from uvicorn.importer import ImportFromStringError, import_from_string
+
+    sys.path.insert(0, str(folder))
+    try:
+        return import_from_string(target)
+    except ImportFromStringError as error:
+        raise ConfigurationError(f"cannot run {target!r} from {folder}: {error}") from error
+
+
+def run_child(spec: ChildSpec) -> NoReturn:
+    """Become the instance that `spec` describes: this process serves it until it is signalled."""
+    import uvicorn
+    from toska_common.logging import configure_logging
+
+    home = Path(spec.home)
+    os.environ.update(spec.environment)
+    os.chdir(spec.folder)
+    _redirect_output(home / "logs" / f"{spec.service}.log")
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        configure_logging(level="info", format="json", service=spec.service, home=home, stream=nowhere)
+        config = uvicorn.Config(
+            import_app(spec.app, Path(spec.folder)),
+            host=spec.host,
+            port=spec.port,
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        server.run()
+    os._exit(0 if server.started else 1)
+
+
+def _redirect_output(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
