@@ -2,12 +2,14 @@
 
 import itertools
 import random
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toska_common.contracts.routing import (
     Cluster,
+    ClusterEndpoints,
     Endpoint,
     Match,
     Respond,
@@ -17,7 +19,7 @@ from toska_common.contracts.routing import (
     SnapshotDelta,
 )
 from toska_common.routing.delta import DeltaMismatch, EndpointHistory, apply_delta, build_delta, is_empty
-from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.routing.snapshot import build_snapshot, build_table, pool
 
 SERVICES = ("orders", "payments", "stock")
 LIMIT = 3
@@ -30,7 +32,7 @@ endpoints = st.builds(
     weight=st.integers(1, 9),
 )
 pools = st.lists(endpoints, max_size=4, unique_by=lambda endpoint: endpoint.key)
-instances = st.dictionaries(st.sampled_from(SERVICES), pools)
+found_instances = st.dictionaries(st.sampled_from(SERVICES), pools)
 
 
 def document_of(names: frozenset[str], paths: list[str]) -> RoutingDocument:
@@ -43,7 +45,9 @@ def document_of(names: frozenset[str], paths: list[str]) -> RoutingDocument:
 documents = st.builds(
     document_of, st.frozensets(st.sampled_from(SERVICES)), st.lists(st.sampled_from(["x", "y", "z"]), unique=True)
 )
-steps = st.lists(st.tuples(documents, st.frozensets(st.sampled_from(SERVICES)), instances), min_size=1, max_size=8)
+steps = st.lists(
+    st.tuples(documents, st.frozensets(st.sampled_from(SERVICES)), found_instances), min_size=1, max_size=8
+)
 Steps = list[tuple[RoutingDocument, frozenset[str], dict[str, list[Endpoint]]]]
 
 
@@ -57,11 +61,15 @@ def over_the_wire(delta: SnapshotDelta) -> SnapshotDelta:
     return SnapshotDelta.model_validate_json(delta.model_dump_json(exclude_defaults=True))
 
 
+def pooled(found: Mapping[str, Sequence[Endpoint]]) -> dict[str, ClusterEndpoints]:
+    return {name: pool(members) for name, members in found.items()}
+
+
 def follow(steps: Steps) -> list[Snapshot]:
     snapshots: list[Snapshot] = []
     for document, automatic, found in steps:
         previous = snapshots[-1] if snapshots else None
-        snapshots.append(build_snapshot(build_table(document, automatic), found, previous=previous))
+        snapshots.append(build_snapshot(build_table(document, automatic), pooled(found), previous=previous))
     return snapshots
 
 
@@ -102,9 +110,9 @@ def test_a_gateway_that_follows_every_change_has_the_router_s_snapshot(steps: St
 def test_two_routers_of_the_same_inputs_have_the_same_versions(steps: Steps, seed: int) -> None:
     document, automatic, found = steps[-1]
     shuffle = random.Random(seed)
-    shuffled = {name: shuffle.sample(pool, len(pool)) for name, pool in reversed([*found.items()])}
+    shuffled = {name: shuffle.sample(members, len(members)) for name, members in reversed([*found.items()])}
     other = RoutingDocument(clusters=dict(reversed([*document.clusters.items()])), routes=document.routes)
-    fresh = build_snapshot(build_table(other, sorted(automatic, reverse=True)), shuffled)
+    fresh = build_snapshot(build_table(other, sorted(automatic, reverse=True)), pooled(shuffled))
     followed = follow(steps)[-1]
     assert known(fresh) == known(followed)
     assert fresh.version == followed.version
@@ -114,8 +122,8 @@ def endpoint(number: int, port: int = 9000) -> Endpoint:
     return Endpoint(id=f"orders-{number:05}", address="127.0.0.1", port=port)
 
 
-def orders(*pool: Endpoint) -> Snapshot:
-    return build_snapshot(TABLE, {"orders": pool})
+def orders(*members: Endpoint) -> Snapshot:
+    return build_snapshot(TABLE, pooled({"orders": members}))
 
 
 TABLE = build_table(RoutingDocument(clusters={"orders": Cluster(service="orders")}))

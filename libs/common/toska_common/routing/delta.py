@@ -17,8 +17,8 @@ from toska_common.contracts.routing import (
     SnapshotDelta,
 )
 from toska_common.errors import MeshError
-from toska_common.routing.snapshot import sort_endpoints
-from toska_common.routing.versions import endpoints_version, table_version
+from toska_common.routing.snapshot import pool
+from toska_common.routing.versions import table_version
 
 
 class DeltaMismatch(MeshError):
@@ -122,11 +122,10 @@ def _apply_endpoints(name: str, has: ClusterEndpoints | None, change: EndpointsD
     for key in change.remove:
         by_key.pop(key, None)
     by_key.update((endpoint.key, endpoint) for endpoint in change.upsert)
-    endpoints = sort_endpoints(by_key.values())
-    version = endpoints_version(endpoints)
-    if version != change.version:
-        raise DeltaMismatch(f"the endpoints of cluster {name} come to {version}, not to {change.version}")
-    return ClusterEndpoints(version=version, endpoints=endpoints)
+    result = pool(by_key.values())
+    if result.version != change.version:
+        raise DeltaMismatch(f"the endpoints of cluster {name} come to {result.version}, not to {change.version}")
+    return result
 
 
 def _changed_keys(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> frozenset[str]:

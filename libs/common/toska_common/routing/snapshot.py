@@ -4,7 +4,7 @@ Pure and deterministic, so any two routers of the same inputs serve the same ver
 mesh, and the gateway for `--routes FILE`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from toska_common.contracts.names import is_reserved
 from toska_common.contracts.routing import (
@@ -22,7 +22,7 @@ from toska_common.contracts.routing import (
 from toska_common.routing.order import AUTOMATIC_PREFIX, order_routes
 from toska_common.routing.versions import endpoints_version, table_version
 
-_NO_ENDPOINTS: Mapping[str, Sequence[Endpoint]] = {}
+_NO_INSTANCES: Mapping[str, ClusterEndpoints] = {}
 
 
 def build_table(document: RoutingDocument, automatic: Iterable[str] = ()) -> RouteTable:
@@ -50,34 +50,36 @@ def automatic_route(service: str) -> Route:
 
 def build_snapshot(
     table: RouteTable,
-    instances: Mapping[str, Sequence[Endpoint]] = _NO_ENDPOINTS,
+    instances: Mapping[str, ClusterEndpoints] = _NO_INSTANCES,
     *,
     previous: Snapshot | None = None,
 ) -> Snapshot:
-    """Join a table with the endpoints that the registry has, by service.
+    """Join a table with the endpoints that the registry has.
 
     Args:
         table: What `build_table` made.
-        instances: By service; a service that is absent has no endpoints.
-        previous: The snapshot before; parts of it that are the same are taken over and not hashed again.
+        instances: By service, made by `pool`; a service that is absent has no endpoints.
+        previous: The snapshot before; what is the same in it is taken over and not hashed again.
     """
     known: Mapping[str, ClusterEndpoints] = previous.endpoints if previous is not None else {}
     endpoints: dict[str, ClusterEndpoints] = {}
     for name, cluster in table.clusters.items():
-        given = cluster.endpoints if cluster.service is None else instances.get(cluster.service, ())
-        found = sort_endpoints(given)
-        before = known.get(name)
-        same = before is not None and before.endpoints == found
-        endpoints[name] = before if before is not None and same else _version_endpoints(found)
+        if cluster.service is not None:
+            endpoints[name] = instances.get(cluster.service, EMPTY)
+        elif previous is not None and name in known and previous.table.clusters.get(name) is cluster:
+            endpoints[name] = known[name]
+        else:
+            endpoints[name] = pool(cluster.endpoints)
     same_table = previous is not None and previous.table is table
     version = previous.routes_version if previous is not None and same_table else table_version(table)
     return Snapshot(routes_version=version, table=table, endpoints=endpoints)
 
 
-def sort_endpoints(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    """Endpoints in the order in which snapshots list them: by key, so that it does not depend on who was first."""
-    return tuple(sorted(endpoints, key=lambda endpoint: endpoint.key))
+def pool(endpoints: Iterable[Endpoint]) -> ClusterEndpoints:
+    """Endpoints under their version, sorted by key, so that it does not matter who was first."""
+    found = tuple(sorted(endpoints, key=lambda endpoint: endpoint.key))
+    return ClusterEndpoints(version=endpoints_version(found), endpoints=found)
 
 
-def _version_endpoints(endpoints: tuple[Endpoint, ...]) -> ClusterEndpoints:
-    return ClusterEndpoints(version=endpoints_version(endpoints), endpoints=endpoints)
+EMPTY = pool(())
+"""A cluster without endpoints."""

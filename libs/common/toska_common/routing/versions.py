@@ -35,5 +35,5 @@ def table_version(table: RouteTable) -> str:
 
 
 def endpoints_version(endpoints: Iterable[Endpoint]) -> str:
-    """The version of a cluster's endpoints, in the order given (`snapshot.sort_endpoints`)."""
+    """The version of a cluster's endpoints, in the order given (`snapshot.pool` sorts them)."""
     return content_version([(item.id, item.address, item.port, item.weight) for item in endpoints])
