@@ -1,23 +1,30 @@
-"""`python -m benchmarks`: choose a bench, run it, show and keep what it found."""
+"""Measure a part of the mesh beside its peers, show what was found and keep it in bench-results/."""
 
 import argparse
+import os
 import signal
 import sys
+from collections.abc import Callable, Collection
 from types import FrameType
 
 from rich.console import Console
 from toska_common.clock import now_utc
 
 from benchmarks import BenchError
-from benchmarks.machine import describe_machine, split_cores
+from benchmarks.discovery import bench as discovery_bench
+from benchmarks.discovery import comparison as discovery
+from benchmarks.discovery.registries import REGISTRIES
+from benchmarks.machine import Cores, describe_machine, split_cores
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies import bench as proxies_bench
-from benchmarks.proxies.comparison import PROXIES, Options
-from benchmarks.report import Report, commit, markdown, save, update_readme
+from benchmarks.proxies import comparison as proxies
+from benchmarks.report import Outcome, Report, commit, markdown, save, update_readme
+
+_FIRST = "proxies"
 
 
-def main() -> int:
-    arguments = _parse()
+def main(argv: list[str]) -> int:
+    arguments = _parse(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
     signal.signal(signal.SIGTERM, _leave)  # unwinds like Ctrl-C, so that everything started is ended
     try:
@@ -30,40 +37,77 @@ def main() -> int:
     return 0
 
 
-def _parse() -> argparse.Namespace:
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a figure to quote")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--routes", type=int, default=1, help="size of every proxy's route table")
-    parser.add_argument("--profiles", default="bare,browser", help=f"of {', '.join(PROFILES)}")
-    parser.add_argument("--proxies", default=",".join(PROXIES), help="which of them to compare")
-    parser.add_argument("--update-readme", action="store_true", help="put the tables into README.md")
-    arguments = parser.parse_args()
+    benches = parser.add_subparsers(dest="bench", metavar="BENCH")
+    _add_proxies(benches.add_parser(_FIRST, help="the gateway beside nginx, haproxy and Envoy (the default)"))
+    _add_discovery(benches.add_parser("discovery", help="the registry beside Consul"))
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        argv = [_FIRST, *argv]
+    arguments = parser.parse_args(argv)
     if arguments.quick:
-        arguments.rounds, arguments.seconds = 2, 1
-    for option, known in (("profiles", PROFILES), ("proxies", PROXIES)):
-        chosen = tuple(getattr(arguments, option).split(","))
-        if unknown := set(chosen).difference(known):
-            parser.error(f"--{option}: {', '.join(sorted(unknown))} is not one of {', '.join(known)}")
-        setattr(arguments, option, chosen)
+        arguments.rounds, arguments.seconds = min(arguments.rounds, 2), 1
     return arguments
+
+
+def _add_size(parser: argparse.ArgumentParser, *, rounds: int, seconds: int = 3) -> None:
+    parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a figure to quote")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=int, default=seconds, help="of each measurement")
+    parser.add_argument("--connections", type=int, default=32)
+
+
+def _add_proxies(parser: argparse.ArgumentParser) -> None:
+    _add_size(parser, rounds=7)
+    parser.add_argument("--routes", type=int, default=1, help="size of every proxy's route table")
+    parser.add_argument("--profiles", type=_some_of(PROFILES), default=("bare", "browser"), metavar="A,B")
+    parser.add_argument("--proxies", type=_some_of(proxies.PROXIES), default=tuple(proxies.PROXIES), metavar="A,B")
+    parser.add_argument("--update-readme", action="store_true", help="put the tables into README.md")
+    parser.set_defaults(run=_run_proxies)
+
+
+def _add_discovery(parser: argparse.ArgumentParser) -> None:
+    _add_size(parser, rounds=3)
+    parser.add_argument("--watchers", type=int, default=1000, help="blocked queries that a change is told to")
+    parser.add_argument("--registries", type=_some_of(REGISTRIES), default=tuple(REGISTRIES), metavar="A,B")
+    parser.set_defaults(run=_run_discovery, update_readme=False)
+
+
+def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if unknown := set(chosen).difference(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is not one of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def _run_proxies(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    options = proxies.Options(
+        arguments.proxies, arguments.rounds, arguments.seconds, arguments.connections, arguments.routes
+    )
+    return proxies_bench.run(console, options, arguments.profiles, cores)
+
+
+def _run_discovery(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    options = discovery.Options(arguments.rounds, arguments.seconds, arguments.connections, arguments.watchers)
+    return discovery_bench.run(console, options, arguments.registries, cores)
 
 
 def _run(console: Console, arguments: argparse.Namespace) -> None:
     machine, cores = describe_machine(), split_cores()
-    options = Options(arguments.proxies, arguments.rounds, arguments.seconds, arguments.connections, arguments.routes)
-    tables, settings, figures = proxies_bench.run(console, options, arguments.profiles, cores)
+    os.sched_setaffinity(0, cores.load)  # the bench itself stays away from what it measures
+    outcome: Outcome = arguments.run(console, arguments, cores)
     report = Report(
-        bench="proxies",
+        bench=arguments.bench,
         measured_at=now_utc().isoformat(timespec="seconds"),
         commit=commit(),
         machine=machine.as_dict(),
-        settings=settings,
-        figures=figures,
+        settings=outcome.settings,
+        figures=outcome.figures,
     )
-    text = markdown(tables, machine, "make bench")
+    text = markdown(outcome.tables, machine, f"python -m benchmarks {arguments.bench}")
     console.print(f"kept in {save(report, text)}", style="dim", highlight=False)
     if arguments.update_readme:
         update_readme(text)
@@ -74,4 +118,4 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks import BenchError
@@ -26,6 +27,15 @@ class Figures:
     rows: Sequence[tuple[str, ...]]
     emphasis: str = "toska"
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a bench hands back: tables to read, and settings and figures to keep."""
+
+    tables: Sequence[Figures]
+    settings: dict[str, object]
+    figures: dict[str, object]
 
 
 class Report(Record):
@@ -53,6 +63,12 @@ def commit() -> str:
     except OSError:
         return ""
     return done.stdout.strip()
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar that goes away when the bench is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 def show(console: Console, figures: Figures) -> None:
