@@ -1,0 +1,87 @@
+"""Everything that an operator can set for a gateway."""
+
+import os
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+from toska_common.security import is_loopback
+from toska_common.settings import ServiceSettings, registry_http_url
+
+
+def _default_workers() -> int:
+    return min(4, os.cpu_count() or 1)
+
+
+class Settings(ServiceSettings):
+    """Settings of the gateway; the shared ones (`TOSKA_HOME`, `TOSKA_HOST`, …) are those of every service."""
+
+    model_config = SettingsConfigDict(env_prefix="TOSKA_GATEWAY_")
+
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the data listener; 0 takes a free one")
+    admin_port: int = Field(default=8100, ge=0, le=65535, description="Port of the admin API")
+    admin_host: str | None = Field(default=None, description="Address of the admin API; default: TOSKA_HOST")
+    workers: int = Field(default_factory=_default_workers, ge=1, le=64, description="Processes that move requests")
+    router_url: str = Field(default="http://127.0.0.1:8102", description="Where snapshots come from")
+    discovery_url: str = Field(default="http://127.0.0.1:8101", description="Discovery's REST API")
+    embedded_registry_url: str = Field(
+        default="http://127.0.0.1:8500", description="Discovery's Consul API, for TOSKA_REGISTRY_URL=embedded://"
+    )
+    serve_management: bool = Field(
+        default=False,
+        description="Serve the mesh's APIs and docs on the data listener although it is not on loopback",
+    )
+    advertise_address: str | None = Field(
+        default=None,
+        validation_alias="TOSKA_ADVERTISE_ADDRESS",
+        description="Address under which others reach this gateway; default: the bound one",
+    )
+    routes: Path | None = Field(
+        default=None, description="Serve this routing file alone, without a mesh; nothing is reserved then"
+    )
+    engine: Literal["python"] = Field(default="python", description="The data plane")
+
+    @field_validator("router_url", "discovery_url", "embedded_registry_url")
+    @classmethod
+    def _plain_base(cls, value: str) -> str:
+        parts = urlsplit(value)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"{value!r} has no valid port") from error
+        if parts.scheme != "http" or not parts.hostname or port is None:
+            raise ValueError(f"{value!r} is not of the form http://host:port")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError(f"{value!r} has more than scheme, host and port")
+        return value.rstrip("/")
+
+    @field_validator("routes")
+    @classmethod
+    def _readable_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is not a file")
+        return value
+
+    @field_validator("admin_port")
+    @classmethod
+    def _own_port(cls, value: int, info: ValidationInfo) -> int:
+        if value and value == info.data.get("port"):
+            raise ValueError(f"{value} is already the data listener's port; the two listeners need two ports")
+        return value
+
+    @property
+    def management_on_data_listener(self) -> bool:
+        """Whether the mesh's own APIs and docs are served beside users' services."""
+        return self.routes is None and (is_loopback(self.host) or self.serve_management)
+
+    @property
+    def bound_admin_host(self) -> str:
+        """The address that the admin listener binds."""
+        return self.admin_host or self.host
+
+    @property
+    def registry_api_url(self) -> str:
+        """Base URL of the registry's Consul HTTP API."""
+        return registry_http_url(self.registry_url, self.embedded_registry_url)
