@@ -60,6 +60,7 @@ class ExampleProcesses:
     def __init__(self, nursery: NurseryHandle) -> None:
         self._nursery = nursery
         self.states: dict[str, State] = {}
+        self._ended = anyio.Event()
 
     def start(self, specs: list[ChildSpec]) -> None:
         """Start them all."""
@@ -69,22 +70,21 @@ class ExampleProcesses:
     async def follow(self) -> None:
         """Keep `states` and the log up to date until the nursery has ended."""
         received = b""
-        control = self._nursery.control
-        while True:
-            await anyio.wait_readable(control)
-            chunk = control.recv(65536)
-            if not chunk:
-                break
-            *lines, received = (received + chunk).split(b"\n")
-            for line in lines:
-                self._take(json.loads(line))
-        self.states = dict.fromkeys(self.states, "stopped")
+        try:
+            while chunk := await self._receive():
+                *lines, received = (received + chunk).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+        finally:
+            self.states = dict.fromkeys(self.states, "stopped")
+            self._ended.set()
 
     async def stop(self) -> None:
         """Let the children drain and end; whatever is left after a while is killed."""
-        with anyio.move_on_after(STOP_WITHIN_S, shield=True), contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             self._nursery.control.sendall(b'{"stop": true}\n')
-            await self.follow()
+        with anyio.move_on_after(STOP_WITHIN_S):
+            await self._ended.wait()
         self.kill()
 
     def kill(self) -> None:
@@ -93,6 +93,10 @@ class ExampleProcesses:
         self._nursery.control.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._nursery.pid, 0)
+
+    async def _receive(self) -> bytes:
+        await anyio.wait_readable(self._nursery.control)
+        return self._nursery.control.recv(65536)
 
     def _take(self, event: dict[str, Any]) -> None:
         name = event["child"]

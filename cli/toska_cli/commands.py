@@ -1,0 +1,112 @@
+"""The `toska` command's words. Each imports what it needs when it is called: none waits for what others need."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="toska",
+    help="Toska Mesh: one command runs a whole service mesh.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Home = Annotated[Path | None, typer.Option("--home", help="State folder of the mesh; default: TOSKA_HOME or .toska")]
+
+
+@app.command()
+def up(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line with every URL when ready")] = False,
+    no_examples: Annotated[bool, typer.Option("--no-examples", help="Run no example services")] = False,
+    ports_from: Annotated[
+        int | None, typer.Option("--ports-from", metavar="N", help="Move every port to N and up")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Gateway processes that move requests")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the API documentation in a browser")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every log line, not only warnings")] = False,
+    home: Home = None,
+) -> None:
+    """Run a whole mesh here, until Ctrl-C."""
+    from toska_cli.plan import UpOptions
+    from toska_cli.reporting import JsonReporter, TableReporter
+    from toska_cli.up import up as run_up
+
+    reporter = JsonReporter() if as_json else TableReporter(open_browser=open_browser)
+    options = UpOptions(home=home, ports_from=ports_from, workers=workers, examples=not no_examples)
+    run_up(options, reporter, verbose=verbose)
+
+
+@app.command()
+def down(home: Home = None) -> None:
+    """Stop the mesh that runs here."""
+    from toska_cli.down import down as run_down
+
+    run_down(home)
+
+
+@app.command()
+def status(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False, home: Home = None
+) -> None:
+    """Show every service of the mesh that runs here. Exit status 1 if one of them is not ready."""
+    from toska_cli.status import show_status
+
+    if not show_status(home, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(help="discovery, router, gateway, payments …; default: all")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they were written")] = False,
+    home: Home = None,
+) -> None:
+    """Show what the services of a mesh have logged."""
+    from toska_cli.logs import show_logs
+    from toska_cli.running import get_home
+
+    show_logs(get_home(home) / "logs", service, lines=lines, follow=follow, raw=as_json)
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(metavar="SERVICE|MODULE:APP", help="discovery, router, gateway or your app")],
+    host: Annotated[str, typer.Option(help="Address that your app binds")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of your app; 0 takes a free one", min=0, max=65535)] = 0,
+) -> None:
+    """Run one service of the mesh as a process of its own, or your app."""
+    from toska_cli.run import run_target
+
+    run_target(target, host, port)
+
+
+@app.command()
+def gateway(
+    routes: Annotated[Path, typer.Option("--routes", help="Routing file to serve")],
+    listen: Annotated[str, typer.Option("--listen", help="host:port that takes requests")] = "127.0.0.1:8080",
+    admin: Annotated[str, typer.Option("--admin", help="host:port of the admin API")] = "127.0.0.1:8100",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that move requests")] = None,
+    home: Home = None,
+) -> None:
+    """Run the gateway alone, by a routing file, with no other part of the mesh."""
+    from toska_cli.run import run_gateway
+
+    run_gateway(routes, listen, admin, workers, home)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from toska_common import __version__
+
+    typer.echo(f"toska {__version__}")
