@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.exchange import Exchange
-from toska_gateway.worker.http1 import CHUNKED, BadMessage, ChunkedDecoder, RequestHead, RequestReader
+from toska_gateway.worker.http1 import CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
 from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_body_left", "_buffer", "_closing", "_decoder", "_draining_input", "_eof", "_exchange", "_forwarded",
-        "_forwarded_host", "_paused", "_reader", "_reading_head", "_received", "_scheme", "_tunnel", "deadline",
+        "_forwarded_host", "_paused",  "_reading_head", "_received", "_scheme", "_tunnel", "deadline",
         "peer", "plane", "transport", "trusted",
     )  # fmt: skip
 
@@ -37,7 +37,6 @@ class Downstream(asyncio.Protocol):
         self.peer: str = ""
         self.trusted = False
         self.deadline = _NEVER
-        self._reader = RequestReader(headers=plane.limits.headers, target_bytes=plane.limits.target_bytes)
         self._buffer = bytearray()
         self._reading_head = False
         self._exchange: Exchange | None = None
@@ -137,6 +136,7 @@ class Downstream(asyncio.Protocol):
 
     def _read_heads(self, data: bytes) -> None:
         """Serve the requests in `data`, until one has to wait for its answer or for more bytes."""
+        limits = self.plane.limits
         while True:
             if data[:2] == b"\r\n":
                 data = data[2:]  # RFC 9112 §2.2: an empty line before a request is ignored
@@ -152,12 +152,12 @@ class Downstream(asyncio.Protocol):
                 return
             self._reading_head = False
             try:
-                if end > self.plane.limits.header_bytes:
+                if end > limits.header_bytes:
                     raise self._too_large()
                 if end == len(data):
-                    head, rest = self._reader.read(data), b""
+                    head, rest = read_request(data, limits.headers, limits.target_bytes), b""
                 else:
-                    head, rest = self._reader.read(data[:end]), data[end:]
+                    head, rest = read_request(data[:end], limits.headers, limits.target_bytes), data[end:]
                 self._begin(head)
             except BadMessage as error:
                 self._refuse(error)

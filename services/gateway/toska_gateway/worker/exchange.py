@@ -13,7 +13,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
-from toska_gateway.worker.http1 import CHUNKED, CRLF, TOKEN_PREFIX, RequestHead, ResponseHead, encode_path
+from toska_gateway.worker.http1 import (
+    CHUNKED,
+    CRLF,
+    TOKEN_PREFIX,
+    RequestHead,
+    ResponseHead,
+    encode_path,
+    field_name,
+    field_value,
+)
 from toska_gateway.worker.table import Route
 from toska_gateway.worker.tracing import continue_trace, new_trace_ids
 
@@ -75,9 +84,9 @@ class Exchange:
 
     def _build_request(self) -> bytes:
         head, route, down = self.head, self.route, self.down
-        parts, special = head.parts, head.special
         if head.holds_token and not self.cluster.mesh_owned:
             self._withhold_tokens()
+        parts, special = head.parts, head.special
         self._ids = ids = new_trace_ids()
         traceparent = special.get(b"traceparent")
         if traceparent is None:
@@ -93,9 +102,9 @@ class Exchange:
         parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
-        parts += (down.forwarded(head), b"x-request-id: ", self._request_id(), b"\r\ntraceparent: ", trace, CRLF)
+        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (down.forwarded(head), self._request_id(), trace))
         if prefix:
-            parts += (b"x-forwarded-prefix: ", encode_path(prefix), CRLF)
+            parts.append(b"x-forwarded-prefix: " + encode_path(prefix) + CRLF)
         if head.body_length > 0:
             parts.append(b"content-length: %d\r\n" % head.body_length)
         elif head.body_length == CHUNKED:
@@ -115,20 +124,19 @@ class Exchange:
 
     def _withhold_tokens(self) -> None:
         """The mesh's own tokens and cookies never reach a user's service."""
-        parts, head = self.head.parts, self.head
-        for i in range(len(parts) - 4, 0, -4):
-            if TOKEN_PREFIX not in parts[i + 2]:
-                continue
-            name = parts[i].lower()
-            if name == b"cookie":
-                kept = [c for c in parts[i + 2].split(b";") if not c.strip().startswith(TOKEN_PREFIX)]
-                parts[i + 2] = b";".join(kept).strip()
-                if parts[i + 2]:
-                    continue
-            del parts[i : i + 4]
+        head = self.head
+        kept = head.parts[:1]
+        for part in head.parts[1:]:
+            if TOKEN_PREFIX not in part:
+                kept.append(part)
+            elif field_name(part) == b"cookie":
+                cookies = [c for c in field_value(part).split(b";") if not c.strip().startswith(TOKEN_PREFIX)]
+                if cookies:
+                    kept.append(b"cookie: " + b";".join(cookies).strip() + CRLF)
+        head.parts = kept
         if TOKEN_PREFIX in head.query:
-            kept = [pair for pair in head.query[1:].split(b"&") if TOKEN_PREFIX not in pair]
-            head.query = b"?" + b"&".join(kept) if kept else b""
+            pairs = [pair for pair in head.query[1:].split(b"&") if TOKEN_PREFIX not in pair]
+            head.query = b"?" + b"&".join(pairs) if pairs else b""
 
     def _dispatch(self, tried: Endpoint | None) -> None:
         endpoint = self.cluster.pick(tried)
@@ -333,7 +341,7 @@ class Exchange:
             else:
                 self._close_after = True
         elif b"content-length" in special and head.status != 204:
-            parts += (b"content-length: ", special[b"content-length"][0], CRLF)
+            parts.append(b"content-length: " + special[b"content-length"][0] + CRLF)
         elif length == 0 and b"transfer-encoding" in special and self.is_head:
             parts.append(b"transfer-encoding: chunked\r\n")
         if not self.request_done:

@@ -1,18 +1,17 @@
 """Reading HTTP/1.1 message heads strictly, and framing bodies (RFC 9112).
 
-llhttp (through httptools) splits a head into tokens and refuses what its grammar forbids: bare CR or LF, NUL, obs-fold,
-space before a colon, both Content-Length and Transfer-Encoding, lengths that are no plain number. It is fed one head
-at a time and never a body, so it cannot lose its place, and what it lets pass is checked here: the request line's
-shape, Host, transfer codings, versions, sizes. What is forwarded is built from the tokens, never copied through.
+A head is split at its CRLFs, and every line is held to the grammar by one regular expression: so bare CR or LF, NUL,
+obs-fold, a space before the colon and bad names cannot pass. What a line comes to is remembered by its bytes: of the
+fields that clients and services send, most are the same from one message to the next, and a look-up costs a fifth of
+an analysis (figures in docs/performance.md). The memory is bounded and starts anew when it is full.
+
+What is forwarded is built from what was understood, never copied through.
 """
 
 import re
 from typing import Final
 
-import httptools
-
 CRLF: Final = b"\r\n"
-COLON: Final = b": "
 CHUNKED: Final = -1
 """`body_length` of a message whose length is not known beforehand."""
 
@@ -43,13 +42,30 @@ RESPONSE_SPECIAL: Final = frozenset(
 )  # fmt: skip
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
-_OWS_BEFORE_CRLF = (b" \r\n", b"\t\r\n")
+_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(_NAME)
+_FIELD_LINE = re.compile(_NAME + rb":[\t\x20-\x7e\x80-\xff]*")
+_FIELD = re.compile(
+    rb"(" + _NAME + rb"):[ \t]*"
+    rb"((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+)
 
 _CACHE_SIZE = 1024
+_MEMO_LINES = 4096
+_MEMO_LINE_BYTES = 512
+
+METHODS: Final = frozenset(
+    {
+        b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
+        b"ACL", b"BASELINE-CONTROL", b"BIND", b"CHECKIN", b"CHECKOUT", b"COPY", b"LABEL", b"LINK", b"LOCK", b"MERGE",
+        b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MKREDIRECTREF", b"MKWORKSPACE", b"MOVE", b"ORDERPATCH", b"PROPFIND",
+        b"PROPPATCH", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"UNBIND", b"UNCHECKOUT", b"UNLINK", b"UNLOCK",
+        b"UPDATE", b"UPDATEREDIRECTREF", b"VERSION-CONTROL", b"PURGE",
+    }
+)  # fmt: skip
+"""IANA's registry of methods without CONNECT and PRI, and PURGE, which caches know."""
 
 
 class BadMessage(Exception):
@@ -62,8 +78,50 @@ class BadMessage(Exception):
         self.reason = reason
 
 
+class FieldMemo:
+    """What field lines come to: `line -> (special, wire, value)`.
+
+    `special` is the lower-case name of a field that is not passed on as it came, else `None`; `wire` is the line as it
+    is passed on (empty if it is dropped), with its CRLF.
+    """
+
+    __slots__ = ("_lines", "_special", "get")
+
+    def __init__(self, special: frozenset[bytes]) -> None:
+        self._special = special
+        self._lines: dict[bytes, tuple[bytes | None, bytes, bytes]] = {}
+        self.get = self._lines.get
+
+    def learn(self, line: bytes) -> "tuple[bytes | None, bytes, bytes] | None":
+        """Analyse a line that `get` does not know; `None` if it is malformed."""
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            return None
+        name, value = match.groups()
+        key = name.lower()
+        if key in self._special:
+            entry = key, b"", value
+        elif b"_" in key and key.replace(b"_", b"-") in self._special:
+            # An upstream that folds _ into - would take x_forwarded_for for ours, so such twins are dropped.
+            entry = None, b"", value
+        else:
+            entry = None, name + b": " + value + CRLF, value
+        if len(line) <= _MEMO_LINE_BYTES:
+            if len(self._lines) >= _MEMO_LINES:
+                self._lines.clear()
+            self._lines[line] = entry
+        return entry
+
+
+_request_fields = FieldMemo(REQUEST_SPECIAL)
+_response_fields = FieldMemo(RESPONSE_SPECIAL)
+
+
 class RequestHead:
-    """One request's head. `parts` holds the end-to-end fields, four items each: name, colon, value, CRLF."""
+    """One request's head. `parts` holds the end-to-end field lines as they are passed on, each with its CRLF.
+
+    The first part is the place of the request line, so that a head is built without moving the others.
+    """
 
     __slots__ = (
         "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query",
@@ -85,82 +143,72 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by lower-case name, members joined; for routes that match on headers."""
-        parts = self.parts
-        found = [parts[i + 2] for i in range(1, len(parts), 4) if parts[i].lower() == name]
+        found = [field_value(part) for part in self.parts[1:] if field_name(part) == name]
         found += self.special.get(name, ())
         return b", ".join(found) if found else None
 
 
-class RequestReader:
-    """Turns the bytes of one head into a `RequestHead`; one for each client connection."""
+def field_name(part: bytes) -> bytes:
+    """The lower-case name of a field line in `parts`."""
+    return part[: part.find(b":")].lower()
 
-    __slots__ = ("_headers", "_parser", "_parts", "_special", "_target_bytes")
 
-    def __init__(self, *, headers: int, target_bytes: int) -> None:
-        self._headers = headers
-        self._target_bytes = target_bytes
-        self._parser: httptools.HttpRequestParser | None = None
-        self._parts: list[bytes] = []
-        self._special: dict[bytes, tuple[bytes, ...]] = {}
+def field_value(part: bytes) -> bytes:
+    """The value of a field line in `parts`."""
+    return part[part.find(b":") + 2 : -2]
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by llhttp for every field line."""
-        key = name.lower()
-        if key in REQUEST_SPECIAL:
-            known = self._special.get(key)
-            self._special[key] = (value,) if known is None else (*known, value)
-        elif b"_" not in key or key.replace(b"_", b"-") not in REQUEST_SPECIAL:
-            # (an upstream that folds _ into - would take x_forwarded_for for ours, so such twins are dropped)
-            self._parts += (name, COLON, value, CRLF)
 
-    def read(self, data: bytes) -> RequestHead:
-        """Read a head, which ends with its empty line.
+def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
+    """Read a request's head, which ends with its empty line.
 
-        Raises:
-            BadMessage: It is not HTTP/1.1 as the RFC has it, or over a limit.
-        """
-        line = data[: data.find(CRLF)].split(b" ")
-        if len(line) != 3:
-            raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version")
-        head = RequestHead()
-        head.method, target, version = line
-        if version == b"HTTP/1.1":
-            head.http11 = True
-        elif version == b"HTTP/1.0":
-            head.http11 = False
+    Raises:
+        BadMessage: It is not HTTP/1.1 as the RFC has it, or over a limit.
+    """
+    lines = data.split(CRLF)
+    line = lines[0].split(b" ")
+    if len(line) != 3:
+        raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version")
+    head = RequestHead()
+    head.method, target, version = line
+    if version == b"HTTP/1.1":
+        head.http11 = True
+    elif version == b"HTTP/1.0":
+        head.http11 = False
+    else:
+        raise _bad_version(version)
+    if head.method not in METHODS:
+        raise _bad_method(head.method)
+    if len(target) > max_target:
+        raise BadMessage(414, "target-too-long", f"the request target exceeds {max_target} bytes")
+    if len(lines) > max_fields + 3:
+        raise BadMessage(431, "too-many-headers", f"the request has more than {max_fields} header fields")
+    head.parts = parts = [b""]
+    special: dict[bytes, tuple[bytes, ...]] = {}
+    head.special = special
+    known, learn = _request_fields.get, _request_fields.learn
+    for field in lines[1:-2]:
+        entry = known(field) or learn(field)
+        if entry is None:
+            raise BadMessage(400, "bad-header", "a header field is malformed")
+        key, wire, value = entry
+        if key is None:
+            parts.append(wire)
+        elif key in special:
+            special[key] += (value,)
         else:
-            raise _bad_version(version)
-        if len(target) > self._target_bytes:
-            raise BadMessage(414, "target-too-long", f"the request target exceeds {self._target_bytes} bytes")
-        # The first item is the place of the request line, so that a head is built without moving the others.
-        self._parts = head.parts = [b""]
-        self._special = head.special = {}
-        self._tokenize(data)
-        head.holds_token = TOKEN_PREFIX in data
-        if len(head.parts) // 4 + len(head.special) > self._headers:
-            raise BadMessage(431, "too-many-headers", f"the request has more than {self._headers} header fields")
-        if _OWS_BEFORE_CRLF[0] in data or _OWS_BEFORE_CRLF[1] in data:
-            _strip_trailing_space(head)
-        _read_target(head, target)
-        _read_special(head)
-        return head
+            special[key] = (value,)
+    head.holds_token = TOKEN_PREFIX in data
+    _read_target(head, target)
+    _read_special(head)
+    return head
 
-    def _tokenize(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._parser = None
-        except httptools.HttpParserInvalidMethodError:
-            self._parser = None
-            raise BadMessage(501, "unknown-method", "this method is not known here") from None
-        except httptools.HttpParserError as error:
-            self._parser = None
-            raise BadMessage(400, "bad-request", str(error) or "malformed request head") from None
-        if self._special and (b"content-length" in self._special or b"transfer-encoding" in self._special):
-            self._parser = None  # it waits for a body, which is framed by us
+
+def _bad_method(method: bytes) -> BadMessage:
+    if _TOKEN.fullmatch(method) is None:
+        return BadMessage(400, "bad-request-line", "a request line starts with a method")
+    if method == b"CONNECT":
+        return BadMessage(501, "unknown-method", "this gateway is no forward proxy: CONNECT is not served")
+    return BadMessage(501, "unknown-method", "this method is not known here")
 
 
 def _bad_version(version: bytes) -> BadMessage:
@@ -169,15 +217,9 @@ def _bad_version(version: bytes) -> BadMessage:
     return BadMessage(400, "bad-request-line", "a request line ends with its HTTP version")
 
 
-def _strip_trailing_space(head: RequestHead) -> None:
-    parts = head.parts
-    for i in range(3, len(parts), 4):
-        parts[i] = parts[i].rstrip(b" \t")
-    for name, values in head.special.items():
-        head.special[name] = tuple(value.rstrip(b" \t") for value in values)
-
-
 _PLAIN_PATH = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+/?|/")
+_QUERY = re.compile(rb"[\x21\x22\x24-\x7e]*")
+_RAW_PATH = re.compile(rb"[\x21\x22\x24-\x5b\x5d-\x7e]+")
 _paths: dict[bytes, bytes] = {}
 
 
@@ -185,8 +227,8 @@ def _read_target(head: RequestHead, target: bytes) -> None:
     if target[:1] != b"/":
         target = _foreign_form(head, target)
     path, mark, query = target.partition(b"?")
-    if mark and b"#" in query:
-        raise BadMessage(400, "bad-target", "a request target has no fragment")
+    if mark and _QUERY.fullmatch(query) is None:
+        raise BadMessage(400, "bad-target", "a query is made of visible ASCII characters, without a fragment")
     head.query = mark + query
     if _PLAIN_PATH.fullmatch(path):
         head.path = path
@@ -203,8 +245,6 @@ def _read_target(head: RequestHead, target: bytes) -> None:
 def _foreign_form(head: RequestHead, target: bytes) -> bytes:
     if target == b"*" and head.method == b"OPTIONS":
         raise BadMessage(400, "bad-target", "OPTIONS * asks about the server itself; name a path")
-    if head.method == b"CONNECT":
-        raise BadMessage(501, "unknown-method", "this gateway is no forward proxy: CONNECT is not served")
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise BadMessage(400, "bad-target", "a request target starts with /")
@@ -235,6 +275,8 @@ def normalize_path(path: bytes) -> bytes:
             raise BadMessage(400, "bad-target", "an encoded slash or backslash is not allowed in a path")
         return char
 
+    if _RAW_PATH.fullmatch(path) is None:
+        raise BadMessage(400, "bad-target", "a request target is made of visible ASCII characters")
     decoded = _ESCAPE.sub(decode, path)
     if re.search(rb"[\x00-\x1f\x7f\\#]", decoded):
         raise BadMessage(400, "bad-target", "a path holds no control characters, backslashes or fragments")
@@ -298,6 +340,8 @@ def _read_framing(head: RequestHead) -> None:
     if codings is not None:
         if not head.http11:
             raise BadMessage(400, "bad-framing", "Transfer-Encoding has no meaning in HTTP/1.0")
+        if b"content-length" in special:
+            raise BadMessage(400, "bad-framing", "a request has a Content-Length or a Transfer-Encoding, not both")
         _require_chunked(codings)
         head.body_length = CHUNKED
         return
@@ -369,33 +413,19 @@ def _expects_continue(head: RequestHead) -> bool:
 
 def drop_fields(parts: list[bytes], names: frozenset[bytes]) -> None:
     """Take fields out of `parts`, by lower-case name."""
-    kept = parts[:1]
-    for i in range(1, len(parts), 4):
-        if parts[i].lower() not in names:
-            kept += parts[i : i + 4]
-    parts[:] = kept
+    parts[1:] = [part for part in parts[1:] if field_name(part) not in names]
 
 
 class ResponseHead:
-    """One response's head, its end-to-end fields already in wire form in `parts` (the first is the status line's)."""
+    """One response's head. `parts` holds the status line and the end-to-end field lines as they are passed on."""
 
-    __slots__ = ("body_length", "close", "parts", "special", "status", "status_line")
+    __slots__ = ("body_length", "close", "parts", "special", "status")
 
     status: int
-    status_line: bytes
     body_length: int | None  # bytes, CHUNKED, or None: until the upstream closes
     close: bool
     parts: list[bytes]
     special: dict[bytes, tuple[bytes, ...]]
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by llhttp for every field line."""
-        key = name.lower()
-        if key in RESPONSE_SPECIAL:
-            known = self.special.get(key)
-            self.special[key] = (value,) if known is None else (*known, value)
-        else:
-            self.parts += (name, COLON, value, CRLF)
 
 
 _status_lines: dict[bytes, tuple[int, bytes]] = {}
@@ -403,36 +433,42 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\
 
 
 def _read_status_line(line: bytes) -> tuple[int, bytes]:
-    known = _status_lines.get(line)
-    if known is None:
-        match = _STATUS_LINE.fullmatch(line)
-        if match is None:
-            raise BadMessage(502, "bad-upstream-response", "the upstream's status line is malformed")
-        known = int(match[1]), b"HTTP/1.1 " + match[1] + b" " + (match[2] or b"") + CRLF
-        if len(_status_lines) >= _CACHE_SIZE:
-            _status_lines.clear()
-        _status_lines[line] = known
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadMessage(502, "bad-upstream-response", "the upstream's status line is malformed")
+    known = int(match[1]), b"HTTP/1.1 " + match[1] + b" " + (match[2] or b"") + CRLF
+    if len(_status_lines) >= _CACHE_SIZE:
+        _status_lines.clear()
+    _status_lines[line] = known
     return known
 
 
 def read_response(data: bytes, *, bodiless: bool) -> ResponseHead:
-    """Read a response head, which ends with its empty line; `bodiless` if it answers a HEAD.
+    """Read a response's head, which ends with its empty line; `bodiless` if it answers a HEAD.
 
     Raises:
         BadMessage: It breaks a rule; status 502, since the upstream is at fault.
     """
     head = ResponseHead()
-    line = data[: data.find(CRLF)]
-    head.status, head.status_line = _read_status_line(line)
-    head.parts = [head.status_line]
+    lines = data.split(CRLF)
+    line = lines[0]
+    known_line = _status_lines.get(line) or _read_status_line(line)
+    head.status = known_line[0]
+    head.parts = parts = [known_line[1]]
     special: dict[bytes, tuple[bytes, ...]] = {}
     head.special = special
-    try:
-        httptools.HttpResponseParser(head).feed_data(data)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as error:
-        raise BadMessage(502, "bad-upstream-response", f"the upstream's response is malformed: {error}") from None
+    known, learn = _response_fields.get, _response_fields.learn
+    for field in lines[1:-2]:
+        entry = known(field) or learn(field)
+        if entry is None:
+            raise BadMessage(502, "bad-upstream-response", "a header field of the upstream's response is malformed")
+        key, wire, value = entry
+        if key is None:
+            parts.append(wire)
+        elif key in special:
+            special[key] += (value,)
+        else:
+            special[key] = (value,)
     head.close = line[7] == 0x30  # HTTP/1.0
     if special:
         connection = special.get(b"connection")
@@ -440,7 +476,7 @@ def read_response(data: bytes, *, bodiless: bool) -> ResponseHead:
             options = connection_options(connection)
             head.close = options.close or (head.close and not options.keep_alive)
             if options.nominated:
-                drop_fields(head.parts, options.nominated)
+                drop_fields(parts, options.nominated)
     head.body_length = _response_length(head, bodiless)
     return head
 
@@ -450,12 +486,12 @@ def _response_length(head: ResponseHead, bodiless: bool) -> int | None:
     lengths = special.get(b"content-length")
     codings = special.get(b"transfer-encoding")
     if codings is not None:
-        if len(codings) != 1 or codings[0].strip(b" \t").lower() != b"chunked":
+        if len(codings) != 1 or codings[0].lower() != b"chunked":
             raise BadMessage(502, "bad-upstream-response", "the upstream used a transfer coding that is not served")
         if lengths is not None:
             raise BadMessage(502, "bad-upstream-response", "the upstream sent both lengths and a transfer coding")
     elif lengths is not None:
-        length = lengths[0].strip(b" \t")
+        length = lengths[0]
         if len(lengths) != 1 or not length.isdigit() or len(length) > 18:
             raise BadMessage(502, "bad-upstream-response", "the upstream's Content-Length is no plain number")
         if not bodiless and head.status not in (204, 304):

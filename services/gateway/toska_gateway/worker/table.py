@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from toska_gateway.worker import answers
-from toska_gateway.worker.http1 import IDEMPOTENT, RequestHead
+from toska_gateway.worker.http1 import IDEMPOTENT, RequestHead, drop_fields
 from toska_gateway.worker.stats import RouteStats, WorkerStats
 
 _NO_RANK: Final = 1 << 60
@@ -26,18 +26,12 @@ class HeaderEdits:
         replaced = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("set", {}).items()}
         added = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("add", {}).items()}
         self.drop = frozenset([*(name.encode("latin-1") for name in edits.get("remove", ())), *replaced])
-        self.append: tuple[bytes, ...] = tuple(
-            part for pair in (*replaced.items(), *added.items()) for part in (pair[0], b": ", pair[1], b"\r\n")
-        )
+        self.append = tuple(name + b": " + value + b"\r\n" for name, value in (*replaced.items(), *added.items()))
 
     def apply(self, parts: list[bytes]) -> None:
         """Change a head's `parts` in place."""
         if self.drop:
-            kept = parts[:1]
-            for i in range(1, len(parts), 4):
-                if parts[i].lower() not in self.drop:
-                    kept += parts[i : i + 4]
-            parts[:] = kept
+            drop_fields(parts, self.drop)
         parts += self.append
 
 
@@ -144,32 +138,43 @@ class Route:
 class _Buckets:
     """The routes of one host pattern."""
 
-    __slots__ = ("exact", "prefixes")
+    __slots__ = ("depth", "exact", "prefixes")
 
     def __init__(self) -> None:
+        self.depth = 0  # segments of the longest prefix
         self.exact: dict[bytes, list[Route]] = {}
         self.prefixes: dict[bytes, list[Route]] = {}
 
-    def candidates(self, path: bytes) -> "list[list[Route]]":
+    def add(self, route: Route, path: bytes | None, prefix: bytes) -> None:
+        """Append a route: by its exact path, else by its prefix without a final slash."""
+        if path is not None:
+            self.exact.setdefault(path, []).append(route)
+        else:
+            self.prefixes.setdefault(prefix, []).append(route)
+            self.depth = max(self.depth, prefix.count(b"/"))
+
+    def candidates(self, path: bytes) -> list[list[Route]]:
         """Every bucket that the path falls into."""
         found: list[list[Route]] = []
         bucket = self.exact.get(path)
         if bucket is not None:
             found.append(bucket)
+        # No prefix has more segments than `depth`, so what lies beyond need not be looked up.
+        end = 0
+        for _ in range(self.depth):
+            end = path.find(b"/", end + 1)
+            if end < 0:
+                break
+        at = path[:end] if end >= 0 else path
         prefixes = self.prefixes
-        if prefixes:
-            at = path
-            while True:
-                bucket = prefixes.get(at)
-                if bucket is not None:
-                    found.append(bucket)
-                slash = at.rfind(b"/")
-                if slash <= 0:
-                    break
-                at = at[:slash]
-            bucket = prefixes.get(b"")
+        while at:
+            bucket = prefixes.get(at)
             if bucket is not None:
                 found.append(bucket)
+            at = at[: at.rfind(b"/")]
+        bucket = prefixes.get(b"")
+        if bucket is not None:
+            found.append(bucket)
         return found
 
 
@@ -190,10 +195,8 @@ class RoutingTable:
         self.names.append(compiled.name)
         match = route["match"]
         buckets = self._buckets((match.get("host") or "").encode())
-        if match.get("path") is not None:
-            buckets.exact.setdefault(match["path"].encode(), []).append(compiled)
-        else:
-            buckets.prefixes.setdefault(match["path_prefix"].encode().rstrip(b"/"), []).append(compiled)
+        path = match.get("path")
+        buckets.add(compiled, None if path is None else path.encode(), compiled.prefix.rstrip(b"/"))
 
     def _buckets(self, host: bytes) -> _Buckets:
         if not host:
