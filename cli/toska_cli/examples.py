@@ -36,7 +36,7 @@ TRY_PATH = "/orders/42"
 
 def examples_folder() -> Path:
     """Where the examples' sources are: in the installed wheel, or in the repository."""
-    installed = Path(__file__).with_name("examples")
+    installed = Path(__file__).with_name("example_sources")
     return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "examples"
 
 

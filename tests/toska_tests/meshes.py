@@ -1,0 +1,71 @@
+"""A whole mesh as a real process, as a user starts it."""
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toska_tests.ports import free_ports
+from toska_tests.programs import Program, running
+
+TOSKA = Path(sys.executable).with_name("toska")
+PYTHON = Path(sys.executable)
+START_WITHIN_S = 30.0
+"""For a machine of CI that does other things as well; how fast a mesh starts is measured in the benches."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMesh:
+    """A mesh that said that it is ready.
+
+    Attributes:
+        line: What `toska up --json` printed.
+        folder: The working directory that it was started in.
+    """
+
+    program: Program
+    line: Mapping[str, Any]
+    folder: Path
+    environment: Mapping[str, str]
+
+    @property
+    def home(self) -> Path:
+        """Its state folder."""
+        return Path(self.line["home"])
+
+    @property
+    def gateway(self) -> str:
+        """Base URL of the data listener."""
+        return self.line["urls"]["gateway"]
+
+    def url(self, part: str) -> str:
+        """Base URL of a part: gateway_admin, registry, discovery, router."""
+        return self.line["urls"][part]
+
+    def token(self, access: str) -> str:
+        """The `admin` or `join` token."""
+        return (self.home / f"{access}.token").read_text().strip()
+
+    def authorization(self, access: str) -> dict[str, str]:
+        """Headers of a bearer of that token."""
+        return {"authorization": f"Bearer {self.token(access)}"}
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """Environment of a user whose folders are all below `folder` and who has set nothing."""
+    return {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "TOSKA_HOME": "", "TOSKA_REGISTRY_URL": ""}
+
+
+@asynccontextmanager
+async def toska_up(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None, command: Path = TOSKA
+) -> AsyncGenerator[RunningMesh]:
+    """Run `toska up --json` in `folder` on free ports until the block ends."""
+    merged = {**surroundings(folder), **(environment or {})}
+    arguments = [command, "up", "--json", "--ports-from", str(free_ports(20)), *options]
+    with running(arguments, folder, environment=merged) as program:
+        line = json.loads(await program.line(within=START_WITHIN_S))
+        yield RunningMesh(program, line, folder, merged)
