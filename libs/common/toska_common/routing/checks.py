@@ -77,7 +77,8 @@ def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator
     for index, part in enumerate(route.to):
         where = (*at, "to", index, "cluster")
         if part.cluster not in known:
-            yield Finding(where, f'there is no cluster "{part.cluster}"{suggestion(part.cluster, known)}')
+            meant = suggestion(part.cluster, known) or "; a cluster {service: NAME} follows a service of the registry"
+            yield Finding(where, f'there is no cluster "{part.cluster}"{meant}')
         if part.cluster in named:
             yield Finding(where, f'"{part.cluster}" stands twice in this split; add the weights up')
         named.add(part.cluster)

@@ -7,6 +7,7 @@ lets the rest be understood.
 
 import types
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -50,25 +51,41 @@ def load_document(
     return document
 
 
-def load_resource(kind: type[D], text: str | bytes, *, source: str, yaml: bool = False) -> D:
+def load_resource(
+    kind: type[D],
+    text: str | bytes,
+    *,
+    source: str,
+    yaml: bool = False,
+    defaults: Mapping[str, str] = MappingProxyType({}),
+) -> D:
     """Read one resource, such as a `Route`, from JSON or YAML; it is checked by itself, not against a table.
+
+    Args:
+        kind: What it is.
+        text: The resource.
+        source: What to call it in messages.
+        yaml: Whether it is YAML and not JSON.
+        defaults: Values of keys that it may leave out.
 
     Raises:
         InvalidDocument: Lists everything that is wrong, with paths and, for YAML, lines.
     """
     content = decode(text, source)
     tree = parse_yaml(content, source) if yaml else parse_json(content, source)
-    resource, findings = _validate(kind, tree.root)
+    resource, findings = _validate(kind, tree.root, defaults)
     if resource is None or tree.problems:
         raise InvalidDocument(name_problems(findings, tree), source=source)
     return resource
 
 
-def _validate(kind: type[D], node: Node) -> tuple[D | None, list[Finding]]:
+def _validate(
+    kind: type[D], node: Node, defaults: Mapping[str, str] = MappingProxyType({})
+) -> tuple[D | None, list[Finding]]:
     if not isinstance(node.value, dict):
         return None, [Finding((), "a mapping of keys to values is expected")]
     try:
-        return kind.model_validate(node.plain(), strict=True), []
+        return kind.model_validate({**defaults, **node.plain()}, strict=True), []
     except ValidationError as error:
         return None, [_finding(kind, entry, node) for entry in error.errors(include_url=False)]
 

@@ -1,0 +1,135 @@
+"""Builds the router: its parts, its API and its place in the mesh."""
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
+
+from toska_common import __version__
+from toska_common.apps import create_management_app
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.clients.presence import Presence
+from toska_common.clock import Clock, SystemClock
+from toska_common.health import HealthChecks, Kind
+from toska_common.metrics import ServiceMetrics
+from toska_common.security import ManagementGuard, ManagementPolicy, host_names
+from toska_common.server import Listener, Service
+from toska_common.tasks import supervised_tasks
+
+from toska_router.book import RoutesBook
+from toska_router.composer import Composer
+from toska_router.follower import RegistryFollower
+from toska_router.gateways import Gateways
+from toska_router.handlers import add_handlers
+from toska_router.instances import Instances
+from toska_router.metrics import RouterCollector
+from toska_router.parts import Parts
+from toska_router.publisher import Publisher
+from toska_router.routes_file import RoutesFile
+from toska_router.settings import Settings
+from toska_router.store import RoutesStore
+
+DESCRIPTION = """Where requests go: routes and clusters, joined with the registry's instances into snapshots that
+gateways follow.
+
+Changes need the admin token; reads are open on loopback. Every answer that is not 2xx is a problem document."""
+
+READS_BY_POST = frozenset({"/api/v1/snapshot"})
+
+
+def create_service(settings: Settings, *, clock: Clock | None = None) -> Service:
+    """Build the router's service.
+
+    Raises:
+        ConfigurationError: The routing file or the stored routes cannot be used; every problem is named.
+    """
+    clock = clock or SystemClock()
+    store = RoutesStore(settings.home / "router")
+    file = None if settings.routes is None else RoutesFile(settings.routes, store)
+    book = RoutesBook(store, file)
+    instances = Instances(settings.registry_grace.total_seconds())
+    publisher = Publisher()
+    composer = Composer(instances, publisher, book.sources)
+    follower = RegistryFollower(
+        instances,
+        wanted=lambda: _followed(composer),
+        on_change=composer.touch,
+        on_complete=composer.open,
+        clock=clock,
+    )
+    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock))
+
+    def take_over_sources() -> None:
+        composer.set_sources(book.sources)
+        follower.reconcile()
+
+    book.on_change = take_over_sources
+    health = HealthChecks("toska-router", __version__)
+    metrics = ServiceMetrics()
+    RouterCollector(metrics.registry, parts)
+    app = create_management_app("Toska Mesh: router", description=DESCRIPTION, health=health, metrics=metrics)
+    add_handlers(app, parts)
+    policy = ManagementPolicy(
+        credentials=settings.credentials(),
+        host=settings.host,
+        allowed_hosts=host_names(settings.allowed_hosts),
+        read_paths=READS_BY_POST,
+    )
+    listener = Listener("router", settings.host, settings.port, ManagementGuard(app, policy))
+
+    def crash(error: Exception) -> None:
+        service.on_crash(error)  # looked up now: `serve` sets it once the lifespan is open
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with (
+            ConsulClient.open(settings.registry_api_url, token=settings.registry_access()) as consul,
+            supervised_tasks(on_crash=crash) as tasks,
+        ):
+            presence = Presence(consul, _registration(settings))
+            service.announce = presence.announce
+            service.withdraw = partial(_withdraw, health, publisher, presence)
+            tasks.start_soon(composer.follow)
+            tasks.start_soon(follower.run, consul)
+            tasks.start_soon(presence.keep)
+            if file is not None:
+                tasks.start_soon(file.watch, settings.routes_interval, book.reload_file)
+            yield
+
+    service = Service("router", [listener], lifespan)
+    health.add("listening", lambda: service.ready)
+    health.add("snapshot", lambda: _require_snapshot(parts), kind=Kind.STARTUP)
+    return service
+
+
+def _followed(composer: Composer) -> Collection[str]:
+    return {cluster.service for cluster in composer.table.clusters.values() if cluster.service is not None}
+
+
+def _require_snapshot(parts: Parts) -> None:
+    if parts.publisher.snapshot is None:
+        raise LookupError(f"waiting for the registry: {', '.join(parts.follower.unseen)}")
+
+
+async def _withdraw(health: HealthChecks, publisher: Publisher, presence: Presence) -> None:
+    health.draining = True
+    publisher.close()
+    await presence.withdraw()
+
+
+def _registration(settings: Settings) -> ServiceRegistration:
+    address = settings.advertise_address or ("" if _is_unspecified(settings.host) else settings.host)
+    return ServiceRegistration(
+        name="toska-router",
+        id=f"toska-router-{settings.port}",
+        address=address,
+        port=settings.port,
+        tags=("toska",),
+    )
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

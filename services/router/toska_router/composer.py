@@ -1,0 +1,79 @@
+"""Joins what operators want with what the registry has, and publishes the result when it is different.
+
+A change of the operators is published before their request is answered. The registry's changes come in bursts (a
+deployment, a first look at everything), so they are gathered for a few milliseconds.
+"""
+
+from datetime import timedelta
+
+import anyio
+import structlog
+from toska_common.contracts.routing import RouteTable
+from toska_common.routing.snapshot import build_snapshot, build_table
+
+from toska_router.instances import Instances
+from toska_router.publisher import Publisher
+from toska_router.sources import Sources
+
+log = structlog.get_logger(__name__)
+
+GATHERED_FOR = timedelta(milliseconds=3)
+
+
+class Composer:
+    """Keeps the publisher's snapshot in step; nothing is published before `open`."""
+
+    def __init__(self, instances: Instances, publisher: Publisher, sources: Sources) -> None:
+        self._instances = instances
+        self._publisher = publisher
+        self._sources = sources
+        self._exposed: frozenset[str] = frozenset()
+        self._table = build_table(sources.document())
+        self._touched = anyio.Event()
+        self._is_open = False
+
+    @property
+    def table(self) -> RouteTable:
+        """The routes and clusters that hold now, also while no snapshot can be made of them yet."""
+        return self._table
+
+    def open(self) -> None:
+        """Publish from now on: the registry was seen whole."""
+        self._is_open = True
+        self.compose()
+
+    def set_sources(self, sources: Sources) -> None:
+        """Take over what operators want, at once."""
+        self._sources = sources
+        self._table = build_table(sources.document(), self._exposed)
+        self.compose()
+
+    def touch(self) -> None:
+        """Something about the instances is different."""
+        self._touched.set()
+
+    async def follow(self) -> None:
+        """Compose after each burst of touches, for ever."""
+        while True:
+            await self._touched.wait()
+            await anyio.sleep(GATHERED_FOR.total_seconds())
+            self._touched = anyio.Event()
+            self.compose()
+
+    def compose(self) -> None:
+        """Bring the snapshot up to date now."""
+        exposed = self._instances.exposed()
+        if exposed != self._exposed:
+            self._exposed = exposed
+            self._table = build_table(self._sources.document(), exposed)
+        if not self._is_open:
+            return
+        previous = self._publisher.snapshot
+        snapshot = build_snapshot(self._table, self._instances.pools(), previous=previous)
+        if self._publisher.publish(snapshot):
+            log.info(
+                "snapshot_published",
+                version=self._publisher.version,
+                routes_changed=previous is None or previous.routes_version != snapshot.routes_version,
+                waiting_gateways=self._publisher.waiting,
+            )

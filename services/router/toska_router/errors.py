@@ -1,0 +1,32 @@
+"""The router's errors, besides the shared ones of `toska_common.errors` and `InvalidDocument` of the routing library.
+
+Conflict
+├── OwnedElsewhere        409  caller    a file, or a service that asked for it, has the route or cluster
+└── ClusterInUse          409  caller    routes lead to the cluster; `routes` names them
+UpstreamUnavailable
+└── NoSnapshotYet         503  upstream  the registry was not seen since the router started
+"""
+
+from toska_common.errors import Conflict, UpstreamUnavailable
+
+
+class OwnedElsewhere(Conflict):
+    """The API does not change what another source has."""
+
+    code, title = "owned-elsewhere", "Comes from another source"
+
+
+class ClusterInUse(Conflict):
+    """Routes lead to the cluster; change them first."""
+
+    code, title = "cluster-in-use", "Cluster in use"
+
+
+class NoSnapshotYet(UpstreamUnavailable):
+    """Nothing to give: a snapshot without endpoints would take good ones away from gateways."""
+
+    code, title = "no-snapshot-yet", "No snapshot yet"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1"}

@@ -1,0 +1,126 @@
+"""The instances that can take traffic, as the registry tells them, service by service. Pure: `now` comes in.
+
+A registry that was away may come back without its memory, and every instance needs a moment to register again. So
+for a grace period after an outage of a service's watch, an instance that the registry does not mention is kept:
+
+    mentioned, passing ──▶ an endpoint
+    mentioned, else    ──▶ none, at once
+    not mentioned      ──▶ none, at once; within the grace after an outage: kept until the grace is over
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from pydantic import ValidationError
+from toska_common.clients.consul import ServiceEntry
+from toska_common.contracts.discovery import META_EXPOSE, Health
+from toska_common.contracts.routing import ClusterEndpoints, Endpoint
+from toska_common.routing.snapshot import pool
+
+log = structlog.get_logger(__name__)
+
+_MAX_WEIGHT = 65535
+
+
+@dataclass(slots=True)
+class _Service:
+    """What is known of one service; `held` are endpoints that the registry has stopped mentioning."""
+
+    pool: ClusterEndpoints
+    exposed: bool = False
+    held: dict[str, Endpoint] = field(default_factory=dict[str, Endpoint])
+    held_until: float = 0.0
+    held_exposed: bool = False
+
+
+class Instances:
+    """All services' endpoints, and which of the services asked for an automatic route."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._services: dict[str, _Service] = {}
+
+    def outage_over(self, service: str, now: float) -> None:
+        """The registry answers about `service` again after it did not."""
+        known = self._services.get(service)
+        if known is not None:
+            known.held_until = now + self._grace_s
+
+    def replace(self, service: str, entries: Sequence[ServiceEntry], now: float) -> bool:
+        """Take over the registry's list of a service; tells whether anything that matters is different."""
+        before = self._services.get(service)
+        mentioned = _endpoints(entries)
+        exposed = any(entry.service.meta.get(META_EXPOSE) == "true" for entry in entries)
+        after = _Service(pool(endpoint for endpoint in mentioned.values() if endpoint is not None), exposed)
+        if before is not None and now < before.held_until:
+            _hold(before, after, mentioned)
+        if before is None and not entries:
+            return False
+        if entries or after.held or now < after.held_until:
+            self._services[service] = after
+        else:
+            self._services.pop(service, None)
+        return before is None or (before.pool, before.exposed) != (after.pool, after.exposed)
+
+    def expire(self, now: float) -> bool:
+        """Let go of what was held for long enough; tells whether there was any."""
+        over = [(name, known) for name, known in self._services.items() if known.held and now >= known.held_until]
+        for name, known in over:
+            left = [endpoint for endpoint in known.pool.endpoints if endpoint.key not in known.held]
+            log.info("endpoints_let_go", service_name=name, count=len(known.held))
+            exposed = known.exposed and not known.held_exposed
+            if left or exposed:
+                self._services[name] = _Service(pool(left), exposed)
+            else:
+                del self._services[name]
+        return bool(over)
+
+    def pools(self) -> Mapping[str, ClusterEndpoints]:
+        """The endpoints of every service that has any."""
+        return {name: known.pool for name, known in self._services.items()}
+
+    def exposed(self) -> frozenset[str]:
+        """The services that asked for an automatic route."""
+        return frozenset(name for name, known in self._services.items() if known.exposed)
+
+    def __len__(self) -> int:
+        return len(self._services)
+
+
+def _hold(before: _Service, after: _Service, mentioned: Mapping[str, Endpoint | None]) -> None:
+    # An instance that came back under another id is at its old address.
+    taken = {(endpoint.address, endpoint.port) for endpoint in after.pool.endpoints}
+    lost = {
+        endpoint.key: endpoint
+        for endpoint in before.pool.endpoints
+        if endpoint.key not in mentioned and (endpoint.address, endpoint.port) not in taken
+    }
+    after.held, after.held_until = lost, before.held_until
+    if lost:
+        after.pool = pool((*after.pool.endpoints, *lost.values()))
+        after.held_exposed = before.exposed and not after.exposed
+        after.exposed = after.exposed or before.exposed
+
+
+def _endpoints(entries: Sequence[ServiceEntry]) -> dict[str, Endpoint | None]:
+    """By key; `None` for an instance that is there and cannot take traffic."""
+    found: dict[str, Endpoint | None] = {}
+    times = Counter(entry.service.id for entry in entries)
+    for entry in entries:
+        # Consul's ids are unique for an agent only.
+        key = entry.service.id if times[entry.service.id] == 1 else f"{entry.node.name}:{entry.service.id}"
+        found[key] = _endpoint(key, entry) if entry.health is Health.PASSING else None
+    return found
+
+
+def _endpoint(key: str, entry: ServiceEntry) -> Endpoint | None:
+    weight = min(max(entry.service.weight, 1), _MAX_WEIGHT)
+    try:
+        return Endpoint(id=key, address=entry.address, port=entry.service.port, weight=weight)
+    except ValidationError as error:
+        # Consul lists what nobody can connect to, such as port 0; one such instance must not spoil a snapshot.
+        reason = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=reason)
+        return None

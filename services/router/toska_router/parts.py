@@ -1,0 +1,20 @@
+"""What the router is made of, as its handlers see it."""
+
+from dataclasses import dataclass
+
+from toska_router.book import RoutesBook
+from toska_router.composer import Composer
+from toska_router.follower import RegistryFollower
+from toska_router.gateways import Gateways
+from toska_router.publisher import Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one router; `app.create_service` puts them together."""
+
+    book: RoutesBook
+    composer: Composer
+    follower: RegistryFollower
+    publisher: Publisher
+    gateways: Gateways

@@ -1,0 +1,42 @@
+"""Everything that an operator can set for the router."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+from toska_common.settings import ServiceSettings, registry_http_url
+from toska_common.units import Duration
+
+
+class Settings(ServiceSettings):
+    """Settings of the router; the shared ones (`TOSKA_HOME`, `TOSKA_HOST`, …) are those of every service."""
+
+    model_config = SettingsConfigDict(env_prefix="TOSKA_ROUTER_")
+
+    port: int = Field(default=8102, ge=0, le=65535, description="Port of the API")
+    routes: Path | None = Field(default=None, description="A routing file (YAML), read again when it changes")
+    routes_interval: Duration = Field(
+        default=timedelta(seconds=1), gt=timedelta(), description="How often the routing file is looked at"
+    )
+    embedded_registry_url: str = Field(
+        default="http://127.0.0.1:8500", description="Where embedded:// is: discovery's Consul HTTP API"
+    )
+    registry_grace: Duration = Field(
+        default=timedelta(seconds=20),
+        ge=timedelta(),
+        description="How long instances that the registry has lost while it was away are kept after it is back",
+    )
+    advertise_address: str = Field(
+        default="", validation_alias="TOSKA_ADVERTISE_ADDRESS", description="Registered as toska-router's address"
+    )
+
+    @field_validator("routes")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @property
+    def registry_api_url(self) -> str:
+        """Base URL of the registry's Consul HTTP API."""
+        return registry_http_url(self.registry_url, self.embedded_registry_url)
