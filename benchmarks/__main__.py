@@ -10,7 +10,8 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError
+from benchmarks import BenchError, startup
+from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
 from benchmarks.discovery.registries import REGISTRIES
@@ -42,6 +43,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH")
     _add_proxies(benches.add_parser(_FIRST, help="the gateway beside nginx, haproxy and Envoy (the default)"))
     _add_discovery(benches.add_parser("discovery", help="the registry beside Consul"))
+    _add_startup(benches.add_parser("startup", help="toska up: time to the first answer, memory, time to leave"))
+    _add_client(benches.add_parser("client", help="calls from service to service: plain clients and the SDK's"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -73,6 +76,17 @@ def _add_discovery(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_discovery, update_readme=False)
 
 
+def _add_startup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="two rounds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.set_defaults(run=_run_startup, update_readme=False)
+
+
+def _add_client(parser: argparse.ArgumentParser) -> None:
+    _add_size(parser, rounds=3)
+    parser.set_defaults(run=_run_client, update_readme=False)
+
+
 def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
@@ -95,6 +109,15 @@ def _run_discovery(console: Console, arguments: argparse.Namespace, cores: Cores
     return discovery_bench.run(console, options, arguments.registries, cores)
 
 
+def _run_startup(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return startup.run(console, startup.Options(arguments.rounds), cores)
+
+
+def _run_client(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    options = client_bench.Options(arguments.rounds, arguments.seconds, arguments.connections)
+    return client_bench.run(console, options, cores)
+
+
 def _run(console: Console, arguments: argparse.Namespace) -> None:
     machine, cores = describe_machine(), split_cores()
     os.sched_setaffinity(0, cores.load)  # the bench itself stays away from what it measures
@@ -110,6 +133,8 @@ def _run(console: Console, arguments: argparse.Namespace) -> None:
     text = markdown(outcome.tables, machine, f"python -m benchmarks {arguments.bench}")
     console.print(f"kept in {save(report, text)}", style="dim", highlight=False)
     if arguments.update_readme:
+        if outcome.disturbed:
+            raise BenchError("the machine was not quiet enough for figures that the README quotes; it stays as it is")
         update_readme(text)
 
 

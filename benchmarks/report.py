@@ -31,11 +31,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a bench hands back: tables to read, and settings and figures to keep."""
+    """What a bench hands back: tables to read, settings and figures to keep, and whether they may be quoted."""
 
     tables: Sequence[Figures]
     settings: dict[str, object]
     figures: dict[str, object]
+    disturbed: bool = False
 
 
 class Report(Record):

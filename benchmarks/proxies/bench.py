@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.machine import Cores
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies.comparison import Options, ProfileFigures, compare
-from benchmarks.proxies.tables import table
+from benchmarks.proxies.tables import TOLERATED, table
 from benchmarks.report import Outcome, progress_bar, show
 
 
@@ -24,4 +24,9 @@ def run(console: Console, options: Options, profiles: Sequence[str], cores: Core
             with progress_bar(console) as progress:
                 found.append(compare(PROFILES[name], options, cores=cores, folder=home, progress=progress))
             show(console, table(found[-1]))
-    return Outcome([table(each) for each in found], asdict(options), {each.name: each.model_dump() for each in found})
+    return Outcome(
+        [table(each) for each in found],
+        asdict(options),
+        {each.name: each.model_dump() for each in found},
+        disturbed=any(each.disturbance > TOLERATED for each in found),
+    )
