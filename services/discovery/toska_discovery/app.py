@@ -1,0 +1,178 @@
+"""Builds discovery: its listeners, its registry or its view of a real Consul, and its own place in the mesh."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from toska_common import __version__
+from toska_common.apps import create_management_app
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.clients.presence import Presence
+from toska_common.clock import Clock, SystemClock
+from toska_common.contracts.discovery import META_VERSION
+from toska_common.health import HealthChecks
+from toska_common.metrics import ServiceMetrics
+from toska_common.security import ManagementGuard, ManagementPolicy, host_names
+from toska_common.server import Listener, Service
+from toska_common.targets import TargetRules
+from toska_common.tasks import SupervisedTasks, every, supervised_tasks
+
+from toska_discovery.consul.access import ConsulPolicy
+from toska_discovery.consul.answers import Answers
+from toska_discovery.consul.app import ConsulApi
+from toska_discovery.consul.decode import RegistrationRules
+from toska_discovery.consul.endpoints import Endpoints
+from toska_discovery.consul.views import Node
+from toska_discovery.consul_backend import ConsulBackend
+from toska_discovery.embedded import EmbeddedRegistry
+from toska_discovery.embedded_backend import EmbeddedBackend
+from toska_discovery.handlers import join_suffices, router
+from toska_discovery.instance import canonical_address
+from toska_discovery.metrics import DiscoveryCollector
+from toska_discovery.registry import Registry
+from toska_discovery.settings import Settings
+from toska_discovery.store import SqliteStore
+from toska_discovery.watch import Watchers
+
+DESCRIPTION = """Who is there: the instances of every service, for as long as they renew their leases.
+
+Registering, renewing and deregistering need the join token, services named `toska-…` the admin token; reads are open on
+loopback. Every answer that is not 2xx is a problem document. The same registry answers in Consul's HTTP API."""
+
+REST, CONSUL = "discovery", "consul"
+"""Names of the listeners."""
+
+
+def create_service(settings: Settings, *, clock: Clock | None = None, targets: TargetRules | None = None) -> Service:
+    """Build the discovery service.
+
+    Args:
+        settings: With a home that exists.
+        clock: The machine's own if left out.
+        targets: Addresses that must not be registered; discovery's own listeners if left out.
+    """
+    return _Discovery(settings, clock or SystemClock(), targets or _own_targets(settings)).service
+
+
+class _Discovery:
+    """The parts of one discovery; `service` runs them."""
+
+    def __init__(self, settings: Settings, clock: Clock, targets: TargetRules) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._targets = targets
+        policy = ManagementPolicy(
+            credentials=settings.credentials(),
+            host=settings.host,
+            allowed_hosts=host_names(settings.allowed_hosts, [settings.advertise_address]),
+            join_access=join_suffices,
+        )
+        self._health = HealthChecks("toska-discovery", __version__)
+        metrics = ServiceMetrics()
+        self._rest = _build_rest(self._health, metrics, targets)
+        self._api = ConsulApi(ConsulPolicy(policy))
+        listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
+        if settings.is_embedded:
+            DiscoveryCollector(self._api, metrics.registry)
+            listeners.append(Listener(CONSUL, settings.host, settings.consul_port, self._api))
+        self.service = Service("discovery", listeners, self._lifespan)
+        self._health.add("listening", lambda: self.service.ready)
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncGenerator[None]:
+        settings = self._settings
+        open_registry = self._open_embedded if settings.is_embedded else self._open_consul
+        async with (
+            ConsulClient.open(settings.registry_api_url, token=settings.registry_access()) as consul,
+            supervised_tasks(on_crash=self._crash) as tasks,
+            open_registry(consul, tasks),
+        ):
+            presence = Presence(consul, _registration(settings), ttl=settings.lease_ttl)
+
+            async def withdraw() -> None:
+                self._health.draining = True
+                self._release_watchers()
+                await presence.withdraw()
+
+            self._health.draining = False
+            self.service.announce, self.service.withdraw = presence.announce, withdraw
+            tasks.start_soon(presence.keep)
+            yield
+
+    @asynccontextmanager
+    async def _open_embedded(self, _: ConsulClient, tasks: SupervisedTasks) -> AsyncGenerator[None]:
+        settings = self._settings
+        async with SqliteStore.open(settings.home) as store:
+            now = self._clock.monotonic()
+            state = Registry(sweep_interval_s=settings.sweep_interval.total_seconds(), now=now)
+            state.load(store.stored.instances, store.stored.keys, store.stored.index, now)
+            registry = EmbeddedRegistry(state, store, Watchers(settings.max_watchers), self._clock)
+            node = Node(
+                id=store.stored.node_id,
+                name=settings.node_name,
+                address=settings.own_address,
+                datacenter=settings.datacenter,
+                port=settings.consul_port,
+                index=store.stored.index,
+            )
+            rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets)
+            self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
+            self._rest.state.backend = EmbeddedBackend(
+                registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after
+            )
+            self._health.add("store", lambda: _require_store(store))
+            tasks.start_soon(every, settings.sweep_interval, registry.sweep)
+            try:
+                yield
+            finally:
+                registry.watchers.stop()
+
+    @asynccontextmanager
+    async def _open_consul(self, consul: ConsulClient, _: SupervisedTasks) -> AsyncGenerator[None]:
+        settings = self._settings
+        self._rest.state.backend = ConsulBackend(
+            consul, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after, clock=self._clock
+        )
+        self._health.add("consul", lambda: _require_leader(consul))
+        yield
+
+    def _release_watchers(self) -> None:
+        if self._api.endpoints is not None:
+            self._api.endpoints.registry.watchers.stop()
+
+    def _crash(self, error: Exception) -> None:
+        self.service.on_crash(error)  # looked up now: `serve` sets it once the lifespan is open
+
+
+def _build_rest(health: HealthChecks, metrics: ServiceMetrics, targets: TargetRules) -> FastAPI:
+    app = create_management_app("Toska Mesh: discovery", description=DESCRIPTION, health=health, metrics=metrics)
+    app.include_router(router)
+    app.state.targets = targets
+    return app
+
+
+def _own_targets(settings: Settings) -> TargetRules:
+    hosts = {canonical_address(host) for host in (settings.host, settings.own_address)}
+    ports = {settings.port, settings.consul_port} if settings.is_embedded else {settings.port}
+    return TargetRules(frozenset((host, port) for host in hosts for port in ports))
+
+
+def _registration(settings: Settings) -> ServiceRegistration:
+    return ServiceRegistration(
+        name="toska-discovery",
+        id=f"toska-discovery-{settings.port}",
+        address=settings.own_address,
+        port=settings.port,
+        tags=("toska",),
+        meta={META_VERSION: __version__},
+    )
+
+
+def _require_store(store: SqliteStore) -> None:
+    if store.failure is not None:
+        raise OSError(f"the state file cannot be written: {store.failure}")
+
+
+async def _require_leader(consul: ConsulClient) -> None:
+    if not await consul.leader():
+        raise LookupError("the Consul cluster has no leader")

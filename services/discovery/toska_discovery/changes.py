@@ -1,0 +1,51 @@
+"""What an event did to the registry: for the store, for those who wait, and for the log."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from toska_discovery.instance import Instance
+from toska_discovery.kv import Entry
+
+SERVICES = "services"
+"""Topic of the list of services: every registration, change or removal of an instance."""
+CHECKS = "checks"
+"""Topic of all checks: every change of a verdict, and every check that comes or goes."""
+
+
+def service_topic(name: str) -> str:
+    """Topic of one service: its instances and their verdicts."""
+    return f"service/{name}"
+
+
+class Happening(StrEnum):
+    """What became of an instance, in the words of the log."""
+
+    REGISTERED = "instance_registered"
+    UPDATED = "instance_updated"
+    DEREGISTERED = "instance_deregistered"
+    EVICTED = "instance_evicted"
+    LAPSED = "lease_lapsed"
+    REMOVED = "instance_removed"
+    HEALTH = "instance_health_changed"
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that one event changed; false if it changed nothing.
+
+    Attributes:
+        index: The registry's index afterwards; 0 if nothing changed.
+        instances: By id, as they are now; `None` for those that are gone.
+        keys: Likewise, by key.
+        topics: What to wake watchers of; those of keys follow from `keys`.
+        happenings: What to log and count.
+    """
+
+    index: int = 0
+    instances: dict[str, Instance | None] = field(default_factory=dict[str, Instance | None])
+    keys: dict[str, Entry | None] = field(default_factory=dict[str, Entry | None])
+    topics: set[str] = field(default_factory=set[str])
+    happenings: list[tuple[Happening, Instance]] = field(default_factory=list[tuple[Happening, Instance]])
+
+    def __bool__(self) -> bool:
+        return self.index > 0

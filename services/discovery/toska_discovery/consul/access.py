@@ -1,0 +1,79 @@
+"""Who may do what on the Consul port, and the words of refusal.
+
+Changes need a token: `join` for services and checks, `admin` for keys and for services named `toska-*`. Reads are open
+where only this machine can connect; elsewhere `join` reads services and `admin` reads keys, which may hold secrets.
+A token comes as `X-Consul-Token`, `Authorization: Bearer` or `?token=`.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from toska_common.contracts.names import RESERVED_PREFIX
+from toska_common.credentials import Access, bearer_token
+from toska_common.security import SAFE_METHODS, ManagementPolicy
+
+from toska_discovery.consul.request import Query, Refusal
+
+PERMISSION_DENIED = "Permission denied"
+ACL_NOT_FOUND = "ACL not found"
+"""Consul's words for a missing or insufficient token, and for one that it does not know."""
+
+CONSUL = "consul"
+"""The registry's own service."""
+
+
+class ConsulPolicy:
+    """The rules of the Consul port: a management listener's, with Consul's words and needs."""
+
+    def __init__(self, management: ManagementPolicy) -> None:
+        self._management = management
+        self._answers_to = lru_cache(maxsize=256)(management.answers_to)
+
+    def check(self, method: str, path: str, query: Query, headers: Mapping[bytes, bytes]) -> Access | None:
+        """Let a request pass, and say what its token allows.
+
+        Raises:
+            Refusal: A Host name that is not ours, or a token that does not suffice.
+        """
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._answers_to(host):
+            raise Refusal(
+                403, f"{PERMISSION_DENIED}: unknown Host name; add it to TOSKA_ALLOWED_HOSTS if it is this registry's"
+            )
+        token = _token(query, headers)
+        access = self._management.credentials.access_of(token) if token else None
+        needed = self._needed(method, path)
+        if needed is None:
+            return access
+        if token and access is None:
+            raise Refusal(403, ACL_NOT_FOUND)
+        if access is None or (needed is Access.ADMIN and access is not Access.ADMIN):
+            raise Refusal(403, PERMISSION_DENIED)
+        return access
+
+    def _needed(self, method: str, path: str) -> Access | None:
+        if method in SAFE_METHODS and self._management.open_reads:
+            return None
+        return Access.ADMIN if path.startswith("/v1/kv/") else Access.JOIN
+
+
+def require_for_names(access: Access | None, names: Iterable[str]) -> None:
+    """Keep the mesh's own services to the admin token.
+
+    Raises:
+        Refusal: One of `names` is theirs and `access` is less.
+    """
+    if access is Access.ADMIN:
+        return
+    for name in names:
+        if name.startswith(RESERVED_PREFIX) or name == CONSUL:
+            raise Refusal(403, f"{PERMISSION_DENIED}: the service {name} needs the admin token")
+
+
+def _token(query: Query, headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-consul-token")
+    if given:
+        return given.decode("latin-1")
+    authorization = headers.get(b"authorization")
+    bearer = bearer_token(authorization.decode("latin-1")) if authorization else None
+    return bearer or query.first("token")

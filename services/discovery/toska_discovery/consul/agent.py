@@ -1,0 +1,183 @@
+"""`agent/…` and `status/…`: what is registered here, and who the agent is."""
+
+from typing import Any
+
+from toska_common import __version__
+from toska_common.contracts.discovery import Health
+
+from toska_discovery.consul.access import require_for_names
+from toska_discovery.consul.decode import decode_registration, decode_update
+from toska_discovery.consul.endpoints import Endpoints, Handler
+from toska_discovery.consul.request import ConsulRequest, Refusal, Reply, json_reply, text_reply
+from toska_discovery.consul.views import SEGMENT, Node, agent_service, content_hash
+from toska_discovery.errors import UnknownCheck
+
+CONSUL_VERSION = "1.8.7"
+"""The Consul that this registry is measured against; clients parse it."""
+
+
+async def register_service(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`PUT agent/service/register`."""
+    trusted = request.access == "admin"
+    service, checks = decode_registration(await request.body(), here.rules, trusted=trusted)
+    require_for_names(request.access, here.registry.state.touched_by(service, checks))
+    replace = request.query.first("replace-existing-checks") == "true"
+    await here.registry.register(service, checks, replace_checks=replace)
+    return Reply()
+
+
+async def deregister_service(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`PUT agent/service/deregister/:id`; an id that is not there is fine, as before Consul 1.11."""
+    if not request.name:
+        raise Refusal(500, "ServiceID missing")
+    instance = here.registry.state.instances.get(request.name)
+    if instance is not None:
+        require_for_names(request.access, [instance.service.name])
+    await here.registry.deregister(request.name)
+    return Reply()
+
+
+def report(status: Health) -> Handler:
+    """`PUT agent/check/pass/:id`, `warn` and `fail`."""
+
+    async def handle(here: Endpoints, request: ConsulRequest) -> Reply:
+        return _report(here, request, status, request.query.first("note"))
+
+    return handle
+
+
+async def update_check(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`PUT agent/check/update/:id`."""
+    status, output = decode_update(await request.body())
+    return _report(here, request, status, output)
+
+
+def _report(here: Endpoints, request: ConsulRequest, status: Health, output: str) -> Reply:
+    found = here.registry.state.find_check(request.name)
+    if found is not None:
+        require_for_names(request.access, [found[0].service.name])
+    try:
+        here.registry.report(request.name, status, output)
+    except UnknownCheck as error:
+        return text_reply(500, error.detail)
+    return Reply()
+
+
+async def list_services(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`GET agent/services`."""
+    _refuse_filter(request)
+    return json_reply({key: agent_service(item.service) for key, item in sorted(here.registry.state.instances.items())})
+
+
+async def get_service(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`GET agent/service/:id`."""
+    if request.query.first("hash"):
+        raise Refusal(400, "Blocking queries by hash are not supported by this registry")
+    instance = here.registry.state.instances.get(request.name)
+    if instance is None:
+        return text_reply(404, f"unknown service ID: {request.name}")
+    body = agent_service(instance.service)
+    stamp = content_hash(body)
+    return json_reply({**body, "ContentHash": stamp}, (b"x-consul-contenthash", stamp.encode()))
+
+
+async def list_checks(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`GET agent/checks`: with the output of the last report, and the agent's own indexes, which are 0."""
+    _refuse_filter(request)
+    state = here.registry.state
+    found: dict[str, Any] = {}
+    for instance in state.instances.values():
+        for check_id, check in instance.checks.items():
+            lease = state.find_lease(check_id)
+            output = check.output if lease is None else lease.output
+            found[check_id] = here.node.check(instance, check, output, 0, 0)
+    return json_reply(dict(sorted(found.items())))
+
+
+async def get_self(here: Endpoints, _: ConsulRequest) -> Reply:
+    """`GET agent/self`."""
+    node, state = here.node, here.registry.state
+    index = str(state.index)
+    checks = sum(len(instance.checks) for instance in state.instances.values())
+    return json_reply(
+        {
+            "Config": {
+                "Datacenter": node.datacenter,
+                "NodeName": node.name,
+                "NodeID": node.id,
+                "Revision": f"toska-mesh-{__version__}",
+                "Server": True,
+                "Version": CONSUL_VERSION,
+            },
+            "DebugConfig": {
+                "ACLsEnabled": False,
+                "Datacenter": node.datacenter,
+                "HTTPPort": node.port,
+                "NodeName": node.name,
+                "ServerMode": True,
+                "TaggedAddresses": node.tagged_addresses,
+                "Version": CONSUL_VERSION,
+            },
+            "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0, "Height": 0.00001},
+            "Member": _member(node),
+            "Stats": {
+                "agent": {"checks": str(checks), "services": str(len(state.instances))},
+                "build": {"prerelease": "", "revision": "", "version": CONSUL_VERSION},
+                "consul": {"acl": "disabled", "leader": "true", "leader_addr": _leader(node), "server": "true"},
+                "raft": {"applied_index": index, "commit_index": index, "last_log_index": index, "state": "Leader"},
+            },
+            "Meta": SEGMENT,
+        }
+    )
+
+
+async def list_members(here: Endpoints, _: ConsulRequest) -> Reply:
+    """`GET agent/members`."""
+    return json_reply([_member(here.node)])
+
+
+async def get_leader(here: Endpoints, _: ConsulRequest) -> Reply:
+    """`GET status/leader`."""
+    return json_reply(_leader(here.node))
+
+
+async def list_peers(here: Endpoints, _: ConsulRequest) -> Reply:
+    """`GET status/peers`."""
+    return json_reply([_leader(here.node)])
+
+
+def _leader(node: Node) -> str:
+    return f"[{node.address}]:{node.port}" if ":" in node.address else f"{node.address}:{node.port}"
+
+
+def _member(node: Node) -> dict[str, Any]:
+    return {
+        "Name": node.name,
+        "Addr": node.address,
+        "Port": node.port,
+        "Tags": {
+            "acls": "0",
+            "build": f"{CONSUL_VERSION}:",
+            "dc": node.datacenter,
+            "id": node.id,
+            "port": str(node.port),
+            "raft_vsn": "3",
+            "role": "consul",
+            "segment": "",
+            "vsn": "2",
+            "vsn_max": "3",
+            "vsn_min": "2",
+        },
+        "Status": 1,
+        "ProtocolMin": 1,
+        "ProtocolMax": 5,
+        "ProtocolCur": 2,
+        "DelegateMin": 2,
+        "DelegateMax": 5,
+        "DelegateCur": 4,
+    }
+
+
+def _refuse_filter(request: ConsulRequest) -> None:
+    if request.query.first("filter"):
+        raise Refusal(400, "Filter expressions are not supported by this registry")

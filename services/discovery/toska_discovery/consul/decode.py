@@ -1,0 +1,284 @@
+"""Registrations and reports, from their bodies to the domain's values.
+
+What this registry cannot honour, such as a check of a kind that it does not run, is refused and never ignored: who
+registers must be able to trust what was acknowledged.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+from toska_common.contracts.discovery import Health
+from toska_common.contracts.names import RESERVED_PREFIX, Host
+from toska_common.targets import TargetRules
+
+from toska_discovery.consul.gojson import (
+    Struct,
+    anything,
+    boolean,
+    decode_json,
+    duration,
+    integer,
+    mismatch,
+    string,
+    string_map,
+    strings,
+)
+from toska_discovery.consul.request import Refusal
+from toska_discovery.instance import CheckDefinition, ServiceDefinition
+
+REMOVAL_FLOOR_S = 60.0
+"""Least `DeregisterCriticalServiceAfter`; Consul raises shorter ones to it."""
+
+NAME_MAX, ID_MAX, TAG_MAX, NOTES_MAX = 255, 255, 255, 4096
+TAGS_MAX, CHECKS_MAX, META_MAX = 64, 16, 64
+META_KEY_MAX, META_VALUE_MAX = 128, 512
+
+_META_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HOST = TypeAdapter[str](Host)
+
+_ADDRESS = Struct.of(Address=string, Port=integer)
+
+
+def _addresses(value: Any, field: str) -> dict[str, tuple[str, int]]:
+    if not isinstance(value, dict):
+        raise mismatch(value, field, "map[string]structs.ServiceAddress")
+    found: dict[str, tuple[str, int]] = {}
+    for tag, part in cast("dict[str, Any]", value).items():
+        address = _ADDRESS.decode(part)
+        found[tag] = (address.get("Address", ""), address.get("Port", 0))
+    return found
+
+
+# Go's decoder writes the struct's own tag; both JSON names of a field, such as ScriptArgs and Args, mean the same.
+_CHECK = Struct.of(
+    ID=string, CheckID=string, Name=string, Status=string, Notes=string, TTL=duration, Interval=duration,
+    Timeout=duration, DeregisterCriticalServiceAfter=duration, ServiceID=string, OutputMaxSize=integer,
+    SuccessBeforePassing=integer, FailuresBeforeWarning=integer, FailuresBeforeCritical=integer,
+    Args=strings, ScriptArgs=strings, Script=string, HTTP=string, Header=anything, Method=string, Body=string,
+    TCP=string, TCPUseTLS=boolean, UDP=string, GRPC=string, GRPCUseTLS=boolean, H2PING=string, H2PingUseTLS=boolean,
+    OSService=string, AliasNode=string, AliasService=string, DockerContainerID=string, Shell=string,
+    TLSServerName=string, TLSSkipVerify=boolean, ProxyHTTP=string, ProxyGRPC=string, Namespace=string,
+    Partition=string, DisableRedirects=boolean,
+)  # fmt: skip
+
+# What makes a check one of a kind that must be run, rather than reported to.
+_ACTIVE_KINDS = {
+    "HTTP": "HTTP", "TCP": "TCP", "UDP": "UDP", "GRPC": "gRPC", "H2PING": "H2PING", "OSService": "OSService",
+    "AliasNode": "alias", "AliasService": "alias", "DockerContainerID": "Docker", "Args": "script",
+    "ScriptArgs": "script", "Script": "script",
+}  # fmt: skip
+
+_WEIGHTS = Struct.of(Passing=integer, Warning=integer)
+
+_SERVICE = Struct.of(
+    Kind=string, ID=string, Name=string, Tags=strings, Address=string, TaggedAddresses=_addresses, Meta=string_map,
+    Port=integer, SocketPath=string, Check=anything, Checks=anything, Weights=anything, Token=string,
+    EnableTagOverride=boolean, Proxy=anything, Connect=anything, Namespace=string, Partition=string, Locality=anything,
+    Ports=anything,
+)  # fmt: skip
+
+_UPDATE = Struct.of(Status=string, Output=string)
+
+_STATUSES = {status.value: status for status in Health}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRules:
+    """What the registry makes of registrations.
+
+    Attributes:
+        removal_after_s: For checks that do not say after how long of being critical their service goes.
+        targets: Addresses that may not be registered.
+    """
+
+    removal_after_s: float
+    targets: TargetRules
+
+
+def decode_registration(
+    body: bytes, rules: RegistrationRules, *, trusted: bool
+) -> tuple[ServiceDefinition, list[CheckDefinition]]:
+    """Read the body of `agent/service/register`.
+
+    Args:
+        body: As it was sent.
+        rules: What to make of it.
+        trusted: Whether the caller is the mesh itself, whose services may have its management addresses.
+
+    Raises:
+        Refusal: What is wrong, in Consul's words where Consul has some.
+    """
+    fields = _SERVICE.decode(decode_json(body))
+    name = fields.get("Name", "")
+    if not name:
+        raise Refusal(400, "Missing service name")
+    service_id = fields.get("ID", "") or name
+    _bound("service name", name, NAME_MAX)
+    _bound("service ID", service_id, ID_MAX)
+    for part in ("Kind", "SocketPath", "Proxy", "Connect", "Namespace", "Partition", "Locality", "Ports"):
+        if fields.get(part) not in (None, "", {}, [], "default"):
+            raise Refusal(400, f"Invalid service: {part} is not supported by this registry")
+    trusted = trusted and name.startswith(RESERVED_PREFIX)
+    tagged: dict[str, tuple[str, int]] = fields.get("TaggedAddresses", {})
+    address, port = fields.get("Address", ""), fields.get("Port", 0)
+    _check_address(address, port, rules.targets, trusted=trusted)
+    for host, host_port in tagged.values():
+        _check_address(host, host_port, rules.targets, trusted=trusted)
+    service = ServiceDefinition(
+        id=service_id,
+        name=name,
+        address=address,
+        port=port,
+        tags=_check_tags(fields.get("Tags", ())),
+        meta=_check_meta(fields.get("Meta", {})),
+        tagged_addresses={**_tagged_by_family(address, port), **tagged},
+        weights=_decode_weights(fields.get("Weights")),
+        enable_tag_override=fields.get("EnableTagOverride", False),
+    )
+    return service, _decode_checks(fields, service, rules)
+
+
+def decode_update(body: bytes) -> tuple[Health, str]:
+    """Read the body of `agent/check/update`.
+
+    Raises:
+        Refusal: What is wrong, in Consul's words.
+    """
+    fields = _UPDATE.decode(decode_json(body))
+    status = fields.get("Status", "")
+    if status not in _STATUSES:
+        raise Refusal(400, f"Invalid check status: '{status}'")
+    return _STATUSES[status], fields.get("Output", "")
+
+
+def _decode_checks(
+    fields: Mapping[str, Any], service: ServiceDefinition, rules: RegistrationRules
+) -> list[CheckDefinition]:
+    several: Any = fields.get("Checks", [])
+    if not isinstance(several, list):
+        raise mismatch(several, "Checks", "structs.CheckTypes")
+    bodies = [_CHECK.decode(fields.get("Check", {})), *(_CHECK.decode(part) for part in cast("list[Any]", several))]
+    # Nothing asked for is nothing wrong: clients send an empty Check along.
+    bodies = [body for body in bodies if any(value not in ("", 0, False, (), {}, []) for value in body.values())]
+    if len(bodies) > CHECKS_MAX:
+        raise Refusal(400, f"Invalid check: a service cannot have more than {CHECKS_MAX} checks")
+    checks: dict[str, CheckDefinition] = {}
+    for number, body in enumerate(bodies, start=1):
+        own_id = f"service:{service.id}" if len(bodies) == 1 else f"service:{service.id}:{number}"
+        check = _decode_check(body, own_id, service.name, rules)
+        checks[check.id] = check
+    return list(checks.values())
+
+
+def _decode_check(body: Mapping[str, Any], own_id: str, service_name: str, rules: RegistrationRules) -> CheckDefinition:
+    active = next((kind for field, kind in _ACTIVE_KINDS.items() if body.get(field)), None)
+    ttl_s = body.get("TTL", 0.0)
+    if (active or body.get("Interval")) and ttl_s:
+        raise Refusal(400, "Invalid check: Interval and TTL cannot both be specified")
+    if active is not None:
+        raise Refusal(400, f"Invalid check: {active} checks are not supported by this registry; use a TTL check")
+    if ttl_s <= 0:
+        raise Refusal(400, "Invalid check: TTL must be > 0 for TTL checks")
+    status = body.get("Status", "") or Health.CRITICAL.value
+    if status not in _STATUSES:
+        raise Refusal(400, "Status for checks must 'passing', 'warning', 'critical'")
+    check_id = body.get("CheckID") or body.get("ID") or own_id
+    _bound("check ID", check_id, ID_MAX)
+    notes = body.get("Notes", "")
+    if len(notes) > NOTES_MAX:
+        raise Refusal(400, f"Invalid check: Notes is too long (limit: {NOTES_MAX} characters)")
+    name = body.get("Name") or f"Service '{service_name}' check"
+    _bound("check name", name, NAME_MAX + 20)
+    removal = body.get("DeregisterCriticalServiceAfter", 0.0)
+    return CheckDefinition(
+        id=check_id,
+        name=name,
+        ttl_s=ttl_s,
+        notes=notes,
+        status=_STATUSES[status],
+        removal_after_s=max(removal, REMOVAL_FLOOR_S) if removal > 0 else rules.removal_after_s,
+    )
+
+
+def _decode_weights(value: Any) -> tuple[int, int]:
+    if value is None:
+        return 1, 1
+    weights = _WEIGHTS.decode(value)
+    passing, warning = weights.get("Passing", 0), weights.get("Warning", 0)
+    if passing < 1:
+        raise Refusal(400, "Invalid Weights: Passing must be greater than 0")
+    if warning < 0:
+        raise Refusal(400, "Invalid Weights: Warning must be greater or equal than 0")
+    if max(passing, warning) > 65535:
+        raise Refusal(400, "Invalid Weights: DNS Weight must be between 0 and 65535")
+    return passing, warning
+
+
+def _check_address(address: str, port: int, targets: TargetRules, *, trusted: bool) -> None:
+    if not 0 <= port <= 65535:
+        raise Refusal(400, f"Invalid service port: {port} is not between 0 and 65535")
+    if not address:
+        return
+    try:
+        _HOST.validate_python(address)
+    except ValidationError as error:
+        raise Refusal(400, f"Invalid service address: '{address}' is not a host name or an IP address") from error
+    try:
+        ip = ip_address("127.0.0.1" if address == "localhost" else address)
+    except ValueError:
+        return  # a name; whoever connects checks what it resolves to
+    if ip.is_unspecified:
+        raise Refusal(400, "Invalid service address")
+    refusal = (TargetRules() if trusted else targets).refusal(str(ip), port)
+    if refusal is not None:
+        raise Refusal(400, f"Invalid service address: {refusal}")
+
+
+def _tagged_by_family(address: str, port: int) -> dict[str, tuple[str, int]]:
+    """The tagged addresses that Consul makes of an IP address."""
+    try:
+        family = f"ipv{ip_address(address).version}"
+    except ValueError:
+        return {}
+    return {f"lan_{family}": (address, port), f"wan_{family}": (address, port)}
+
+
+def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    if len(tags) > TAGS_MAX:
+        raise Refusal(400, f"Invalid service tags: cannot contain more than {TAGS_MAX} tags")
+    for tag in tags:
+        if len(tag) > TAG_MAX or _CONTROL.search(tag):
+            raise Refusal(
+                400, f"Invalid service tags: a tag has at most {TAG_MAX} characters and no control characters"
+            )
+    return tags
+
+
+def _check_meta(meta: dict[str, str]) -> dict[str, str]:
+    if len(meta) > META_MAX:
+        raise Refusal(400, f"Invalid Service Meta: Node metadata cannot contain more than {META_MAX} key/value pairs")
+    for key, value in meta.items():
+        reason = None
+        if not key:
+            reason = "Key cannot be blank"
+        elif not _META_KEY.fullmatch(key):
+            reason = "Key contains invalid characters"
+        elif len(key) > META_KEY_MAX:
+            reason = f"Key is too long (limit: {META_KEY_MAX} characters)"
+        elif key.lower().startswith("consul-"):
+            reason = "Key prefix 'consul-' is reserved for internal use"
+        elif len(value) > META_VALUE_MAX:
+            reason = f"Value is too long (limit: {META_VALUE_MAX} characters)"
+        if reason is not None:
+            raise Refusal(400, f"Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}")
+    return meta
+
+
+def _bound(what: str, text: str, limit: int) -> None:
+    if len(text) > limit or _CONTROL.search(text):
+        raise Refusal(400, f"Invalid {what}: at most {limit} characters and no control characters")

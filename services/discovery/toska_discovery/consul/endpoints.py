@@ -1,0 +1,73 @@
+"""What every endpoint of the API stands on: the registry it shows, and blocking queries."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from toska_discovery.consul.answers import Answers
+from toska_discovery.consul.decode import RegistrationRules
+from toska_discovery.consul.request import CallerGone, ConsulRequest, Header, Refusal, Reply
+from toska_discovery.consul.views import Node
+from toska_discovery.embedded import EmbeddedRegistry
+from toska_discovery.watch import Woken
+
+Handler = Callable[["Endpoints", ConsulRequest], Awaitable[Reply]]
+
+JITTER = 1 / 16
+"""Consul lets a blocked query wait up to this part longer, so that its watchers do not come back all at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What handlers are given: the open registry, its node, and the rules for registrations."""
+
+    registry: EmbeddedRegistry
+    node: Node
+    answers: Answers
+    rules: RegistrationRules
+
+    async def changed(self, request: ConsulRequest, topics: Sequence[str], index_now: Callable[[], int]) -> int:
+        """Return the index to answer with, after blocking until it is past the request's `index`, if it has one.
+
+        Raises:
+            Refusal: A parameter is wrong, too many are blocked, or the registry is stopping.
+            CallerGone: The caller hung up while it was blocked.
+        """
+        query = request.query
+        seen, wait_s = query.index, query.wait_s
+        _check_consistency(request)
+        if not seen or index_now() > seen:
+            return index_now()
+        watchers = self.registry.watchers
+        if watchers.stopping:
+            raise Refusal(503, "The registry is stopping", ((b"connection", b"close"),))
+        if watchers.full:
+            raise Refusal(429, "Too many blocked queries; raise TOSKA_DISCOVERY_MAX_WATCHERS")
+        # Spreads the watchers' returns and guards nothing.
+        deadline = time.monotonic() + wait_s * (1 + random.random() * JITTER)  # noqa: S311
+        while index_now() <= seen:
+            woken = await watchers.wait(topics, max(0.0, deadline - time.monotonic()), request.receive)
+            if woken is Woken.GONE:
+                raise CallerGone
+            if woken is not Woken.CHANGED:
+                break
+        return index_now()
+
+
+def index_headers(index: int, *, catalog: bool = True, stale: bool = False) -> tuple[Header, ...]:
+    """The headers of a read; the catalog's also say how consistent it was."""
+    headers = (
+        (b"x-consul-index", str(max(1, index)).encode()),
+        (b"x-consul-knownleader", b"true"),
+        (b"x-consul-lastcontact", b"0"),
+    )
+    if not catalog:
+        return headers
+    return ((b"x-consul-effective-consistency", b"stale" if stale else b"leader"), *headers)
+
+
+def _check_consistency(request: ConsulRequest) -> None:
+    # There is one server, so each of Consul's consistency modes reads the same.
+    if request.query.has("stale") and request.query.has("consistent"):
+        raise Refusal(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")

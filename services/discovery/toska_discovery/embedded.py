@@ -1,0 +1,106 @@
+"""Discovery's own registry, alive: the state machine with its clock, its store and those who wait for it.
+
+Every event goes through here. What it changed wakes its watchers at once; a registration or a key is acknowledged once
+it is durable. Verdicts are stored behind the caller's back: one that is lost in a crash is given again by the next
+renewal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from toska_common.clock import Clock
+from toska_common.contracts.discovery import Health
+
+from toska_discovery.changes import Changes, Happening
+from toska_discovery.instance import CheckDefinition, ServiceDefinition
+from toska_discovery.registry import Registry
+from toska_discovery.store import SqliteStore
+from toska_discovery.watch import Watchers
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the registry has done so far, for the metrics; plain numbers, since a renewal costs little more."""
+
+    renewals: int = 0
+    happenings: dict[Happening, int] = field(default_factory=lambda: dict.fromkeys(Happening, 0))
+
+
+class EmbeddedRegistry:
+    """The registry while it is open; `state` is for reading only."""
+
+    def __init__(self, state: Registry, store: SqliteStore, watchers: Watchers, clock: Clock) -> None:
+        self.state = state
+        self.store = store
+        self.watchers = watchers
+        self.counts = Counts()
+        self._clock = clock
+
+    async def register(
+        self, service: ServiceDefinition, checks: Sequence[CheckDefinition], *, replace_checks: bool = False
+    ) -> None:
+        """List an instance; durable when this returns.
+
+        Raises:
+            StoreUnavailable: It is listed, but would not survive a restart.
+        """
+        now = self._clock.monotonic()
+        self._publish(self.state.register(service, checks, now, self._clock.now(), replace_checks=replace_checks))
+        await self.store.flush()
+
+    async def deregister(self, instance_id: str) -> None:
+        """Take an instance off the list; durable when this returns."""
+        self._publish(self.state.deregister(instance_id))
+        await self.store.flush()
+
+    def report(self, check_id: str, status: Health, output: str = "") -> None:
+        """Take a verdict and renew the check's lease.
+
+        Raises:
+            UnknownCheck: There is none of that id.
+        """
+        self._publish(self.state.report(check_id, status, output, self._clock.monotonic()))
+        self.counts.renewals += 1
+
+    async def put_key(self, key: str, value: bytes, flags: int = 0, *, cas: int | None = None) -> bool:
+        """Write a key; durable when this returns."""
+        done, changes = self.state.put_key(key, value, flags, cas=cas)
+        self._publish(changes)
+        await self.store.flush()
+        return done
+
+    async def delete_key(self, key: str, *, cas: int | None = None) -> bool:
+        """Remove a key; durable when this returns."""
+        done, changes = self.state.delete_key(key, cas=cas)
+        self._publish(changes)
+        await self.store.flush()
+        return done
+
+    async def delete_keys_below(self, prefix: str) -> None:
+        """Remove every key that starts with `prefix`; durable when this returns."""
+        self._publish(self.state.delete_keys_below(prefix))
+        await self.store.flush()
+
+    def sweep(self) -> None:
+        """Turn lapsed checks critical and remove what has been critical for too long."""
+        self._publish(self.state.sweep(self._clock.monotonic()))
+
+    def _publish(self, changes: Changes) -> None:
+        self.store.save(changes)
+        if not changes:
+            return
+        self.watchers.wake(changes.topics)
+        self.watchers.wake_keys(changes.keys)
+        for happening, instance in changes.happenings:
+            self.counts.happenings[happening] += 1
+            service = instance.service
+            log.info(
+                happening.value,
+                instance_service=service.name,
+                instance_id=service.id,
+                address=f"{service.address}:{service.port}",
+                health=instance.health.value,
+            )

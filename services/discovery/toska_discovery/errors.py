@@ -1,0 +1,21 @@
+"""What discovery refuses, beyond the errors that the whole mesh shares."""
+
+from toska_common.errors import MeshError, NotFound
+
+
+class UnknownInstance(NotFound):
+    """No instance is listed under this id: it was never registered, or its lease lapsed; register again."""
+
+    code, title = "unknown-instance", "Unknown instance"
+
+
+class UnknownCheck(NotFound):
+    """No check is known under this id, so there is nothing to renew; register again."""
+
+    code, title = "unknown-check", "Unknown check"
+
+
+class StoreUnavailable(MeshError):
+    """The state file cannot be written, so nothing can be promised; reads and renewals go on."""
+
+    status, code, title = 503, "store-unavailable", "State cannot be written"

@@ -1,0 +1,49 @@
+"""What the registry tells Prometheus, read from its own numbers when it is scraped: a renewal pays nothing for it."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from toska_discovery.consul.app import ConsulApi
+
+
+class DiscoveryCollector(Collector):
+    """Metrics of the embedded registry behind `api`; none while it is not open."""
+
+    def __init__(self, api: ConsulApi, registry: CollectorRegistry) -> None:
+        self._api = api
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        if self._api.endpoints is None:
+            return
+        registry = self._api.endpoints.registry
+        state = registry.state
+        instances = GaugeMetricFamily("toska_discovery_instances", "Instances listed, by health", labels=["health"])
+        for health, count in state.by_health.items():
+            instances.add_metric([health.value], count)
+        yield instances
+        yield GaugeMetricFamily("toska_discovery_services", "Services with an instance", len(state.services))
+        yield GaugeMetricFamily("toska_discovery_keys", "Keys stored", len(state.keys))
+        yield GaugeMetricFamily("toska_discovery_index", "Index of the last change", state.index)
+        yield GaugeMetricFamily("toska_discovery_watchers", "Blocked queries", registry.watchers.blocked)
+        yield CounterMetricFamily("toska_discovery_renewals", "Reports on checks", registry.counts.renewals)
+        events = CounterMetricFamily("toska_discovery_events", "What became of instances", labels=["event"])
+        for happening, count in registry.counts.happenings.items():
+            events.add_metric([happening.value], count)
+        yield events
+        requests = CounterMetricFamily(
+            "toska_discovery_consul_requests", "Requests of the Consul API", labels=["endpoint", "status"]
+        )
+        for (endpoint, status), count in sorted(self._api.requests.items()):
+            requests.add_metric([endpoint, str(status)], count)
+        yield requests
+        yield CounterMetricFamily("toska_discovery_store_commits", "Group commits", registry.store.commits)
+        yield GaugeMetricFamily(
+            "toska_discovery_store_failing",
+            "1 while the state file cannot be written",
+            registry.store.failure is not None,
+        )

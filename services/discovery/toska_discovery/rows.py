@@ -1,0 +1,96 @@
+"""Instances and keys as the columns of the state file. Fields only join: a row of an older version stays readable."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from toska_common.contracts.discovery import Health
+
+from toska_discovery.instance import Check, CheckDefinition, Instance, ServiceDefinition
+from toska_discovery.kv import Entry
+
+
+def entry_columns(entry: Entry) -> tuple[str, bytes]:
+    """The columns `body` and `value` of a key."""
+    body = {
+        "flags": entry.flags,
+        "create_index": entry.create_index,
+        "modify_index": entry.modify_index,
+        "lock_index": entry.lock_index,
+    }
+    return json.dumps(body), entry.value
+
+
+def read_entry(name: str, body: str, value: bytes) -> Entry:
+    """A key from its row."""
+    return Entry(name, value, **json.loads(body))
+
+
+def instance_column(instance: Instance) -> str:
+    """The column `body` of an instance."""
+    service = instance.service
+    body = {
+        "service": {
+            "id": service.id,
+            "name": service.name,
+            "address": service.address,
+            "port": service.port,
+            "tags": service.tags,
+            "meta": dict(service.meta),
+            "tagged_addresses": dict(service.tagged_addresses),
+            "weights": service.weights,
+            "enable_tag_override": service.enable_tag_override,
+        },
+        "checks": [_write_check(check) for check in instance.checks.values()],
+        "registered_at": instance.registered_at.isoformat(),
+        "create_index": instance.create_index,
+        "modify_index": instance.modify_index,
+    }
+    return json.dumps(body)
+
+
+def _write_check(check: Check) -> dict[str, Any]:
+    definition = check.definition
+    return {
+        "id": definition.id,
+        "name": definition.name,
+        "ttl_s": definition.ttl_s,
+        "notes": definition.notes,
+        "removal_after_s": definition.removal_after_s,
+        "status": check.status.value,
+        "output": check.output,
+        "create_index": check.create_index,
+        "modify_index": check.modify_index,
+    }
+
+
+def read_instance(column: str) -> Instance:
+    """An instance from its column."""
+    body: dict[str, Any] = json.loads(column)
+    service: dict[str, Any] = body["service"]
+    for name in ("tags", "weights"):
+        service[name] = tuple(service[name])
+    service["tagged_addresses"] = {key: tuple(value) for key, value in service["tagged_addresses"].items()}
+    return Instance(
+        service=ServiceDefinition(**service),
+        checks={check["id"]: _read_check(check) for check in body["checks"]},
+        registered_at=datetime.fromisoformat(body["registered_at"]),
+        create_index=body["create_index"],
+        modify_index=body["modify_index"],
+    )
+
+
+def _read_check(body: dict[str, Any]) -> Check:
+    return Check(
+        definition=CheckDefinition(
+            id=body["id"],
+            name=body["name"],
+            ttl_s=body["ttl_s"],
+            notes=body["notes"],
+            removal_after_s=body["removal_after_s"],
+        ),
+        status=Health(body["status"]),
+        output=body["output"],
+        create_index=body["create_index"],
+        modify_index=body["modify_index"],
+    )

@@ -1,0 +1,66 @@
+"""Everything an operator can tell discovery, read from `TOSKA_DISCOVERY_*`."""
+
+import socket
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, field_validator
+from pydantic_settings import SettingsConfigDict
+from toska_common.settings import ServiceSettings, registry_http_url
+from toska_common.units import Duration
+
+NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?$")]
+
+
+def _host_name() -> str:
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in socket.gethostname())
+    return name.strip("-")[:128] or "toska"
+
+
+class Settings(ServiceSettings):
+    """Settings of the discovery service; the defaults run a registry for one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="TOSKA_DISCOVERY_")
+
+    port: int = Field(default=8101, ge=0, le=65535, description="Of the REST API")
+    consul_port: int = Field(default=8500, ge=0, le=65535, description="Of the Consul HTTP API")
+    lease_ttl: Duration = Field(default=timedelta(seconds=15), description="Life of a lease that asks for none")
+    removal_after: Duration = Field(
+        default=timedelta(seconds=60), description="How long an instance may be critical before it is removed"
+    )
+    sweep_interval: Duration = Field(
+        default=timedelta(milliseconds=250), description="How often lapsed leases are looked for"
+    )
+    max_watchers: int = Field(default=10_000, ge=1, description="Blocked queries at a time; more get 429")
+    datacenter: NodeName = Field(default="dc1", description="Consul's name for where this registry is")
+    node_name: NodeName = Field(default_factory=_host_name, description="Consul's name for this machine")
+    advertise_address: str = Field(
+        default="",
+        validation_alias="TOSKA_ADVERTISE_ADDRESS",
+        description="Where others reach this machine; the bound address if left out",
+    )
+
+    @field_validator("lease_ttl", "removal_after", "sweep_interval")
+    @classmethod
+    def _positive(cls, value: timedelta) -> timedelta:
+        if value <= timedelta():
+            raise ValueError("must be longer than 0s")
+        return value
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether discovery is the registry itself, rather than a face of a real Consul."""
+        return self.registry_url.startswith("embedded:")
+
+    @property
+    def own_address(self) -> str:
+        """The address of this machine, for its node and for its own registration."""
+        return self.advertise_address or {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(
+            self.host, self.host
+        )
+
+    @property
+    def registry_api_url(self) -> str:
+        """Base URL of Consul's HTTP API: a real Consul's, or that of the embedded registry."""
+        host = f"[{self.own_address}]" if ":" in self.own_address else self.own_address
+        return registry_http_url(self.registry_url, f"http://{host}:{self.consul_port}")
