@@ -52,12 +52,16 @@ class ManagementPolicy:
         name = name.lower().rstrip(".")
         return name in _LOOPBACK_NAMES or name.strip("[]") == self.host or name in self.allowed_hosts
 
-    def needed(self, method: str, path: str) -> Access | None:
-        """The access that a request needs; `None` if it is open."""
+    def needed(self, method: str, path: str, *, forwarded_for: str = "") -> Access | None:
+        """The access that a request needs; `None` if it is open.
+
+        `forwarded_for` is its `X-Forwarded-For`: a gateway on this machine may bring requests from elsewhere.
+        """
         if PUBLIC_PATHS.fullmatch(path) and method in SAFE_METHODS:
             return None
         if method in SAFE_METHODS or (method == "POST" and path in self.read_paths):
-            return None if self.open_reads else Access.ADMIN
+            callers = [caller.strip() for caller in forwarded_for.split(",") if caller.strip()]
+            return None if self.open_reads and all(map(is_loopback, callers)) else Access.ADMIN
         return Access.JOIN if self.join_access(method, path) else Access.ADMIN
 
 
@@ -87,7 +91,8 @@ class ManagementGuard:
                 "this listener does not answer to that Host name; add it to TOSKA_ALLOWED_HOSTS if it should"
             )
         token = bearer_token(headers.get("authorization"))
-        needed = self._policy.needed(scope.get("method", "GET"), scope["path"])
+        forwarded_for = ",".join(headers.getlist("x-forwarded-for"))
+        needed = self._policy.needed(scope.get("method", "GET"), scope["path"], forwarded_for=forwarded_for)
         if needed is not None:
             self._policy.credentials.require(token, needed)
         return self._policy.credentials.access_of(token) if token else None
