@@ -194,7 +194,26 @@ async def _stop(service: Service, servers: Sequence[_Server]) -> None:
 
 
 async def run_process(service: Service) -> None:
-    """Run one service as a process of its own: bind its listeners, serve, and stop on SIGINT or SIGTERM."""
+    """Run one service as a process of its own: bind its listeners, serve, and stop on SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: A part found a setting that cannot be, such as a port that is taken.
+    """
+    try:
+        await _run_until_signal(service)
+    except ExceptionGroup as group:
+        wrong, other = group.split(ConfigurationError)
+        if wrong is None or other is not None:
+            raise
+        raise _first_of(wrong) from group
+
+
+def _first_of(group: ExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    error = group.exceptions[0]
+    return _first_of(error) if isinstance(error, ExceptionGroup) else error
+
+
+async def _run_until_signal(service: Service) -> None:
     sockets = {listener.name: bind(listener.host, listener.port) for listener in service.listeners}
     try:
         async with anyio.create_task_group() as group:
