@@ -9,7 +9,7 @@ What is forwarded is built from what was understood, never copied through.
 """
 
 import re
-from typing import Final
+from typing import Final, TypeVar
 
 CRLF: Final = b"\r\n"
 CHUNKED: Final = -1
@@ -53,6 +53,8 @@ _CACHE_SIZE = 1024
 _MEMO_LINES = 4096
 _MEMO_LINE_BYTES = 512
 
+T = TypeVar("T")
+
 METHODS: Final = frozenset(
     {
         b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
@@ -73,6 +75,14 @@ class BadMessage(Exception):
         self.status = status
         self.code = code
         self.reason = reason
+
+
+def _remember(memory: dict[bytes, T], key: bytes, value: T, most: int = _CACHE_SIZE) -> None:
+    # Keys come from strangers, so they are bounded in number and in length: 1,024 lines of 60 KB would be 60 MB.
+    if len(key) <= _MEMO_LINE_BYTES:
+        if len(memory) >= most:
+            memory.clear()
+        memory[key] = value
 
 
 class FieldMemo:
@@ -103,10 +113,7 @@ class FieldMemo:
             entry = None, b"", value
         else:
             entry = None, name + b": " + value + CRLF, value
-        if len(line) <= _MEMO_LINE_BYTES:
-            if len(self._lines) >= _MEMO_LINES:
-                self._lines.clear()
-            self._lines[line] = entry
+        _remember(self._lines, line, entry, _MEMO_LINES)
         return entry
 
 
@@ -233,9 +240,7 @@ def _read_target(head: RequestHead, target: bytes) -> None:
     known = _paths.get(path)
     if known is None:
         known = normalize_path(path)
-        if len(_paths) >= _CACHE_SIZE:
-            _paths.clear()
-        _paths[path] = known
+        _remember(_paths, path, known)
     head.path = known
 
 
@@ -245,9 +250,10 @@ def _foreign_form(head: RequestHead, target: bytes) -> bytes:
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise BadMessage(400, "bad-target", "a request target starts with /")
-    # RFC 9112 §3.2.2: the target's authority replaces Host, which must be there all the same.
-    if head.http11 and len(head.special.get(b"host", ())) != 1:
-        raise BadMessage(400, "bad-host", "a request has exactly one Host")
+    # RFC 9112 §3.2: the target's authority replaces Host, which has to be a proper one all the same.
+    hosts = head.special.get(b"host", ())
+    if len(hosts) > 1 or (head.http11 and not hosts) or (hosts and not _valid_host(hosts[0])):
+        raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
     head.special[b"host"] = (match[2],)
     rest = match[3] or b"/"
     return rest if rest[:1] == b"/" else b"/" + rest
@@ -275,8 +281,8 @@ def normalize_path(path: bytes) -> bytes:
     if _RAW_PATH.fullmatch(path) is None:
         raise BadMessage(400, "bad-target", "a request target is made of visible ASCII characters")
     decoded = _ESCAPE.sub(decode, path)
-    if re.search(rb"[\x00-\x1f\x7f\\#]", decoded):
-        raise BadMessage(400, "bad-target", "a path holds no control characters, backslashes or fragments")
+    if re.search(rb"[\x00-\x1f\x7f]", decoded):
+        raise BadMessage(400, "bad-target", "a path holds no control characters")
     out: list[bytes] = []
     segments = decoded.split(b"/")
     for segment in segments[1:]:
@@ -304,9 +310,7 @@ def _valid_host(host: bytes) -> bool:
     if known is None:
         match = _HOST.fullmatch(host)
         known = match is not None and (match[1] is None or int(match[1]) <= 65535)
-        if len(_hosts) >= _CACHE_SIZE:
-            _hosts.clear()
-        _hosts[host] = known
+        _remember(_hosts, host, known)
     return known
 
 
@@ -382,9 +386,7 @@ def connection_options(values: tuple[bytes, ...]) -> ConnectionOptions:
     known = _connections.get(value)
     if known is None:
         known = ConnectionOptions(value)
-        if len(_connections) >= _CACHE_SIZE:
-            _connections.clear()
-        _connections[value] = known
+        _remember(_connections, value, known)
     return known
 
 
@@ -434,9 +436,7 @@ def _read_status_line(line: bytes) -> tuple[int, bytes]:
     if match is None:
         raise BadMessage(502, "bad-upstream-response", "the upstream's status line is malformed")
     known = int(match[1]), b"HTTP/1.1 " + match[1] + b" " + (match[2] or b"") + CRLF
-    if len(_status_lines) >= _CACHE_SIZE:
-        _status_lines.clear()
-    _status_lines[line] = known
+    _remember(_status_lines, line, known)
     return known
 
 
