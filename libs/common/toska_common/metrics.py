@@ -6,7 +6,7 @@ methods of RFC 9110 and no others, and at most `MAX_ROUTES` templates.
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -62,8 +62,7 @@ class ServiceMetrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics in the format that `accept` asks for, and its content type."""
-        encode, content_type = choose_encoder(accept)
-        return encode(cast("CollectorRegistry", _WithoutCreated(self.registry))), content_type
+        return render(self.registry.collect(), accept)
 
     def add_to(self, app: FastAPI) -> None:
         """Count the requests of `app` and give it `/metrics`, ahead of its own routes and outside its schema."""
@@ -83,16 +82,25 @@ class ServiceMetrics:
         return route
 
 
-class _WithoutCreated:
-    """A registry without the `_created` samples, which double a scrape and which Prometheus drops by default."""
+class _Collected:
+    """Metrics in the one form that the library's encoders take.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    Without the `_created` samples, which double a scrape and which Prometheus drops by default.
+    """
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
+        for metric in self._metrics:
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+def render(metrics: Iterable[Metric], accept: str = "") -> tuple[bytes, str]:
+    """Metrics in the format that an `Accept` header asks for, and its content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(cast("CollectorRegistry", _Collected(metrics))), content_type
 
 
 class MetricsMiddleware:
@@ -103,7 +111,7 @@ class MetricsMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_watching(scope["path"]):
+        if scope["type"] != "http" or is_watching(scope):
             await self._app(scope, receive, send)
             return
         status = 500  # what the server answers if the app raises before it has
@@ -125,8 +133,9 @@ class MetricsMiddleware:
             self._metrics.end(scope["method"], route_template(scope), status, time.perf_counter() - begun)
 
 
-def _is_watching(path: str) -> bool:
-    # Probes and scrapes come every second or so and would hide the latency of real requests.
+def is_watching(scope: Scope) -> bool:
+    """Whether a request is a probe or a scrape: they come every second or so and would hide the real ones' latency."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path == "/metrics" or path == "/health" or path.startswith("/health/")
 
 
@@ -138,5 +147,6 @@ def route_template(scope: Scope) -> str:
     template: str | None = getattr(route, "path_format", None) or getattr(route, "path", None)
     if template is None:
         return OTHER if "endpoint" in scope else UNMATCHED
-    mount: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    # A mount adds its own path to the root path, which may have begun as the prefix that a gateway took off.
+    mount: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", scope.get("root_path", "")))
     return f"{mount}{template}"

@@ -1,7 +1,7 @@
 """RFC 9457 problem details: one rendering for our errors and for the framework's own.
 
-`install(app)` gives a FastAPI app the handlers, `install_beside(app)` leaves those that are there; `problem_response` and
-`send_problem` are for code outside of an app.
+`install(app)` gives a FastAPI app the handlers, `install_beside(app)` leaves those that are there; `problem_response`
+and `send_problem` are for code outside of an app.
 """
 
 import json
@@ -90,9 +90,9 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     error = cast("HTTPException", error)
     title = _title(error.status_code)
     code = _FRAMEWORK_CODES.get(error.status_code, title.lower().replace(" ", "-"))
-    # FastAPI lets a detail be any JSON; RFC 9457 wants text there.
-    extensions: dict[str, Any] = {} if isinstance(error.detail, str) else {"errors": error.detail}
-    body = problem_body(error.status_code, code, title, title if extensions else error.detail, extensions)
+    detail: Any = error.detail  # FastAPI lets it be any JSON; RFC 9457 wants text there
+    extensions = {} if isinstance(detail, str) else {"errors": detail}
+    body = problem_body(error.status_code, code, title, title if extensions else detail, extensions)
     return ProblemResponse(json.dumps(body, default=str), error.status_code, headers=dict(error.headers or {}))
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -64,28 +64,26 @@ def make_global(provider: "TracerProvider") -> None:
 
 
 @contextmanager
-def client_span(
-    provider: "TracerProvider | None", method: str, service: str, headers: MutableMapping[str, str]
-) -> Generator[Any]:
-    """A span around a call to another service, its context written into `headers`; nothing without a provider."""
+def client_span(provider: "TracerProvider | None", method: str, service: str) -> Generator[None]:
+    """A span around a call to another service; nothing without a provider."""
     if provider is None:
-        if "opentelemetry.trace" in sys.modules:
-            _inject(headers)
-        yield None
+        yield
         return
     from opentelemetry.trace import SpanKind
 
     tracer = provider.get_tracer("toska_common")
     attributes = {"http.request.method": method, "server.address": service, "peer.service": service}
-    with tracer.start_as_current_span(f"{method} {service}", kind=SpanKind.CLIENT, attributes=attributes) as span:
-        _inject(headers)
-        yield span
+    with tracer.start_as_current_span(f"{method} {service}", kind=SpanKind.CLIENT, attributes=attributes):
+        yield
 
 
-def _inject(headers: MutableMapping[str, str]) -> None:
-    from opentelemetry import propagate
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Write the context of the current span, whoever made it, into the headers of a call."""
+    api = sys.modules.get("opentelemetry.trace")  # never imported for this: without it there can be no span
+    if api is not None and api.get_current_span().get_span_context().is_valid:
+        from opentelemetry import propagate
 
-    propagate.inject(headers)
+        propagate.inject(headers)
 
 
 def _build_provider(service: str, version: str | None, exporter: "SpanExporter") -> "TracerProvider":

@@ -1,0 +1,88 @@
+"""The instances of one service as a caller sees them: chosen by load, skipped while their circuits are open."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from toska_common.balancing import LeastRequest
+from toska_common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
+from toska_common.clients.consul import ServiceEntry
+from toska_common.contracts.discovery import Health
+from toska_common.targets import TargetRules
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Endpoint:
+    """One instance; what is known of it outlives changes of the list."""
+
+    id: str
+    address: str
+    port: int
+    breaker: CircuitBreaker
+    weight: int = 1
+    in_flight: int = field(default=0, init=False)
+
+
+class Endpoints:
+    """The current instances of a service."""
+
+    def __init__(self, service: str, policy: BreakerPolicy, rules: TargetRules) -> None:
+        self._service = service
+        self._policy = policy
+        self._rules = rules
+        self._known: dict[tuple[str, str, int], Endpoint] = {}
+        self._balancer = LeastRequest[Endpoint](())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def update(self, entries: Sequence[ServiceEntry]) -> None:
+        """Take over what the registry says; critical instances are left out."""
+        known: dict[tuple[str, str, int], Endpoint] = {}
+        for entry in entries:
+            if entry.health is Health.CRITICAL or self._is_refused(entry):
+                continue
+            key = (entry.service.id, entry.address, entry.service.port)
+            endpoint = self._known.get(key) or self._build(*key)
+            endpoint.weight = max(1, entry.service.weight)
+            known[key] = endpoint
+        self._known = known
+        self._balancer = LeastRequest([*known.values()])
+
+    def pick(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """An endpoint whose circuit admits a call, if possible one that was not tried yet."""
+
+        def untried(endpoint: Endpoint) -> bool:
+            return endpoint not in tried and endpoint.breaker.admits(now)
+
+        fresh = self._balancer.pick(untried)
+        return fresh if fresh is not None or not tried else self._balancer.pick(lambda item: item.breaker.admits(now))
+
+    def retry_after_s(self, now: float) -> float:
+        """Seconds until the first circuit admits a call again."""
+        return min((endpoint.breaker.retry_after_s(now) for endpoint in self._known.values()), default=0.0)
+
+    def _build(self, instance: str, address: str, port: int) -> Endpoint:
+        return Endpoint(instance, address, port, CircuitBreaker(self._policy, self._reporter(instance)))
+
+    def _reporter(self, instance: str) -> Callable[[CircuitState, CircuitState], None]:
+        def report(before: CircuitState, after: CircuitState) -> None:
+            write = log.warning if after is CircuitState.OPEN else log.info
+            write("circuit_changed", upstream=self._service, endpoint=instance, before=before.value, after=after.value)
+
+        return report
+
+    def _is_refused(self, entry: ServiceEntry) -> bool:
+        if not _looks_like_ip(entry.address):
+            return False  # a name: checked when it has been resolved
+        refusal = self._rules.refusal(entry.address, entry.service.port)
+        if refusal is not None:
+            log.error("endpoint_refused", upstream=self._service, endpoint=entry.service.id, reason=refusal)
+        return refusal is not None
+
+
+def _looks_like_ip(address: str) -> bool:
+    return ":" in address or address.replace(".", "").isdigit()

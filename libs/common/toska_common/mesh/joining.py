@@ -1,0 +1,265 @@
+"""`Mesh`: what the author of an app writes. It reads the settings, makes the parts and puts them on the app."""
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import chain
+from typing import Any
+
+import anyio
+import structlog
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+from pydantic import ValidationError
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from toska_common import problem, telemetry
+from toska_common.breaker import BreakerPolicy
+from toska_common.clients.consul import ServiceRegistration, TTLCheck
+from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration
+from toska_common.contracts.names import RESERVED_PREFIX
+from toska_common.errors import ConfigurationError
+from toska_common.health import CheckFunction, HealthChecks
+from toska_common.logging import configure_logging
+from toska_common.mesh import fitting
+from toska_common.mesh.calls import CallMetrics
+from toska_common.mesh.client import MeshClient
+from toska_common.mesh.exchanges import Exchanges
+from toska_common.mesh.grpc_health import require_grpc, serve_grpc_health
+from toska_common.mesh.location import Location, locate
+from toska_common.mesh.middleware import ForwardedPrefix, MeshMiddleware
+from toska_common.mesh.outbound import Outbound
+from toska_common.mesh.presence import Presence
+from toska_common.mesh.settings import MeshSettings
+from toska_common.mesh.transport import CallPolicy
+from toska_common.mesh.worker_metrics import Family, add_up, encode_families
+from toska_common.metrics import ServiceMetrics, render
+
+REMOVED_AFTER = timedelta(minutes=1)
+"""How long an instance stays listed as critical once its lease has lapsed; Consul's floor."""
+
+
+class Mesh:
+    """Joins a FastAPI app to a mesh: `mesh = Mesh(app, name="orders")`.
+
+    The app is listed in the registry while it runs, gets `/health/…` and `/metrics`, answers errors as problem details,
+    keeps its URLs right behind a gateway's prefix, and calls other services by `mesh.client("payments")`. Nothing of
+    this happens at import: an app under a test client does not register. See docs/sdk.md.
+
+    Args:
+        app: The app; routes, handlers and middleware may still be added afterwards.
+        name: Of the service, a DNS label such as `orders`.
+        expose: Whether the gateway gives it a route `/orders/…`; by default what the mesh says, which is yes only on a
+            laptop.
+        tags: For whoever looks for instances.
+        metadata: For the same, up to 64 short strings by key.
+        version: Of the service; the app's own by default.
+        weight: Its share of requests among its siblings.
+        checks: Named readiness checks, async or not; more can be added to `mesh.health`.
+        registry_url: Instead of the mesh that is found.
+        advertise_address: Address to give to others, instead of the one that is found.
+        advertise_port: Port to give to others, likewise.
+        lease_ttl: Life of an unrenewed lease.
+        drain_delay: Time between leaving the mesh and closing the listener.
+        shutdown_grace: How long requests in flight may then take.
+        trusted_proxies: Networks, besides loopback, whose `X-Forwarded-Prefix` is believed.
+        grpc_health_port: Serve the gRPC health protocol there (extra `grpc`).
+        breaker: When the circuit to an instance of another service opens.
+        problems: Whether errors are answered as problem details where the app has no handler of its own.
+        logs: Whether to set up logging, where nobody has.
+
+    Raises:
+        ConfigurationError: An argument or a `TOSKA_…` variable is wrong; says which and why.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        name: str,
+        *,
+        expose: bool | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        version: str | None = None,
+        weight: int = 1,
+        checks: Mapping[str, CheckFunction] | None = None,
+        registry_url: str | None = None,
+        advertise_address: str | None = None,
+        advertise_port: int | None = None,
+        lease_ttl: timedelta | None = None,
+        drain_delay: timedelta | None = None,
+        shutdown_grace: timedelta | None = None,
+        trusted_proxies: Sequence[str] | None = None,
+        grpc_health_port: int | None = None,
+        breaker: BreakerPolicy | None = None,
+        problems: bool = True,
+        logs: bool = True,
+    ) -> None:
+        self._settings = MeshSettings.from_environment(
+            {
+                "expose": expose,
+                "registry_url": registry_url,
+                "advertise_address": advertise_address,
+                "advertise_port": advertise_port,
+                "lease_ttl": lease_ttl,
+                "drain_delay": drain_delay,
+                "shutdown_grace": shutdown_grace,
+                "trusted_proxies": None if trusted_proxies is None else tuple(trusted_proxies),
+            }
+        )
+        self._offer = _check_offer(name, tags, metadata or {}, weight)
+        self._app = app
+        self._problems = problems
+        self._grpc_health_port = grpc_health_port
+        if grpc_health_port is not None:
+            require_grpc()
+        self.name = name
+        self.version = version or app.version
+        self.health = HealthChecks(name, self.version)
+        for check, function in (checks or {}).items():
+            self.health.add(check, function)
+        self.metrics = ServiceMetrics()
+        self._exchanges = Exchanges()
+        self._presence: Presence | None = None
+        self._state: Any = None
+        if logs:
+            _configure_logs(self._settings, name, self.locate())
+        self._tracer = telemetry.instrument(app, name, self.version)
+        self._outbound = Outbound(
+            name, self.locate, breaker or BreakerPolicy(), CallMetrics(self.metrics.registry), self._tracer
+        )
+        fitting.when_built(app, self._fit)
+
+    def client(self, service: str, *, attempts: int = 3, **options: Any) -> MeshClient:
+        """A client of another service, for one call or for ever: connections belong to the process.
+
+        Args:
+            service: Its name; the client's paths are relative to it.
+            attempts: Upper bound of tries for a call that may be repeated.
+            options: Whatever `httpx.AsyncClient` takes, such as `timeout` or `headers`.
+        """
+        _check_offer(service, (), {}, 1, reserved=True)
+        return MeshClient(service, self._outbound, CallPolicy(attempts=attempts), **options)
+
+    def locate(self) -> Location:
+        """The registry that this app belongs to at the moment."""
+        return locate(self._settings)
+
+    async def aclose(self) -> None:
+        """Close the connections of calls that were made without the app running, as in a script."""
+        await self._outbound.aclose()
+
+    # The life of the app, as the middleware tells it.
+
+    @asynccontextmanager
+    async def running(self, scope: Scope) -> AsyncGenerator[None]:
+        """From before the app's own start to after its end."""
+        self._state = scope.get("state")
+        async with anyio.create_task_group() as group, self._outbound.opened(group) as link:
+            self._presence = Presence(
+                settings=self._settings,
+                health=self.health,
+                exchanges=self._exchanges,
+                link=link,
+                build=self._registration,
+                collect=self._collect,
+                group=group,
+            )
+            async with self._presence.lasting():
+                yield
+            self._presence = None
+            group.cancel_scope.cancel()
+        if self._tracer is not None:
+            with anyio.move_on_after(2, shield=True):
+                await anyio.to_thread.run_sync(self._tracer.shutdown, abandon_on_cancel=True)
+
+    def start(self) -> None:
+        """The app has started."""
+        presence = self._presence
+        if presence is None:
+            return
+        self.health.draining = False
+        presence.start(self._state)
+        if self._grpc_health_port is not None and presence.is_served:
+            presence.start_soon(serve_grpc_health, self.health, "0.0.0.0", self._grpc_health_port)
+
+    async def leave(self) -> None:
+        """The app is about to stop."""
+        if self._presence is not None:
+            await self._presence.leave()
+
+    # What is put on the app.
+
+    def _fit(self) -> None:
+        fitting.add_routes(self._app, [*self.health.routes(), Route("/metrics", self._serve_metrics, name="metrics")])
+        if self._problems:
+            problem.install_beside(self._app)
+        if self._tracer is not None:
+            telemetry.make_global(self._tracer)
+        middleware = Middleware(
+            MeshMiddleware,
+            lifecycle=self,
+            metrics=self.metrics,
+            exchanges=self._exchanges,
+            prefix=ForwardedPrefix(self._settings.trusted_proxies),
+        )
+        self._app.user_middleware.insert(0, middleware)
+
+    async def _serve_metrics(self, request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        workers = None if self._presence is None else self._presence.workers
+        if workers is None or not workers.has_others():
+            collected = chain(self.metrics.registry.collect(), REGISTRY.collect())
+        else:
+            collected = add_up(await workers.gather())
+        body, content_type = render(collected, accept)
+        return Response(body, headers={"content-type": content_type})
+
+    def _collect(self) -> list[Family]:
+        return encode_families((self.metrics.registry, REGISTRY))
+
+    def _registration(self, address: str, port: int) -> ServiceRegistration:
+        expose = self._settings.expose
+        if expose is None:
+            expose = self.locate().expose_by_default
+        meta = {**self._offer.metadata, META_EXPOSE: "true" if expose else "false", META_VERSION: self.version}
+        if self._app.openapi_url:
+            meta[META_OPENAPI] = self._app.openapi_url
+        return ServiceRegistration(
+            name=self.name,
+            id=f"{self.name}-{address}-{port}",
+            address=address,
+            port=port,
+            tags=self._offer.tags,
+            meta=meta,
+            weight=self._offer.weight,
+            checks=(TTLCheck(self._settings.lease_ttl, deregister_after=REMOVED_AFTER),),
+        )
+
+
+def _check_offer(
+    name: str, tags: Sequence[str], metadata: Mapping[str, str], weight: int, *, reserved: bool = False
+) -> Registration:
+    try:
+        offer = Registration(
+            service=name, address="127.0.0.1", port=1, tags=tuple(tags), metadata=metadata, weight=weight
+        )
+    except ValidationError as error:
+        problems = problem.field_problems(error.errors())
+        reasons = "; ".join(f"{item['field']}: {item['reason']}" for item in problems)
+        raise ConfigurationError(f"Mesh(name={name!r}): {reasons}") from error
+    if not reserved and name.startswith(RESERVED_PREFIX):
+        raise ConfigurationError(f"Mesh(name={name!r}): names that begin with {RESERVED_PREFIX} are the mesh's own")
+    return offer
+
+
+def _configure_logs(settings: MeshSettings, service: str, location: Location) -> None:
+    # Who has set up logging knows what they want; that includes pytest and whoever started this process.
+    if logging.getLogger().handlers or structlog.is_configured():
+        return
+    configure_logging(level=settings.log_level, format=settings.log_format, service=service, home=location.home)

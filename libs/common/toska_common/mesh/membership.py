@@ -1,0 +1,145 @@
+"""An instance's place in the registry: register, renew at a third of the TTL, start over when the registry forgot.
+
+    absent --register--> listed --renew--> listed
+      ▲                    │
+      └── the registry does not know us (it restarted, the lease lapsed) ──┘
+
+A registry that is away is asked again with growing, jittered pauses; the app serves all the same.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import anyio
+import structlog
+
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.errors import Forbidden, MeshError, NotFound, Unauthenticated
+from toska_common.mesh.registry import RegistryLink
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY_S = 0.2
+REVOKE_WITHIN_S = 1.0
+"""How long leaving may take when the registry does not answer; the lease lapses by itself."""
+
+
+class Membership:
+    """Keeps one instance listed.
+
+    Args:
+        link: The registry.
+        build: Makes the registration, anew each time: a restarted mesh may have other defaults.
+        ttl: Life of the lease.
+        may_lead: Tells whether this process is the one, among those that share the instance, that keeps it listed.
+    """
+
+    def __init__(
+        self,
+        link: RegistryLink,
+        build: Callable[[], ServiceRegistration],
+        ttl: timedelta,
+        may_lead: Callable[[], bool],
+    ) -> None:
+        self._link = link
+        self._build = build
+        self._interval_s = ttl.total_seconds() / 3
+        self._may_lead = may_lead
+        self._chance = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._busy = anyio.Lock()
+        self._listed_as: ServiceRegistration | None = None
+        self._failures = 0
+        self._ended = False
+
+    @property
+    def listed(self) -> bool:
+        """Whether the registry was last seen to list the instance on behalf of this process."""
+        return self._listed_as is not None
+
+    async def keep(self) -> None:
+        """Stay listed until `end` is called."""
+        while not self._ended:
+            if self._may_lead():
+                async with self._busy:
+                    if not self._ended:
+                        await self._beat()
+            await anyio.sleep(self._pause_s())
+
+    async def end(self, *, revoke: bool) -> None:
+        """Stop renewing, and with `revoke` take the instance off the list; bounded by `REVOKE_WITHIN_S`."""
+        self._ended = True
+        if not revoke:
+            return
+        with anyio.move_on_after(REVOKE_WITHIN_S, shield=True):
+            async with self._busy:  # a registration under way must not arrive after its revocation
+                instance_id = self._build().id
+                try:
+                    await self._link.run(lambda consul: consul.deregister_service(instance_id))
+                    log.info("mesh_left", instance=instance_id)
+                except MeshError as error:
+                    log.info("revocation_failed", instance=instance_id, error=error.detail)
+        self._listed_as = None
+
+    async def _beat(self) -> None:
+        try:
+            listed = self._listed_as
+            if listed is not None:
+                try:
+                    await self._link.run(partial(_renew, listed))
+                except NotFound:
+                    log.info("registration_lost", instance=listed.id)
+                    self._listed_as = listed = None
+            if listed is None:
+                await self._register()
+            self._failures = 0
+        except MeshError as error:
+            self._failures += 1
+            self._report(error)
+
+    async def _register(self) -> None:
+        registration = self._build()
+        await self._link.run(partial(_take_place, registration))
+        self._listed_as = registration
+        log.info(
+            "mesh_joined",
+            service_name=registration.name,
+            instance=registration.id,
+            address=f"{registration.address}:{registration.port}",
+            registry=self._link.url,
+        )
+
+    def _report(self, error: MeshError) -> None:
+        if self._failures > 1:
+            return  # said once; the success that follows is said as well
+        if isinstance(error, Unauthenticated | Forbidden):
+            log.error(
+                "registration_refused",
+                registry=self._link.url,
+                reason=error.detail,
+                remedy="set TOSKA_JOIN_TOKEN_FILE to the join.token of the mesh's home",
+            )
+        else:
+            log.warning("registry_unreachable", registry=self._link.url, reason=error.detail)
+
+    def _pause_s(self) -> float:
+        if self._failures:
+            # Full jitter below a bound that doubles: a mesh that comes back is not met by all its apps at once.
+            return self._chance.uniform(0.05, min(self._interval_s, FIRST_RETRY_S * 2 ** min(self._failures, 10)))
+        return self._interval_s * self._chance.uniform(0.85, 1.0)
+
+
+async def _renew(registration: ServiceRegistration, consul: ConsulClient) -> None:
+    await consul.pass_check(f"service:{registration.id}")
+
+
+async def _take_place(registration: ServiceRegistration, consul: ConsulClient) -> None:
+    await consul.register_service(registration)
+    # Who was registered on this address and port before is gone, however it ended: the port is ours now. The mesh's
+    # own registry sees to that by itself; a Consul agent would go on listing the predecessor until its lease lapses.
+    for instance in (await consul.agent_services()).values():
+        same_place = (instance.address, instance.port) == (registration.address, registration.port)
+        if same_place and instance.id != registration.id:
+            await consul.deregister_service(instance.id)
+            log.info("predecessor_evicted", instance=instance.id)

@@ -1,0 +1,78 @@
+"""What the environment says to an app that joins a mesh; what the app says itself, in `Mesh(...)`, comes first."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from toska_common.contracts.names import Host
+from toska_common.settings import LogFormat, load_settings
+from toska_common.units import Duration
+
+
+class MeshSettings(BaseSettings):
+    """The `TOSKA_…` variables of an app; all optional."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, env_prefix="TOSKA_")
+
+    join: bool = Field(default=True, description="Whether to register at all")
+    registry_url: str = Field(
+        default="", description="http(s) URL or consul://host:port of the registry; the mesh of this machine if empty"
+    )
+    join_token: SecretStr = Field(default=SecretStr(""), description="Credential to register with")
+    join_token_file: Path | None = Field(default=None, description="File that holds it")
+    advertise_address: Host | None = Field(default=None, description="Address that others reach this app at")
+    advertise_port: int | None = Field(default=None, ge=1, le=65535, description="Port that others reach this app at")
+    expose: bool | None = Field(default=None, description="Whether the gateway gives this app a route /NAME/…")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Networks, besides loopback, whose X-Forwarded-Prefix is believed, comma-separated"
+    )
+    lease_ttl: Duration = Field(default=timedelta(seconds=15), description="Life of an unrenewed lease")
+    drain_delay: Duration = Field(
+        default=timedelta(milliseconds=500), description="Time between leaving the mesh and closing the listener"
+    )
+    shutdown_grace: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long requests in flight may then take; event streams end at once",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = "auto"
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
+    @field_validator("registry_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://", "consul://", "embedded://")):
+            raise ValueError("write an http(s) URL, consul://host:port or embedded://")
+        return value.rstrip("/") if "://" in value and not value.endswith("://") else value
+
+    @field_validator("lease_ttl")
+    @classmethod
+    def _long_enough(cls, value: timedelta) -> timedelta:
+        if value < timedelta(seconds=1):
+            raise ValueError("must be at least 1s")
+        return value
+
+    @classmethod
+    def from_environment(cls, given: Mapping[str, Any]) -> "MeshSettings":
+        """Read the environment, with what was `given` in code on top; a value of `None` was not given.
+
+        Raises:
+            ConfigurationError: Lists every wrong setting with its variable and the reason.
+        """
+        return load_settings(cls, **{key: value for key, value in given.items() if value is not None})
