@@ -82,11 +82,10 @@ class Publisher:
         self._wake()
         return True
 
-    async def answer(self, poll: SnapshotPoll, longest: timedelta) -> bytes:
+    async def answer(self, poll: SnapshotPoll, longest: timedelta) -> bytes | None:
         """The answer to a poll, in JSON: at once if there is news, else when there is, or after `longest`.
 
-        Raises:
-            NoSnapshotYet: There was none in all that time.
+        `None` if there was no snapshot in all that time.
         """
         base = (poll.routes_version, frozenset(poll.endpoints.items()))
         # Who refused a snapshot and cannot say which (it came out as something else) waits for the one after.
@@ -100,10 +99,11 @@ class Publisher:
                     await self._changed.wait()
         finally:
             self.waiting -= 1
-        if self._base is None or (base != self._base and self._version == refused):
-            self.get_snapshot()
+        if self._snapshot is None:
+            return None
+        if base != self._base and self._version == refused:
             return _nothing_new(poll)
-        return self._encode(base, poll)
+        return self._encode(base, poll, self._snapshot)
 
     def close(self) -> None:
         """Answer everybody who waits, and let nobody wait any more."""
@@ -114,10 +114,10 @@ class Publisher:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _encode(self, base: Base, poll: SnapshotPoll) -> bytes:
+    def _encode(self, base: Base, poll: SnapshotPoll, snapshot: Snapshot) -> bytes:
         answer = self._answers.get(base)
         if answer is None:
-            delta = build_delta(poll.routes_version, poll.endpoints, self.get_snapshot(), self._history)
+            delta = build_delta(poll.routes_version, poll.endpoints, snapshot, self._history)
             answer = delta.model_dump_json(exclude_defaults=True).encode()
             if len(self._answers) >= _MAX_BASES:
                 self._answers.clear()

@@ -25,11 +25,14 @@ def snapshot_routes(parts: Parts) -> APIRouter:
         After `wait_seconds` without any the answer is empty and has the versions that were sent. It changes nothing
         and needs no more than a read does; it is a POST since a version for each cluster does not fit a URL.
         """
+        answer: bytes | None = None
         with parts.gateways.polling(poll):
             async with _until_disconnected(request):
                 answer = await parts.publisher.answer(poll, LONGEST_WAIT)
-                return Response(answer, media_type="application/json")
-        return Response(status_code=499)  # nobody is there to read it
+        if answer is None:
+            parts.publisher.get_snapshot()
+            return Response(status_code=499)  # the gateway went away: nobody is there to read it
+        return Response(answer, media_type="application/json")
 
     @router.get("/snapshot", response_model=Snapshot, responses={503: {"description": "None yet"}})
     async def get_snapshot() -> Response:
