@@ -21,6 +21,7 @@ TOKEN_PREFIX: Final = b"toska_"
 MAX_RESPONSE_HEAD: Final = 256 * 1024
 _MAX_CHUNK_LINE: Final = 256
 _MAX_TRAILERS: Final = 16 * 1024
+_MAX_REPEATS: Final = 100
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """RFC 9110 §9.2.2."""
@@ -464,6 +465,8 @@ def read_response(data: bytes, *, bodiless: bool) -> ResponseHead:
             parts.append(wire)
         elif key in special:
             special[key] += (value,)
+            if len(special[key]) > _MAX_REPEATS:
+                raise BadMessage(502, "bad-upstream-response", "the upstream repeats a header field without end")
         else:
             special[key] = (value,)
     head.close = line[7] == 0x30  # HTTP/1.0

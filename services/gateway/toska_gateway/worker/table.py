@@ -57,7 +57,7 @@ class Route:
         self.stats = stats
         self.methods = frozenset(method.encode() for method in match.get("methods", ()))
         self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
-        self.query = tuple((key.encode(), value.encode()) for key, value in match.get("query", {}).items())
+        self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
         self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
         self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes)
         self.prefix: bytes = (match.get("path_prefix") or "").encode()
@@ -101,7 +101,8 @@ class Route:
             if head.field(name) != value:
                 return False
         if self.query:
-            given = parse_qs(head.query[1:], keep_blank_values=True)
+            # As text: given bytes, parse_qs fails on every value that is not ASCII once it is decoded.
+            given = parse_qs(head.query[1:].decode("ascii"), keep_blank_values=True)
             return all(value in given.get(key, ()) for key, value in self.query)
         return True
 
