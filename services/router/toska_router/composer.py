@@ -10,6 +10,7 @@ import anyio
 import structlog
 from toska_common.contracts.routing import RouteTable
 from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.routing.versions import ResourceVersions
 
 from toska_router.instances import Instances
 from toska_router.publisher import Publisher
@@ -31,6 +32,7 @@ class Composer:
         self._table = build_table(sources.document())
         self._touched = anyio.Event()
         self._is_open = False
+        self.versions = ResourceVersions()
 
     @property
     def table(self) -> RouteTable:
@@ -69,7 +71,9 @@ class Composer:
         if not self._is_open:
             return
         previous = self._publisher.snapshot
-        snapshot = build_snapshot(self._table, self._instances.pools(), previous=previous)
+        pools = self._instances.pools()
+        version_table = self.versions.of_table
+        snapshot = build_snapshot(self._table, pools, previous=previous, version_table=version_table)
         if self._publisher.publish(snapshot):
             log.info(
                 "snapshot_published",

@@ -4,7 +4,7 @@ Pure and deterministic, so any two routers of the same inputs serve the same ver
 mesh, and the gateway for `--routes FILE`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from toska_common.contracts.names import is_reserved
 from toska_common.contracts.routing import (
@@ -53,6 +53,7 @@ def build_snapshot(
     instances: Mapping[str, ClusterEndpoints] = _NO_INSTANCES,
     *,
     previous: Snapshot | None = None,
+    version_table: Callable[[RouteTable], str] = table_version,
 ) -> Snapshot:
     """Join a table with the endpoints that the registry has.
 
@@ -60,6 +61,7 @@ def build_snapshot(
         table: What `build_table` made.
         instances: By service, made by `pool`; a service that is absent has no endpoints.
         previous: The snapshot before; what is the same in it is taken over and not hashed again.
+        version_table: `table_version`, or one that remembers (`ResourceVersions.of_table`).
     """
     known: Mapping[str, ClusterEndpoints] = previous.endpoints if previous is not None else {}
     endpoints: dict[str, ClusterEndpoints] = {}
@@ -71,7 +73,7 @@ def build_snapshot(
         else:
             endpoints[name] = pool(cluster.endpoints)
     same_table = previous is not None and previous.table is table
-    version = previous.routes_version if previous is not None and same_table else table_version(table)
+    version = previous.routes_version if previous is not None and same_table else version_table(table)
     return Snapshot(routes_version=version, table=table, endpoints=endpoints)
 
 

