@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks import BenchError
 from benchmarks.figures import Record
 from benchmarks.machine import Machine
+from benchmarks.meter import TOLERATED
 from benchmarks.parts import ROOT
 
 RESULTS = ROOT / "bench-results"
@@ -70,6 +71,14 @@ def progress_bar(console: Console) -> Progress:
     """A bar that goes away when the bench is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
+
+
+def disturbance_note(share: float) -> str:
+    """What to say about the others on the measured core."""
+    note = f"Other processes had {share:.1%} of the measured core meanwhile."
+    if share > TOLERATED:
+        note += " That is too much to quote rates and latencies: measure again on a quiet machine."
+    return note
 
 
 def show(console: Console, figures: Figures) -> None:

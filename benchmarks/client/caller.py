@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 import uvloop
+from starlette.types import ASGIApp, Message
 
 from benchmarks.figures import Record
 from benchmarks.profiles import BODY
@@ -72,10 +73,53 @@ async def _httpx_aiohttp(url: str) -> AsyncGenerator[Call]:
         yield call
 
 
+@asynccontextmanager
+async def _mesh(url: str) -> AsyncGenerator[Call]:
+    """The SDK in a running app, as a service has it; `TOSKA_REGISTRY_URL` says where `payments` is found."""
+    from fastapi import FastAPI
+    from toska_common import Mesh
+
+    app = FastAPI()
+    mesh = Mesh(app, name="orders", logs=False)
+    async with _started(app), mesh.client("payments") as client:
+
+        async def call() -> bytes:
+            answer = await client.get("/")
+            return answer.raise_for_status().content
+
+        yield call
+
+
+@asynccontextmanager
+async def _started(app: ASGIApp) -> AsyncGenerator[None]:
+    """The app between the start and the end of its lifespan, without a server: nothing is registered."""
+    started, stop = anyio.Event(), anyio.Event()
+    messages = iter(("lifespan.startup", "lifespan.shutdown"))
+
+    async def receive() -> Message:
+        if started.is_set():
+            await stop.wait()
+        return {"type": next(messages)}
+
+    async def send(message: Message) -> None:
+        assert message["type"].endswith(".complete"), message
+        started.set()
+
+    async def live() -> None:
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live)
+        await started.wait()
+        yield
+        stop.set()
+
+
 KINDS: dict[str, Callable[[str], AbstractAsyncContextManager[Call]]] = {
     "httpx": _httpx,
     "httpx on aiohttp": _httpx_aiohttp,
     "aiohttp": _aiohttp,
+    "mesh.client": _mesh,
 }
 
 

@@ -11,8 +11,9 @@ from rich.console import Console
 from benchmarks.discovery.comparison import OPERATIONS, Options, RegistryFigures, compare
 from benchmarks.discovery.content import INSTANCES, SERVICES
 from benchmarks.discovery.registries import REGISTRIES
+from benchmarks.figures import Spread
 from benchmarks.machine import Cores
-from benchmarks.report import Figures, Outcome, progress_bar, show
+from benchmarks.report import Figures, Outcome, disturbance_note, progress_bar, show
 
 _OPERATION_COLUMNS = (
     "registry",
@@ -21,8 +22,8 @@ _OPERATION_COLUMNS = (
     "p50 ms",
     "p99 ms",
     "µs CPU",
-    "rate of peer's",
-    "CPU of peer's",
+    "rate, of Consul's",
+    "CPU, of Consul's",
 )
 _WATCHER_COLUMNS = ("registry", "first ms", "median ms", "last ms", "MiB held")
 
@@ -55,12 +56,16 @@ def _operations(found: list[RegistryFigures]) -> Figures:
                     f"{figures.p50_ms.median:.2f}",
                     f"{figures.p99_ms.median:.2f}",
                     f"{figures.cpu_us.median:.0f} ±{figures.cpu_us.noise:.0%}",
-                    f"{figures.rate_of_peer.median:.2f}",
-                    f"{figures.cpu_of_peer.median:.2f}",
+                    _times(figures.rate_of_consul),
+                    _times(figures.cpu_of_consul),
                 )
             )
     title = f"Registry: {SERVICES:,} services of {INSTANCES} instances, one core"
-    return Figures(title, _OPERATION_COLUMNS, rows)
+    return Figures(title, _OPERATION_COLUMNS, rows, notes=[disturbance_note(max(each.disturbance for each in found))])
+
+
+def _times(value: Spread | None) -> str:
+    return f"{value.median:.2f}" if value else ""
 
 
 def _watchers(found: list[RegistryFigures], watchers: int) -> Figures:

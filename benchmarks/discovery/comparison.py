@@ -1,10 +1,11 @@
 """Registries side by side: interleaved rounds of lookups, registrations, renewals, and a change for many watchers."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import uvloop
 from rich.progress import Progress, TaskID
@@ -17,15 +18,17 @@ from benchmarks.discovery.content import (
     registration_request,
     renewal_request,
 )
-from benchmarks.discovery.registries import Registry
+from benchmarks.discovery.registries import CONSUL, Registry
 from benchmarks.discovery.seed import seed
 from benchmarks.discovery.watchers import Told, tell_watchers
 from benchmarks.figures import Record, Spread, ratio
 from benchmarks.load import Load
 from benchmarks.machine import Cores
+from benchmarks.meter import Meter
 from benchmarks.parts import get_program
 from benchmarks.processes import Running, running, wait_until_answering
 
+_WARM_UP_S = 1
 OPERATIONS = ("lookup", "registration", "renewal")
 
 
@@ -47,18 +50,19 @@ class Sample(Record):
     p99_ms: float
     cpu_us: float
     answer_bytes: float
+    others_share: float
 
 
 class Operation(Record):
-    """One operation of one registry. `cpu_of_peer` is its processor time as a multiple of the other registry's."""
+    """One operation of one registry. Ours come with their ratio to Consul's."""
 
     samples: tuple[Sample, ...]
     per_second: Spread
     p50_ms: Spread
     p99_ms: Spread
     cpu_us: Spread
-    rate_of_peer: Spread
-    cpu_of_peer: Spread
+    rate_of_consul: Spread | None
+    cpu_of_consul: Spread | None
 
 
 class RegistryFigures(Record):
@@ -69,6 +73,11 @@ class RegistryFigures(Record):
     pss_mib: float
     operations: dict[str, Operation]
     told: tuple[Told, ...]
+
+    @property
+    def disturbance(self) -> float:
+        """The share of its core that other processes had, in the middle and not at its worst."""
+        return median(sample.others_share for each in self.operations.values() for sample in each.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,10 @@ def compare(
             for operation in OPERATIONS:
                 for subject in subjects:
                     _announce(progress, bar, number, subject, operation)
-                    samples[subject.registry.name][operation].append(_sample(subject, operation, options.seconds))
+                    if number == 1:
+                        subject.loads[operation].run(subject.port, _WARM_UP_S)
+                    sample = _sample(subject, operation, options.seconds, cores.measured)
+                    samples[subject.registry.name][operation].append(sample)
             for subject in subjects:
                 _announce(progress, bar, number, subject, "watchers")
                 telling = tell_watchers(subject.port, subject.token, options.watchers, number)
@@ -146,37 +158,42 @@ def _filled(
         yield _Subject(registry, process, started.port, token, loads, process.pss_bytes() / 2**20)
 
 
-def _sample(subject: _Subject, operation: str, seconds: int) -> Sample:
-    before = subject.process.cpu_seconds()
+def _sample(subject: _Subject, operation: str, seconds: int, core: int) -> Sample:
+    meter = Meter(subject.process, core)
     try:
         answers = subject.loads[operation].run(subject.port, seconds)
     except BenchError as error:
         raise BenchError(f"{subject.registry.name}, {operation}: {error}") from error
-    spent = sum(subject.process.cpu_seconds().values()) - sum(before.values())
+    spent = meter.stop()
     return Sample(
         per_second=answers.per_second,
         p50_ms=answers.p50_ms,
         p99_ms=answers.p99_ms,
-        cpu_us=spent * 1e6 / answers.requests,
+        cpu_us=spent.cpu_s * 1e6 / answers.requests,
         answer_bytes=answers.bytes / answers.requests,
+        others_share=spent.others_share,
     )
 
 
 def _summary(subject: _Subject, samples: dict[str, dict[str, list[Sample]]], told: list[Told]) -> RegistryFigures:
     name = subject.registry.name
-    peer = next((other for other in samples if other != name), name)
+    peers = samples.get(CONSUL.name, {}) if name != CONSUL.name else {}
     operations: dict[str, Operation] = {}
     for operation, taken in samples[name].items():
-        theirs = samples[peer][operation]
+        theirs = peers.get(operation)
         operations[operation] = Operation(
             samples=tuple(taken),
             per_second=Spread.of([sample.per_second for sample in taken]),
             p50_ms=Spread.of([sample.p50_ms for sample in taken]),
             p99_ms=Spread.of([sample.p99_ms for sample in taken]),
             cpu_us=Spread.of([sample.cpu_us for sample in taken]),
-            rate_of_peer=ratio([each.per_second for each in taken], [each.per_second for each in theirs]),
-            cpu_of_peer=ratio([each.cpu_us for each in taken], [each.cpu_us for each in theirs]),
+            rate_of_consul=_ratio(taken, theirs, lambda sample: sample.per_second),
+            cpu_of_consul=_ratio(taken, theirs, lambda sample: sample.cpu_us),
         )
     return RegistryFigures(
         name=name, version=subject.registry.version(), pss_mib=subject.pss_mib, operations=operations, told=tuple(told)
     )
+
+
+def _ratio(ours: list[Sample], theirs: list[Sample] | None, value: Callable[[Sample], float]) -> Spread | None:
+    return ratio([value(each) for each in ours], [value(each) for each in theirs]) if theirs else None

@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import Cores
+from benchmarks.meter import TOLERATED
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies.comparison import Options, ProfileFigures, compare
-from benchmarks.proxies.tables import TOLERATED, table
+from benchmarks.proxies.tables import table
 from benchmarks.report import Outcome, progress_bar, show
 
 

@@ -4,7 +4,6 @@ A round measures each proxy once for a few seconds, so that what slows the machi
 counts is the processor time of the proxy's whole process tree over the requests answered meanwhile.
 """
 
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from rich.progress import Progress
 from benchmarks import BenchError
 from benchmarks.figures import Record, Spread, ratio
 from benchmarks.load import Load
-from benchmarks.machine import Cores, busy_seconds
+from benchmarks.machine import Cores
+from benchmarks.meter import Meter
 from benchmarks.parts import Program, get_program
 from benchmarks.processes import Running, fetch, free_ports, running, wait_until_answering
 from benchmarks.profiles import BODY, Profile
@@ -176,27 +176,22 @@ def _check_answer(subject: _Subject, profile: Profile, routes: int) -> None:
 
 def _sample(subject: _Subject, load: Load, upstream: int, seconds: int, cores: Cores) -> Sample:
     arrived = _arrived(upstream)
-    began, busy = time.monotonic(), busy_seconds(cores.measured)
-    before = subject.process.cpu_seconds() if subject.process else {}
+    meter = Meter(subject.process, cores.measured)
     try:
         answers = load.run(subject.port, seconds)
     except BenchError as error:
         raise BenchError(f"{subject.name}: {error}") from error
-    after = subject.process.cpu_seconds() if subject.process else {}
-    busy, elapsed = busy_seconds(cores.measured) - busy, time.monotonic() - began
-    if before.keys() != after.keys():
-        raise BenchError(f"{subject.name} replaced a process while it was measured")
+    spent = meter.stop()
     arrived = _arrived(upstream) - arrived
     if not answers.requests <= arrived <= answers.requests + 2 * load.connections + 1:
         raise BenchError(f"{subject.name} gave {answers.requests} answers for {arrived} requests at the upstream")
-    spent = sum(after.values()) - sum(before.values())
     return Sample(
         per_second=answers.per_second,
         p50_ms=answers.p50_ms,
         p99_ms=answers.p99_ms,
-        cpu_us=spent * 1e6 / answers.requests,
-        own_share=spent / elapsed,
-        others_share=max(0.0, busy - spent) / elapsed,
+        cpu_us=spent.cpu_s * 1e6 / answers.requests,
+        own_share=spent.own_share,
+        others_share=spent.others_share,
     )
 
 

@@ -2,18 +2,14 @@
 
 from benchmarks.figures import Spread
 from benchmarks.proxies.comparison import DIRECT, ProfileFigures, Row
-from benchmarks.report import Figures
+from benchmarks.report import Figures, disturbance_note
 
 _COLUMNS = ("proxy", "requests/s", "p50 ms", "p99 ms", "µs CPU/request", "of Envoy's", "of nginx's", "core")
 _SATURATED = 0.9
-TOLERATED = 0.05
-"""The share of the measured core that others may have had in figures that are quoted."""
 
 
 def table(figures: ProfileFigures) -> Figures:
-    notes = [f"Other processes had {figures.disturbance:.1%} of the proxies' core meanwhile."]
-    if figures.disturbance > TOLERATED:
-        notes.append("That is too much: requests/s and latency are not to be quoted. Measure again on a quiet machine.")
+    notes = [disturbance_note(figures.disturbance)]
     idle = [row.name for row in figures.rows if row.name != DIRECT and row.busy < _SATURATED]
     if idle:
         notes.append(f"{', '.join(idle)}: core not full, so requests/s and latency are those of the load and upstream.")
