@@ -60,9 +60,9 @@ class Settings(ServiceSettings):
     @field_validator("routes")
     @classmethod
     def _readable_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
+        if value is not None and not value.expanduser().is_file():
             raise ValueError(f"{value} is not a file")
-        return value
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("admin_port")
     @classmethod

@@ -1,0 +1,87 @@
+"""What the gateway tells of itself through its admin API."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from toska_common.contracts import Contract
+from toska_common.contracts.router import FileStatus
+from toska_common.contracts.routing import Route
+
+
+class WorkerOverview(Contract):
+    """One process of the data plane; counters are those since it started."""
+
+    pid: int
+    state: str
+    connections: int = 0
+    requests: int = 0
+
+
+class RouterLink(Contract):
+    """How the gateway stands with the router; while it is away, the routing known last goes on."""
+
+    url: str
+    reachable: bool
+    error: str = Field(default="", description="Why it cannot be reached, if it cannot")
+    rejected: str = Field(default="", description="Why its newest snapshot was refused, if it was")
+    rejected_version: str = ""
+
+
+class GatewayOverview(Contract):
+    """The gateway in one look."""
+
+    version: str = Field(default="", description="Of the snapshot that is served; empty until there is one")
+    source: Literal["none", "store", "router", "file"] = Field(
+        default="none", description="Where that came from: the state folder, the router, or a routing file"
+    )
+    listens_on: str = Field(description="URL of the data listener")
+    uptime_seconds: float
+    routes: int = 0
+    clusters: int = 0
+    endpoints: int = 0
+    workers: tuple[WorkerOverview, ...] = ()
+    router: RouterLink | None = Field(default=None, description="Absent where a routing file is served alone")
+    file: FileStatus | None = Field(default=None, description="The routing file, where one is served alone")
+
+
+class RankedRoute(Contract):
+    """A route in its place: a request is taken by the first one that matches."""
+
+    rank: int = Field(description="From 0, which is asked first")
+    origin: Literal["mesh", "operator", "automatic"]
+    route: Route
+
+
+class ReloadResult(Contract):
+    """What a reload of the routing file came to."""
+
+    version: str
+    changed: bool
+
+
+class ServiceDocument(Contract):
+    """A service's OpenAPI document, as far as the gateway has it."""
+
+    service: str
+    url: str = Field(description="Where its operations are shown, each as it is called through the gateway")
+    state: Literal["fresh", "stale", "missing"] = Field(
+        description="stale: it could not be fetched again, and the last one is shown"
+    )
+    title: str = ""
+    version: str = ""
+    operations: int = 0
+    problem: str = Field(default="", description="Why it is missing or stale")
+    mesh: bool = Field(default=False, description="Whether it is a part of the mesh itself")
+
+
+class ProblemType(Contract):
+    """A type of problem document: what it means and what to do about it."""
+
+    code: str
+    type: str = Field(description="As in problem documents (RFC 9457)")
+    status: int
+    title: str
+    fault: Literal["caller", "upstream", "mesh"]
+    meaning: str
+    remedy: str

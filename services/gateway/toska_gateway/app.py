@@ -1,0 +1,180 @@
+"""Builds the gateway: its data plane, its admin API and its place in the mesh."""
+
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import structlog
+from toska_common import __version__
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.clients.presence import Presence
+from toska_common.errors import ConfigurationError
+from toska_common.health import HealthChecks
+from toska_common.server import Service
+from toska_common.targets import TargetRules
+from toska_common.tasks import supervised_tasks
+
+from toska_gateway.addresses import management_addresses
+from toska_gateway.admin import Admin
+from toska_gateway.errors import SnapshotRejected
+from toska_gateway.follower import SnapshotFollower
+from toska_gateway.handlers import add_file_handlers, add_mesh_handlers
+from toska_gateway.openapi.catalog import ApiCatalog
+from toska_gateway.openapi.fetch import DocumentFetcher
+from toska_gateway.openapi.sources import MeshSource, RegistrySource
+from toska_gateway.parts import FileParts, MeshParts, Parts
+from toska_gateway.routes_file import RoutesFile
+from toska_gateway.routing import Routing
+from toska_gateway.settings import Settings
+from toska_gateway.store import SnapshotStore
+from toska_gateway.supervisor import Supervisor
+from toska_gateway.system_routes import DISCOVERY, GATEWAY, ROUTER, build_system_routes
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = structlog.get_logger(__name__)
+
+
+def create_service(settings: Settings) -> Service:
+    """Build the gateway's service: one of a mesh, or, with `settings.routes`, one that serves a routing file alone.
+
+    Raises:
+        ConfigurationError: The routing file is wrong; every problem is named with its line.
+    """
+    return create_standalone_service(settings) if settings.routes is not None else create_mesh_service(settings)
+
+
+def create_mesh_service(settings: Settings) -> Service:
+    """Build a gateway that follows the mesh's router."""
+    admin = Admin(settings)
+    add_mesh_handlers(admin.app, admin.slot)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            management = await management_addresses(settings)
+            session = await stack.enter_async_context(_open_session())
+            consul = await stack.enter_async_context(
+                ConsulClient.open(settings.registry_api_url, token=settings.registry_access())
+            )
+            data_plane = Supervisor(settings.host, settings.port, settings.workers, management)
+            await stack.enter_async_context(data_plane.run())
+            tasks = await stack.enter_async_context(supervised_tasks(on_crash=admin.crash))
+
+            routing = Routing(data_plane, build_system_routes(settings))
+            store = SnapshotStore(settings.home)
+            await _serve_stored(routing, store)
+            follower = SnapshotFollower(
+                session, settings.router_url, admin.credentials.admin, _name(data_plane.address), routing
+            )
+            fetcher = DocumentFetcher(session)
+            users = RegistrySource(consul, fetcher, TargetRules(management).refusal)
+            catalog = ApiCatalog(routing, users, _mesh_source(settings, admin, fetcher))
+            routing.on_change += [store.keep, catalog.refresh_soon]
+            presence = Presence(consul, _registration(settings, data_plane.address))
+            admin.service.announce = presence.announce
+            admin.service.withdraw = partial(_withdraw, admin.health, presence)
+            tasks.start_soon(store.run)
+            tasks.start_soon(follower.run)
+            tasks.start_soon(catalog.run)
+            tasks.start_soon(presence.keep)
+            admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog)))
+            yield
+
+    admin.service.lifespan = lifespan
+    return admin.service
+
+
+def create_standalone_service(settings: Settings) -> Service:
+    """Build a gateway that serves the routing file of `settings.routes`, with no other process.
+
+    Raises:
+        ConfigurationError: The file is wrong; every problem is named with its line.
+    """
+    if settings.routes is None:
+        raise ConfigurationError("TOSKA_GATEWAY_ROUTES: name the routing file to serve")
+    file = RoutesFile(settings.routes)
+    admin = Admin(settings)
+    add_file_handlers(admin.app, admin.slot)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            data_plane = Supervisor(
+                settings.host, settings.port, settings.workers, await management_addresses(settings)
+            )
+            await stack.enter_async_context(data_plane.run())
+            tasks = await stack.enter_async_context(supervised_tasks(on_crash=admin.crash))
+            routing = Routing(data_plane, build_system_routes(settings))
+            try:
+                await routing.apply(file.first, "file")
+            except SnapshotRejected as error:
+                raise ConfigurationError(
+                    f"the routing file {settings.routes} cannot be served: {error.detail}"
+                ) from error
+            admin.service.withdraw = partial(_drain, admin.health)
+            tasks.start_soon(file.watch, routing)
+            tasks.start_soon(file.reload_on_hangup, routing)
+            reload = partial(file.reload, routing)
+            admin.slot.fill(Parts(settings, data_plane, routing, file=FileParts(file.status, reload)))
+            yield
+
+    admin.service.lifespan = lifespan
+    return admin.service
+
+
+@asynccontextmanager
+async def _open_session() -> "AsyncGenerator[aiohttp.ClientSession]":
+    import aiohttp  # here: 0.1 s to import, and a gateway with a routing file needs none of it
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
+
+
+def _mesh_source(settings: Settings, admin: Admin, fetcher: DocumentFetcher) -> MeshSource:
+    urls = {DISCOVERY: settings.discovery_url, ROUTER: settings.router_url}
+    return MeshSource(fetcher, urls, admin.credentials.admin, {GATEWAY: admin.app.openapi})
+
+
+async def _serve_stored(routing: Routing, store: SnapshotStore) -> None:
+    """Serve what was served last, so that nothing waits for the router."""
+    stored = await store.load()
+    if stored is not None:
+        try:
+            await routing.apply(stored, "store")
+        except SnapshotRejected as error:
+            log.error("stored_snapshot_rejected", problems=error.problems)
+        else:
+            return
+    await routing.open()
+
+
+def _name(address: tuple[str, int]) -> str:
+    return f"{socket.gethostname()}:{address[1]}"
+
+
+def _registration(settings: Settings, address: tuple[str, int]) -> ServiceRegistration:
+    host, port = address
+    return ServiceRegistration(
+        name="toska-gateway",
+        id=f"toska-gateway-{port}",
+        # Without an address the registry takes that of its node, where this gateway answers too.
+        address=settings.advertise_address or ("" if ip_address(host).is_unspecified else host),
+        port=port,
+        tags=("toska",),
+        meta={"toska-version": __version__},
+    )
+
+
+async def _withdraw(health: HealthChecks, presence: Presence) -> None:
+    health.draining = True
+    await presence.withdraw()
+
+
+async def _drain(health: HealthChecks) -> None:
+    health.draining = True

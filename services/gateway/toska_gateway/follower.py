@@ -1,0 +1,163 @@
+"""Following the router: a blocking query after the other, each answered with what has changed since.
+
+poll ──delta──▶ apply ──▶ poll …        refused: the last good stays, and the next poll says what was refused and why
+  └──router away──▶ pause (doubled each time, at random below that) ──▶ poll
+"""
+
+import random
+from datetime import timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import anyio
+import structlog
+from pydantic import ValidationError
+from toska_common.contracts.routing import SnapshotDelta, SnapshotPoll
+from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from toska_common.routing.delta import DeltaMismatch, apply_delta, is_empty
+
+from toska_gateway.bounds import read_at_most
+from toska_gateway.errors import SnapshotRejected
+from toska_gateway.routing import Routing
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = structlog.get_logger(__name__)
+
+WAIT = timedelta(seconds=55)
+ANSWER_WITHIN = timedelta(seconds=10)
+MAX_BYTES = 64 * 2**20
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+_TOO_SOON_S = 0.05
+
+
+class SnapshotFollower:
+    """Keeps `routing` at the router's newest snapshot.
+
+    Args:
+        session: For the polls.
+        url: The router's base URL.
+        token: Sent as a bearer; routers on loopback do not ask for it.
+        name: What the router calls this gateway.
+        routing: Where snapshots go.
+        wait: How long the router may keep a poll open.
+
+    Attributes:
+        reachable: Whether the last poll was answered.
+        error: Why it was not.
+        rejected: Why the router's newest snapshot was refused; empty if it was not.
+        rejected_version: Which that was.
+    """
+
+    def __init__(
+        self,
+        session: "aiohttp.ClientSession",
+        url: str,
+        token: str,
+        name: str,
+        routing: Routing,
+        *,
+        wait: timedelta = WAIT,
+    ) -> None:
+        self._session = session
+        self.url = url
+        self._headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+        self._name = name
+        self._routing = routing
+        self._wait = wait
+        self._from_scratch = False
+        self.reachable = False
+        self.error = ""
+        self.rejected = ""
+        self.rejected_version = ""
+
+    async def run(self) -> None:
+        """Follow for ever; every failure is sat out."""
+        failures = 0
+        while True:
+            asked_at = anyio.current_time()
+            try:
+                delta = await self._ask()
+                changed = await self._take(delta)
+            except (UpstreamError, DeltaMismatch) as error:
+                failures += 1
+                self._note_failure(error.detail)
+                await anyio.sleep(pause(failures))
+                continue
+            if not self.reachable:
+                log.info("router_reached", url=self.url)
+            self.reachable, self.error, failures = True, "", 0
+            if not changed and anyio.current_time() - asked_at < _TOO_SOON_S:
+                # A poll that comes back at once with nothing would otherwise be repeated as fast as it is answered.
+                await anyio.sleep(pause(1))
+
+    def _note_failure(self, reason: str) -> None:
+        if self.reachable or not self.error:
+            log.warning("router_unreachable", url=self.url, error=reason, serving=self._routing.source)
+        self.reachable, self.error = False, reason
+
+    async def _take(self, delta: SnapshotDelta) -> bool:
+        """Serve what the router sent; tells whether that was anything new."""
+        base = None if self._from_scratch else self._routing.current
+        if is_empty(delta) and base is not None:
+            return False
+        try:
+            snapshot = apply_delta(base, delta)
+        except DeltaMismatch:
+            self._from_scratch = True
+            raise
+        self._from_scratch = False
+        try:
+            await self._routing.apply(snapshot, "router")
+        except SnapshotRejected as error:
+            seen = self.rejected_version == snapshot.version
+            self.rejected, self.rejected_version = error.detail, snapshot.version
+            if not seen:
+                log.error("snapshot_rejected", version=snapshot.version, problems=error.problems)
+            return not seen
+        self.rejected = self.rejected_version = ""
+        return True
+
+    def _poll(self) -> SnapshotPoll:
+        current = None if self._from_scratch else self._routing.current
+        return SnapshotPoll(
+            gateway=self._name,
+            routes_version=current.routes_version if current else "",
+            endpoints={name: cluster.version for name, cluster in current.endpoints.items()} if current else {},
+            # The first poll after an outage is answered at once: it tells that the router is back.
+            wait_seconds=self._wait.total_seconds() if self.reachable else 0,
+            rejected=self.rejected[:4000],
+            rejected_version=self.rejected_version,
+        )
+
+    async def _ask(self) -> SnapshotDelta:
+        import aiohttp  # here, since a gateway with a routing file never needs it
+
+        poll = self._poll()
+        total = poll.wait_seconds + ANSWER_WITHIN.total_seconds()
+        try:
+            async with self._session.post(
+                f"{self.url}/api/v1/snapshot",
+                data=poll.model_dump_json(),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=total, sock_connect=ANSWER_WITHIN.total_seconds()),
+                allow_redirects=False,
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    raise UpstreamError(f"answered with status {response.status}")
+                body = await read_at_most(response, MAX_BYTES)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"no answer within {total:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamUnavailable(str(error) or type(error).__name__) from error
+        try:
+            return SnapshotDelta.model_validate_json(body)
+        except ValidationError as error:
+            raise UpstreamError(f"sent what is not understood here ({error.error_count()} problems)") from error
+
+
+def pause(failures: int) -> float:
+    """Seconds until the next try: doubled with each failure, then spread, so that gateways do not come all at once."""
+    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 10))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads retries, guards nothing

@@ -1,0 +1,64 @@
+"""How the gateway is, and which routes it serves in which order."""
+
+import anyio
+from fastapi import APIRouter
+from toska_common.contracts.gateway import GatewayOverview, RankedRoute, RouterLink, WorkerOverview
+from toska_common.routing.order import is_automatic
+
+from toska_gateway.follower import SnapshotFollower
+from toska_gateway.parts import Parts, PartsSlot
+
+
+def status_routes(slot: PartsSlot) -> APIRouter:
+    """The handlers."""
+    router = APIRouter(prefix="/api/v1/gateway", tags=["gateway"])
+
+    @router.get("")
+    async def get_gateway() -> GatewayOverview:
+        """What is served, by which workers, and how the gateway stands with the router."""
+        return _overview(slot.get())
+
+    @router.get("/routes")
+    async def list_ranked_routes() -> list[RankedRoute]:
+        """Every route in its order of precedence: a request is taken by the first that matches."""
+        routing = slot.get().routing
+        return [
+            RankedRoute(
+                rank=rank,
+                origin="mesh" if routing.is_mesh_route(rank) else "automatic" if is_automatic(route) else "operator",
+                route=route,
+            )
+            for rank, route in enumerate(routing.served.table.routes)
+        ]
+
+    return router
+
+
+def _overview(parts: Parts) -> GatewayOverview:
+    routing, current = parts.routing, parts.routing.current
+    host, port = parts.data_plane.address
+    return GatewayOverview(
+        version=current.version if current else "",
+        source=routing.source,
+        listens_on=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        uptime_seconds=round(anyio.current_time() - parts.started_at, 3),
+        routes=len(routing.served.table.routes),
+        clusters=len(routing.served.table.clusters),
+        endpoints=sum(len(cluster.endpoints) for cluster in routing.served.endpoints.values()),
+        workers=tuple(
+            WorkerOverview(pid=item.pid, state=item.state, connections=item.connections, requests=item.requests)
+            for item in parts.data_plane.workers()
+        ),
+        router=_router_link(parts.mesh.follower) if parts.mesh else None,
+        file=parts.file.status() if parts.file else None,
+    )
+
+
+def _router_link(follower: SnapshotFollower) -> RouterLink:
+    return RouterLink(
+        url=follower.url,
+        reachable=follower.reachable,
+        error=follower.error,
+        rejected=follower.rejected,
+        rejected_version=follower.rejected_version,
+    )

@@ -1,0 +1,277 @@
+"""The documents of all services of the mesh, kept fresh in the background, and what is built of them.
+
+    asked ──▶ refresh: who is reached by a route? who offers a document? fetch what is new ──▶ build ──▶ view
+                                          └──fails──▶ the last one stays (stale), tried again later
+
+Nothing is fetched unless somebody asks or the routes change, and a question waits only briefly: it is answered with
+the view there is.
+"""
+
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import structlog
+from anyio import to_thread
+from toska_common import __version__
+from toska_common.contracts.gateway import ServiceDocument
+from toska_common.contracts.names import RESERVED_PREFIX
+from toska_common.contracts.routing import Snapshot
+from toska_common.errors import MeshError, NotFound, UpstreamUnavailable
+
+from toska_gateway.openapi.fetch import TIMEOUT, parse_document
+from toska_gateway.openapi.merge import merge_fragments
+from toska_gateway.openapi.parts import DocumentRefused
+from toska_gateway.openapi.reach import Reach
+from toska_gateway.openapi.rewrite import Fragment, rewrite_document
+from toska_gateway.openapi.sources import DocumentSource, NoDocument, Offer
+from toska_gateway.routing import Routing
+
+log = structlog.get_logger(__name__)
+
+TITLE: Final = "Toska Mesh"
+MAX_SERVICES: Final = 500
+MAX_TOTAL_BYTES: Final = 32 * 2**20
+_AT_ONCE: Final = 8
+_FRESH_S: Final = 2.0
+"""A question asks for no refresh if the last one is younger."""
+_REFETCH_S: Final = 60.0
+_RETRY_S: Final = 10.0
+_PATIENCE_S: Final = 4.0
+_PATIENCE_WITH_VIEW_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is known of one service's document."""
+
+    content: bytes = b""
+    key: Hashable = None
+    fetched_at: float = 0.0
+    tried_at: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the documents came to, by the routes of one snapshot."""
+
+    routes_version: str
+    revision: int
+    merged: bytes
+    services: tuple[ServiceDocument, ...]
+    single: dict[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+class ApiCatalog:
+    """Answers for the API of the whole mesh.
+
+    Args:
+        routing: The routes that decide what is reached.
+        services: Source of users' services.
+        mesh: Source of the mesh's own.
+    """
+
+    def __init__(self, routing: Routing, services: DocumentSource, mesh: DocumentSource) -> None:
+        self._routing = routing
+        self._services = services
+        self._mesh = mesh
+        self._entries: dict[str, _Entry] = {}
+        self._revision = 0
+        self._view: _View | None = None
+        self._refreshed_at = float("-inf")
+        self._asked = anyio.Event()
+        self._done = anyio.Event()
+
+    def refresh_soon(self, _: Snapshot | None = None) -> None:
+        """Have `run` look for new documents; for changes of the routes."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Refresh whenever asked, for ever."""
+        while True:
+            await self._asked.wait()
+            self._asked = anyio.Event()
+            await self._refresh()
+            self._refreshed_at = anyio.current_time()
+            done, self._done = self._done, anyio.Event()
+            done.set()
+
+    async def merged(self) -> bytes:
+        """The document over all services."""
+        return (await self._current()).merged
+
+    async def list_services(self) -> tuple[ServiceDocument, ...]:
+        """Every service that has operations here, or should."""
+        return (await self._current()).services
+
+    async def single(self, service: str) -> bytes:
+        """The document of one service, under its own names.
+
+        Raises:
+            NotFound: No route leads to such a service, or it has no document.
+        """
+        view = await self._current()
+        listed = next((item for item in view.services if item.service == service), None)
+        if listed is None or listed.state == "missing":
+            reason = listed.problem if listed else "no route leads to a service of this name that offers a document"
+            raise NotFound(f"there is no OpenAPI document of {service}: {reason}", service=service)
+        content = view.single.get(service)
+        if content is None:
+            reach = Reach(self._routing.served.table)
+            content = await to_thread.run_sync(_build_single, service, self._entries[service].content, reach)
+            view.single[service] = content
+        return content
+
+    async def _current(self) -> _View:
+        view = self._view
+        up_to_date = view is not None and view.routes_version == self._routing.served.routes_version
+        if not up_to_date or anyio.current_time() - self._refreshed_at > _FRESH_S:
+            done = self._done
+            self._asked.set()
+            with anyio.move_on_after(_PATIENCE_WITH_VIEW_S if up_to_date else _PATIENCE_S):
+                await done.wait()
+        if self._view is None:
+            raise UpstreamUnavailable("the services' documents are still being fetched; try again in a moment")
+        return self._view
+
+    # Refreshing.
+
+    async def _refresh(self) -> None:
+        served = self._routing.served
+        reach = Reach(served.table)
+        services = sorted(reach.services())[:MAX_SERVICES]
+        for gone in self._entries.keys() - set(services):
+            del self._entries[gone]
+            self._revision += 1
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        async with anyio.create_task_group() as group:
+            for service in services:
+                group.start_soon(self._refresh_entry, service, limiter)
+        view = self._view
+        if view is None or (view.routes_version, view.revision) != (served.routes_version, self._revision):
+            entries = {service: self._entries[service] for service in services if service in self._entries}
+            self._view = await to_thread.run_sync(_build, served.routes_version, self._revision, entries, reach)
+
+    async def _refresh_entry(self, service: str, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            source = self._mesh if _is_mesh(service) else self._services
+            try:
+                offer = await source.find(service)
+            except NoDocument:
+                self._revision += self._entries.pop(service, None) is not None
+                return
+            except MeshError as error:
+                self._fail(service, error.detail)
+                return
+            entry = self._entries.setdefault(service, _Entry())
+            if self._is_due(entry, offer):
+                await self._fetch(service, entry, offer, source)
+
+    def _is_due(self, entry: _Entry, offer: Offer) -> bool:
+        now = anyio.current_time()
+        if entry.key != offer.key:
+            return True
+        if entry.problem:
+            return now - entry.tried_at > _RETRY_S
+        return now - entry.fetched_at > _REFETCH_S
+
+    async def _fetch(self, service: str, entry: _Entry, offer: Offer, source: DocumentSource) -> None:
+        entry.key, entry.tried_at = offer.key, anyio.current_time()
+        try:
+            with anyio.fail_after(TIMEOUT.total_seconds()):
+                content = await source.fetch(offer)
+            self._check_total(service, len(content))
+            await to_thread.run_sync(_check, service, content)
+        except TimeoutError:
+            self._fail(service, f"no answer within {TIMEOUT.total_seconds():g} s")
+            return
+        except MeshError as error:
+            self._fail(service, error.detail)
+            return
+        if entry.content != content or entry.problem:
+            self._revision += 1
+        entry.content, entry.fetched_at, entry.problem = content, anyio.current_time(), ""
+
+    def _fail(self, service: str, problem: str) -> None:
+        """Note why a document cannot be had; the last one stays."""
+        entry = self._entries.setdefault(service, _Entry())
+        if entry.problem != problem:
+            log.warning("openapi_document_unavailable", of=service, reason=problem, stale=bool(entry.content))
+            entry.problem = problem
+            self._revision += 1
+
+    def _check_total(self, service: str, size: int) -> None:
+        others = sum(len(entry.content) for name, entry in self._entries.items() if name != service)
+        if others + size > MAX_TOTAL_BYTES:
+            raise DocumentRefused(f"the documents of all services would come to more than {MAX_TOTAL_BYTES} bytes")
+
+
+def _is_mesh(service: str) -> bool:
+    return service.startswith(RESERVED_PREFIX)
+
+
+# Parsing and building run in a thread: a document of the largest size takes tenths of a second.
+
+
+def _check(service: str, content: bytes) -> None:
+    """Make sure that a document can be merged, whatever the routes are.
+
+    Raises:
+        UpstreamError: It cannot.
+    """
+    fragment = rewrite_document(service, parse_document(content), lambda _, path: path)
+    try:
+        json.dumps([fragment.paths, fragment.components, fragment.tags], allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise DocumentRefused("the document is nested too deeply") from error
+
+
+def _rewrite(service: str, content: bytes, reach: Reach, *, apart: bool) -> Fragment:
+    def find_path(method: str, path: str) -> str | None:
+        return reach.find_path(service, method, path)
+
+    return rewrite_document(service, parse_document(content), find_path, apart=apart)
+
+
+def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach: Reach) -> _View:
+    # Users' services come first; the mesh's own are what they came through.
+    order = sorted(entries, key=lambda service: (_is_mesh(service), service))
+    fragments = {
+        service: _rewrite(service, entries[service].content, reach, apart=True)
+        for service in order
+        if entries[service].content
+    }
+    return _View(
+        routes_version=routes_version,
+        revision=revision,
+        merged=_encode(fragments.values(), TITLE, __version__),
+        services=tuple(_describe(service, entries[service], fragments.get(service)) for service in order),
+    )
+
+
+def _build_single(service: str, content: bytes, reach: Reach) -> bytes:
+    fragment = _rewrite(service, content, reach, apart=False)
+    return _encode([fragment], fragment.title, fragment.version or "0")
+
+
+def _encode(fragments: Iterable[Fragment], title: str, version: str) -> bytes:
+    given = list(fragments)
+    mesh = {fragment.service for fragment in given if _is_mesh(fragment.service)}
+    merged: Any = merge_fragments(given, title=title, version=version, mesh=mesh)
+    return json.dumps(merged, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _describe(service: str, entry: _Entry, fragment: Fragment | None) -> ServiceDocument:
+    return ServiceDocument(
+        service=service,
+        url=f"/api/v1/openapi/{service}",
+        state="missing" if fragment is None else "stale" if entry.problem else "fresh",
+        title=fragment.title if fragment else "",
+        version=fragment.version if fragment else "",
+        operations=sum(1 for _ in fragment.operations()) if fragment else 0,
+        problem=entry.problem,
+        mesh=_is_mesh(service),
+    )

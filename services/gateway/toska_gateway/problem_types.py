@@ -1,0 +1,196 @@
+"""Every type of problem document (RFC 9457) that the mesh answers with: what it means, and what to do about it.
+
+`type` in a problem document is `/problems/<code>`, which is where these are shown. A code without an entry of its own
+is explained by its status.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from toska_common.contracts.gateway import ProblemType
+from toska_common.errors import Fault
+
+
+def _type(code: str, status: int, title: str, fault: Fault, meaning: str, remedy: str) -> ProblemType:
+    return ProblemType(
+        code=code, type=f"/problems/{code}", status=status, title=title, fault=fault, meaning=meaning, remedy=remedy
+    )
+
+
+_LIMITS = "The limits stand under server.limits in the routing file."
+_SYNTAX = "Send the request as RFC 9112 says; most clients do so by themselves."
+
+PROBLEM_TYPES: Final = {
+    item.code: item
+    for item in (
+        # Finding a route
+        _type("no-route", 404, "No route matches", "caller",
+              "The gateway has no route for this host, path and method.",
+              "Compare the request with the routes at /api/v1/gateway/routes. A service gets /{service}/… by itself "
+              "only if it was registered with expose=True; /metrics and /health are never among it."),
+        _type("method-not-allowed", 405, "Method not allowed", "caller",
+              "There is something at this path, and it does not take this method.",
+              "Use one of the methods in the Allow header."),
+        # Requests that are not served as they came
+        _type("bad-request", 400, "Bad request", "caller",
+              "The request is not one that can be read.", _SYNTAX),
+        _type("bad-request-line", 400, "Bad request", "caller",
+              "The first line of the request is not a method, a target and a version.", _SYNTAX),
+        _type("bad-header", 400, "Bad request", "caller",
+              "A header field is malformed. What one part of the way would read so and another part otherwise is "
+              "refused, because it could smuggle a second request.", _SYNTAX),
+        _type("bad-framing", 400, "Bad request", "caller",
+              "Content-Length and Transfer-Encoding do not say clearly where the body ends.",
+              "Send one of them, once: a plain decimal length, or chunked."),
+        _type("bad-chunk", 400, "Bad request", "caller",
+              "The chunked body is malformed.", "Send each chunk as its size in hexadecimal, CRLF, the bytes, CRLF."),
+        _type("bad-host", 400, "Bad request", "caller",
+              "A request has exactly one Host header: a name or an address, with a port perhaps.",
+              "Send one Host header."),
+        _type("bad-target", 400, "Bad request", "caller",
+              "The path is not one that can be matched without doubt: a broken escape, an encoded slash, a backslash "
+              "or a control character.", "Encode the path as RFC 3986 says, and no slash in it."),
+        _type("header-too-large", 431, "Request header too large", "caller",
+              "The request's header fields together are larger than allowed.", f"Send less. {_LIMITS}"),
+        _type("too-many-headers", 431, "Too many header fields", "caller",
+              "The request has more header fields than allowed.", f"Send fewer. {_LIMITS}"),
+        _type("target-too-long", 414, "Request target too long", "caller",
+              "The path and query together are longer than allowed.", f"Send data in a body. {_LIMITS}"),
+        _type("body-too-large", 413, "Request body too large", "caller",
+              "The body is larger than the listener or the route allows.",
+              "Send less, or raise server.limits.body_bytes or the route's policies.body.max_bytes."),
+        _type("request-timeout", 408, "Request timed out", "caller",
+              "The request did not arrive completely in the time it has.", f"Send it faster. {_LIMITS}"),
+        _type("unknown-method", 501, "Unknown method", "caller",
+              "This method is not served; CONNECT is not, because this gateway is no forward proxy.",
+              "Use a method of RFC 9110."),
+        _type("unknown-coding", 501, "Unknown transfer coding", "caller",
+              "Of the transfer codings only chunked is served.", "Send Transfer-Encoding: chunked alone."),
+        _type("unknown-expectation", 417, "Unknown expectation", "caller",
+              "Of the expectations only 100-continue is served.", "Leave the Expect header out."),
+        _type("unsupported-version", 505, "HTTP version not supported", "caller",
+              "This listener speaks HTTP/1.1 and HTTP/1.0.", "Speak HTTP/1.1."),
+        _type("too-many-connections", 503, "Too many connections", "caller",
+              "The gateway, or this client, has all the connections it may have.",
+              f"Reuse connections and try again later. {_LIMITS}"),
+        _type("loop-detected", 508, "Loop detected", "mesh",
+              "The request has come through this gateway before: a cluster leads back to it.",
+              "Look at the endpoints of the route's cluster at /api/v1/clusters."),
+        # Upstreams
+        _type("upstream-error", 502, "Upstream failed", "upstream",
+              "The service behind the gateway, or another part of the mesh, failed.",
+              "Look at its log: `toska logs SERVICE`, with the trace_id of this answer."),
+        _type("upstream-unavailable", 503, "No upstream available", "upstream",
+              "Nobody is there to serve the request: the cluster has no endpoint, or none can be reached.",
+              "See with `toska status` whether the service runs and is passing; start an instance of it."),
+        _type("upstream-connect-failed", 502, "Upstream cannot be reached", "upstream",
+              "No connection to an endpoint could be made. The endpoint is out of rotation for a while.",
+              "Check that the service listens on the address that it is registered with."),
+        _type("upstream-reset", 502, "Upstream closed the connection", "upstream",
+              "The service closed the connection before it had answered, and the request could not be repeated: it is "
+              "not idempotent, or it was repeated already.",
+              "Look at the service's log for a crash or a restart; repeat the request if that does no harm."),
+        _type("upstream-timeout", 504, "Upstream timed out", "upstream",
+              "The service did not answer in the time that the route or the caller's deadline leaves it.",
+              "Make it faster, or raise policies.timeout or policies.response_timeout of the route."),
+        _type("upstream-overloaded", 503, "Upstream connection limit reached", "upstream",
+              "All connections that a worker may have to this cluster are in use, and so is the queue for them.",
+              "Add instances, or raise limits.max_connections or limits.max_pending of the cluster."),
+        _type("bad-upstream-response", 502, "Upstream sent a malformed response", "upstream",
+              "The service answered with something that is not an HTTP response that can be passed on.",
+              "The detail names the rule that was broken; correct the service."),
+        _type("target-refused", 502, "Upstream address refused", "mesh",
+              "The cluster leads to an address that the mesh never connects to: link-local, cloud metadata, or one of "
+              "the mesh's own management listeners.",
+              "Correct the address that the instance registered, or the endpoint in the routing file."),
+        _type("circuit-open", 503, "Circuit open", "upstream",
+              "So many calls to this service failed lately that further ones fail at once, until a few have been tried "
+              "again with success.",
+              "Wait for the time in Retry-After; look at the service."),
+        # Who may
+        _type("unauthenticated", 401, "Credential required", "caller",
+              "This needs a token, and there was none, or not one of this mesh.",
+              "Send Authorization: Bearer with the token from admin.token (or join.token) in the mesh's home. "
+              "The `toska` command finds it by itself."),
+        _type("forbidden", 403, "Not allowed", "caller",
+              "The token is known and does not allow this: the join token registers services and changes nothing else.",
+              "Use the admin token."),
+        _type("misdirected-request", 421, "Unknown host name", "caller",
+              "A management listener answers only to host names that it knows, so that no web page can reach it "
+              "through a name of its own (DNS rebinding).",
+              "Use localhost or the listener's address, or add the name to TOSKA_ALLOWED_HOSTS."),
+        # Management APIs
+        _type("not-found", 404, "Not found", "caller",
+              "There is no such thing.", "Look at the list it would be on; /docs shows every operation."),
+        _type("invalid-input", 422, "Invalid input", "caller",
+              "What was sent can be read, and something in it is wrong.",
+              "`problems` names each field with the reason; correct all of them."),
+        _type("malformed-json", 400, "Malformed JSON", "caller",
+              "The body is not JSON.", "`problems` says where reading it stopped."),
+        _type("unsupported-media-type", 415, "Unsupported media type", "caller",
+              "The body is of a type that is not read here.", "Send application/json, unless the docs say otherwise."),
+        _type("content-too-large", 413, "Content too large", "caller",
+              "The body is larger than this operation takes.", "Send less at a time."),
+        _type("conflict", 409, "Conflict", "caller",
+              "The state is not what the request takes it for, or somebody else holds what it asks for.",
+              "Read the current state and decide again."),
+        _type("precondition-failed", 412, "Precondition failed", "caller",
+              "If-Match or If-None-Match does not hold: somebody changed it in between.",
+              "Read it again, with its new ETag, and repeat the change."),
+        _type("unknown-instance", 404, "Unknown instance", "caller",
+              "There is no instance under this id: it was never registered, or its lease has lapsed.",
+              "Register it again."),
+        _type("unknown-check", 404, "Unknown check", "caller",
+              "There is no check under this id, perhaps because its service was removed.",
+              "Register the service again."),
+        _type("store-unavailable", 503, "State cannot be written", "mesh",
+              "The service cannot write its state, and does not confirm what it could lose.",
+              "Look at the disk of TOSKA_HOME: space, permissions, health."),
+        _type("watchers-exhausted", 429, "Too many watchers", "caller",
+              "All the blocking queries that the registry holds at a time are in use.",
+              "Try again later, or raise TOSKA_DISCOVERY_MAX_WATCHERS."),
+        # Routing
+        _type("invalid-routing", 422, "Invalid routing", "caller",
+              "A routing file, route or cluster is wrong, and was refused whole. What held before still holds.",
+              "`problems` names everything that is wrong, each with its path in the document and its line."),
+        _type("snapshot-rejected", 422, "Snapshot refused", "caller",
+              "The gateway cannot serve this routing, and goes on with the one before.",
+              "`problems` names everything that is wrong; correct the routes they come from."),
+        _type("owned-elsewhere", 409, "Comes from another source", "caller",
+              "This route or cluster is in the routing file, or made by the mesh, and the API cannot change it.",
+              "Change it where it comes from; `source` says where."),
+        _type("cluster-in-use", 409, "Cluster in use", "caller",
+              "Routes lead to this cluster, so it cannot be taken away.", "Change those routes first; they are named."),
+        _type("no-snapshot-yet", 503, "No snapshot yet", "mesh",
+              "The router has not heard from the registry since it started, and gives out nothing that is half known.",
+              "Wait a moment; if it lasts, see whether discovery runs."),
+        _type("delta-mismatch", 500, "Delta does not fit", "mesh",
+              "A change of the routing does not fit what it should be applied to.",
+              "Nothing: the gateway asks for everything anew."),
+        _type("openapi-document-refused", 502, "OpenAPI document refused", "upstream",
+              "A service's OpenAPI document cannot be shown with the others.",
+              "/api/v1/openapi says why; correct the document that the service serves."),
+        _type("no-openapi-document", 503, "No OpenAPI document", "upstream",
+              "No live instance of the service says where its OpenAPI document is.",
+              "Register it with toska-openapi in its metadata; the SDK does so by itself."),
+        # Bugs and settings
+        _type("configuration-error", 500, "Wrong configuration", "mesh",
+              "A setting is wrong.", "The detail names the variable and what to do."),
+        _type("internal-error", 500, "Internal error", "mesh",
+              "The mesh met something that it did not foresee: a bug.",
+              "Please report it, with the log lines of the trace_id of this answer."),
+    )
+}  # fmt: skip
+
+
+def find_problem_type(code: str) -> ProblemType | None:
+    """The type of this code; one that is named after a status is explained by that."""
+    known = PROBLEM_TYPES.get(code)
+    if known is not None:
+        return known
+    status = next((item for item in HTTPStatus if item >= 400 and item.phrase.lower().replace(" ", "-") == code), None)
+    if status is None:
+        return None
+    fault: Fault = "caller" if status < 500 else "mesh"
+    meaning = f"{status.description or status.phrase}."
+    return _type(code, status.value, status.phrase, fault, meaning, "The detail of the answer says more.")
