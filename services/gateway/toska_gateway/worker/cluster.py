@@ -112,24 +112,27 @@ class Cluster:
             return min(others, key=lambda endpoint: endpoint.active / endpoint.weight)
         if len(live) < 2:
             return live[0] if live else None
-        return self._pick(live)
+        return self._pick(self._schedule)
 
-    def _round_robin(self, _live: list[Endpoint]) -> Endpoint:
-        schedule = self._schedule
+    def _round_robin(self, schedule: list[Endpoint]) -> Endpoint:
         cursor = self._cursor
         if cursor >= len(schedule):
             cursor = 0
         self._cursor = cursor + 1
         return schedule[cursor]
 
-    def _least_request(self, live: list[Endpoint]) -> Endpoint:
-        """Power of two choices: of two at random the one with fewer requests in flight by weight (Mitzenmacher)."""
-        count = len(live)
+    def _least_request(self, schedule: list[Endpoint]) -> Endpoint:
+        """Power of two choices: of two at random the one with fewer requests in flight by weight (Mitzenmacher).
+
+        They are drawn from the round in which each stands as often as its weight says, so that weights count also where
+        there is too little load to compare.
+        """
+        count = len(schedule)
         first = int(_random() * count)
         second = int(_random() * (count - 1))
         if second >= first:
             second += 1
-        one, other = live[first], live[second]
+        one, other = schedule[first], schedule[second]
         return one if one.active * other.weight <= other.active * one.weight else other
 
     def connect_failed(self, endpoint: Endpoint, now: float) -> bool:
@@ -137,7 +140,9 @@ class Cluster:
         endpoint.failures += 1
         if endpoint.failures < self.max_failures or endpoint.ejected_until > now:
             return False
-        endpoint.ejected_until = now + min(self.base_ejection * 2**endpoint.ejections, self.max_ejection)
+        # (2**1024 is no float, and an endpoint can stay away for as many ejections)
+        doubled = self.base_ejection * 2 ** min(endpoint.ejections, 32)
+        endpoint.ejected_until = now + min(doubled, self.max_ejection)
         endpoint.ejections += 1
         self.refresh(now)
         return True
