@@ -1,4 +1,4 @@
-"""A Consul agent for all tests of the router, and what a test registers with it."""
+"""Registries for the tests of the router: a real Consul, or discovery's own; and what a test registers."""
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager
@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.credentials import ensure_credentials
+from toska_tests.discoveries import running_discovery
 from toska_tests.registries import ConsulAgent, consul_agent
 from toska_tests.routers import RunningRouter, running_router
 
@@ -19,10 +21,27 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[ConsulAgent]:
 
 
 @pytest.fixture
-async def consul(agent: ConsulAgent) -> AsyncGenerator[ConsulClient]:
-    """A client of the agent; whatever is registered is gone after the test."""
-    await agent.wait_until_ready()
-    async with ConsulClient.open(agent.url) as client:
+def registry_kind() -> str:
+    """Which registry a test runs on; modules whose tests hold for both override it."""
+    return "consul"
+
+
+@pytest.fixture
+async def registry_url(registry_kind: str, home: Path, request: pytest.FixtureRequest) -> AsyncGenerator[str]:
+    """Base URL of the registry's Consul HTTP API."""
+    if registry_kind == "embedded":
+        async with running_discovery(home) as url:
+            yield url
+    else:
+        agent: ConsulAgent = request.getfixturevalue("agent")
+        await agent.wait_until_ready()
+        yield agent.url
+
+
+@pytest.fixture
+async def consul(registry_url: str, home: Path) -> AsyncGenerator[ConsulClient]:
+    """A client of the registry; whatever is registered is gone after the test."""
+    async with ConsulClient.open(registry_url, token=ensure_credentials(home).admin) as client:
         yield client
         for instance_id in await client.agent_services():
             await client.deregister_service(instance_id)
@@ -43,11 +62,11 @@ StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 
 
 @pytest.fixture
-def start_router(home: Path, agent: ConsulAgent, consul: ConsulClient) -> StartRouter:
-    """Starts routers that follow the agent and live in the test's home."""
+def start_router(home: Path, registry_url: str, consul: ConsulClient) -> StartRouter:
+    """Starts routers that follow the registry and live in the test's home."""
 
     def start(**options: Any) -> AbstractAsyncContextManager[RunningRouter]:
-        return running_router(options.pop("home", home), options.pop("registry_url", agent.url), **options)
+        return running_router(options.pop("home", home), options.pop("registry_url", registry_url), **options)
 
     return start
 

@@ -1,14 +1,14 @@
-"""Following a registry: what is passing takes traffic, and an outage takes nothing away."""
+"""Following a registry, Consul or discovery's own: what is passing takes traffic, an outage takes nothing away."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from pathlib import Path
 
 import anyio
+import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.contracts.discovery import META_EXPOSE
-from toska_tests.registries import ConsulAgent, consul_agent, wire_to
+from toska_tests.registries import wire_to
 from toska_tests.routers import RunningRouter
 from toska_tests.waiting import wait_until
 
@@ -16,6 +16,11 @@ StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 MakeInstance = Callable[..., ServiceRegistration]
 
 EXPOSED = {META_EXPOSE: "true"}
+
+
+@pytest.fixture(params=["consul", "embedded"])
+def registry_kind(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 async def route_names(router: RunningRouter) -> list[str]:
@@ -84,20 +89,11 @@ async def test_no_automatic_route_stands_for_a_reserved_name_or_without_asking(
     assert await route_names(router) == ["auto:asks"]
 
 
-async def test_an_instance_that_nobody_can_connect_to_is_left_out(
-    router: RunningRouter, consul: ConsulClient, instance: MakeInstance
-) -> None:
-    await consul.register_service(instance("orders", 0, meta=EXPOSED))
-    await consul.register_service(instance("orders", 9001, address="not an address", meta=EXPOSED))
-    await consul.register_service(instance("orders", 9002, meta=EXPOSED))
-    await router.wait_for_endpoints("orders", "orders-9002")
-
-
 async def test_a_registry_that_is_away_takes_nothing_away(
-    agent: ConsulAgent, consul: ConsulClient, start_router: StartRouter, instance: MakeInstance
+    registry_url: str, consul: ConsulClient, start_router: StartRouter, instance: MakeInstance
 ) -> None:
     await consul.register_service(instance("orders", meta=EXPOSED))
-    async with wire_to(agent.url) as wire, start_router(registry_url=wire.url, registry_grace="0s") as router:
+    async with wire_to(registry_url) as wire, start_router(registry_url=wire.url, registry_grace="0s") as router:
         before = await router.wait_for_endpoints("orders", "orders-9001")
         await wire.cut()
         await wait_until(lambda: _is_connected(router, expected=False), what="the router notices")
@@ -116,31 +112,10 @@ async def _is_connected(router: RunningRouter, *, expected: bool) -> bool:
     return (await router.read("status"))["registry"]["connected"] is expected
 
 
-async def test_a_registry_that_comes_back_without_its_memory_takes_nothing_away_for_a_while(
-    start_router: StartRouter, instance: MakeInstance, tmp_path: Path
-) -> None:
-    with consul_agent(tmp_path) as forgetful:
-        await forgetful.wait_until_ready()
-        async with ConsulClient.open(forgetful.url) as client:
-            await client.register_service(instance("orders", 9001, meta=EXPOSED))
-            await client.register_service(instance("orders", 9002, meta=EXPOSED))
-            async with start_router(registry_url=forgetful.url, registry_grace="5s") as router:
-                before = await router.wait_for_endpoints("orders", "orders-9001", "orders-9002")
-                forgetful.stop()
-                forgetful.start()
-                await wait_until(lambda: _is_connected(router, expected=False), what="the router notices")
-                await forgetful.wait_until_ready()
-                await wait_until(lambda: _is_connected(router, expected=True), within=20, what="the registry is back")
-                assert await router.snapshot() == before
-                await client.register_service(instance("orders", 9001, meta=EXPOSED))
-                await router.wait_for_endpoints("orders", "orders-9001", within=15)
-                assert await route_names(router) == ["auto:orders"]
-
-
 async def test_a_router_that_has_not_seen_the_registry_gives_no_snapshot_and_is_not_ready(
-    agent: ConsulAgent, consul: ConsulClient, start_router: StartRouter
+    registry_url: str, consul: ConsulClient, start_router: StartRouter
 ) -> None:
-    async with wire_to(agent.url) as wire:
+    async with wire_to(registry_url) as wire:
         await wire.cut()
         async with start_router(registry_url=wire.url) as router:
             assert (await router.http.get("/api/v1/snapshot")).status_code == 503

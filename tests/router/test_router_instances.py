@@ -1,0 +1,112 @@
+"""The instances of a registry, and what is kept of them when it comes back without its memory."""
+
+from typing import Any
+
+import pytest
+from toska_common.clients.consul import Check, Node, ServiceEntry, ServiceInstance
+from toska_common.contracts.discovery import META_EXPOSE, Health
+from toska_router.instances import Instances
+
+GRACE = 10.0
+
+
+def entry(
+    number: int, *, health: Health = Health.PASSING, node: str = "node-1", exposed: bool = False, **fields: Any
+) -> ServiceEntry:
+    values: dict[str, Any] = {"id": f"orders-{number}", "address": "127.0.0.1", "port": 9000 + number, **fields}
+    meta = {META_EXPOSE: "true"} if exposed else {}
+    service = ServiceInstance(service="orders", meta=meta, **values)
+    return ServiceEntry(Node(node, "10.0.0.1"), service, (Check("c", health),))
+
+
+def keys(instances: Instances) -> list[str]:
+    pool = instances.pools().get("orders")
+    return [] if pool is None else [endpoint.key for endpoint in pool.endpoints]
+
+
+@pytest.fixture
+def instances() -> Instances:
+    known = Instances(GRACE)
+    known.replace("orders", [entry(1, exposed=True), entry(2)], now=0)
+    return known
+
+
+def test_only_passing_instances_are_endpoints(instances: Instances) -> None:
+    instances.replace("orders", [entry(1, health=Health.WARNING), entry(2, health=Health.CRITICAL), entry(3)], now=1)
+    assert keys(instances) == ["orders-3"]
+
+
+def test_a_service_is_exposed_by_any_instance_that_asks_whatever_its_health(instances: Instances) -> None:
+    assert instances.replace("orders", [entry(1, health=Health.CRITICAL, exposed=True)], now=1)
+    assert instances.exposed() == {"orders"}
+    assert instances.replace("orders", [entry(1)], now=1)
+    assert instances.exposed() == frozenset()
+
+
+def test_news_that_matter_to_nobody_are_no_change(instances: Instances) -> None:
+    assert not instances.replace("orders", [entry(2), entry(1, exposed=True)], now=1)
+    assert not instances.replace("other", [], now=1)
+
+
+def test_an_instance_without_an_address_is_at_its_node_s(instances: Instances) -> None:
+    instances.replace("orders", [entry(1, address="")], now=1)
+    assert instances.pools()["orders"].endpoints[0].address == "10.0.0.1"
+
+
+def test_ids_that_two_agents_gave_stay_apart(instances: Instances) -> None:
+    instances.replace("orders", [entry(1, node="a"), entry(1, node="b", address="127.0.0.2"), entry(2)], now=1)
+    assert keys(instances) == ["a:orders-1", "b:orders-1", "orders-2"]
+
+
+@pytest.mark.parametrize(("weight", "taken"), [(0, 1), (7, 7), (1_000_000, 65535)])
+def test_weights_are_held_to_what_a_gateway_takes(instances: Instances, weight: int, taken: int) -> None:
+    instances.replace("orders", [entry(1, weight=weight)], now=1)
+    assert instances.pools()["orders"].endpoints[0].weight == taken
+
+
+def test_without_an_outage_what_is_gone_is_gone_at_once(instances: Instances) -> None:
+    assert instances.replace("orders", [], now=1)
+    assert keys(instances) == []
+    assert instances.exposed() == frozenset()
+    assert len(instances) == 0
+
+
+def test_after_an_outage_what_is_lost_is_kept_for_the_grace(instances: Instances) -> None:
+    instances.outage_over("orders", now=100)
+    assert not instances.replace("orders", [], now=100)
+    assert keys(instances) == ["orders-1", "orders-2"]
+    assert instances.exposed() == {"orders"}
+    assert not instances.expire(now=100 + GRACE - 0.1)
+    assert instances.expire(now=100 + GRACE)
+    assert keys(instances) == []
+    assert instances.exposed() == frozenset()
+    assert len(instances) == 0
+
+
+def test_what_comes_back_within_the_grace_was_never_away(instances: Instances) -> None:
+    instances.outage_over("orders", now=100)
+    instances.replace("orders", [], now=100)
+    assert not instances.replace("orders", [entry(1, exposed=True)], now=103)
+    assert instances.expire(now=100 + GRACE)
+    assert keys(instances) == ["orders-1"]
+    assert instances.exposed() == {"orders"}
+
+
+def test_a_verdict_counts_at_once_even_within_the_grace(instances: Instances) -> None:
+    instances.outage_over("orders", now=100)
+    assert instances.replace("orders", [entry(1, health=Health.CRITICAL)], now=101)
+    assert keys(instances) == ["orders-2"]
+
+
+def test_an_instance_that_comes_back_under_another_id_is_not_there_twice(instances: Instances) -> None:
+    instances.outage_over("orders", now=100)
+    instances.replace("orders", [], now=100)
+    instances.replace("orders", [entry(1, id="fresh")], now=101)
+    assert keys(instances) == ["fresh", "orders-2"]
+
+
+def test_a_departure_after_the_grace_is_believed_again(instances: Instances) -> None:
+    instances.outage_over("orders", now=100)
+    instances.replace("orders", [entry(1), entry(2)], now=100)
+    assert instances.replace("orders", [entry(1)], now=100 + GRACE + 1)
+    assert keys(instances) == ["orders-1"]
