@@ -19,7 +19,7 @@ from benchmarks.machine import Cores, describe_machine, split_cores
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies import bench as proxies_bench
 from benchmarks.proxies import comparison as proxies
-from benchmarks.report import Outcome, Report, commit, markdown, save, update_readme
+from benchmarks.report import Outcome, Report, commit, markdown, quote, save
 
 _FIRST = "proxies"
 
@@ -53,10 +53,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def _add_size(parser: argparse.ArgumentParser, *, rounds: int, seconds: int = 3) -> None:
+def _add_rounds(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a figure to quote")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--seconds", type=int, default=seconds, help="of each measurement")
+    parser.add_argument("--update-readme", action="store_true", help="put the tables into the pages that quote them")
+
+
+def _add_size(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    _add_rounds(parser, rounds)
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--connections", type=int, default=32)
 
 
@@ -65,7 +70,6 @@ def _add_proxies(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--routes", type=int, default=1, help="size of every proxy's route table")
     parser.add_argument("--profiles", type=_some_of(PROFILES), default=("bare", "browser"), metavar="A,B")
     parser.add_argument("--proxies", type=_some_of(proxies.PROXIES), default=tuple(proxies.PROXIES), metavar="A,B")
-    parser.add_argument("--update-readme", action="store_true", help="put the tables into README.md")
     parser.set_defaults(run=_run_proxies)
 
 
@@ -73,18 +77,17 @@ def _add_discovery(parser: argparse.ArgumentParser) -> None:
     _add_size(parser, rounds=3)
     parser.add_argument("--watchers", type=int, default=1000, help="blocked queries that a change is told to")
     parser.add_argument("--registries", type=_some_of(REGISTRIES), default=tuple(REGISTRIES), metavar="A,B")
-    parser.set_defaults(run=_run_discovery, update_readme=False)
+    parser.set_defaults(run=_run_discovery)
 
 
 def _add_startup(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="two rounds")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.set_defaults(run=_run_startup, update_readme=False)
+    _add_rounds(parser, 5)
+    parser.set_defaults(run=_run_startup)
 
 
 def _add_client(parser: argparse.ArgumentParser) -> None:
     _add_size(parser, rounds=3)
-    parser.set_defaults(run=_run_client, update_readme=False)
+    parser.set_defaults(run=_run_client)
 
 
 def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
@@ -134,8 +137,8 @@ def _run(console: Console, arguments: argparse.Namespace) -> None:
     console.print(f"kept in {save(report, text)}", style="dim", highlight=False)
     if arguments.update_readme:
         if outcome.disturbed:
-            raise BenchError("the machine was not quiet enough for figures that the README quotes; it stays as it is")
-        update_readme(text)
+            raise BenchError("the machine was not quiet enough for figures that are quoted; the pages stay as they are")
+        console.print(f"quoted in {', '.join(quote(arguments.bench, text))}", style="dim", highlight=False)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

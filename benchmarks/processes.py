@@ -40,8 +40,11 @@ class Running:
     def check_alive(self) -> None:
         """Raise with the end of its log if the program has ended."""
         if (status := self.process.poll()) is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise BenchError(f"{self.name} ended with status {status}\n{tail}")
+            raise BenchError(f"{self.name} ended with status {status}\n{self.log_end()}")
+
+    def log_end(self) -> str:
+        """The last lines of what it has printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
 @contextmanager

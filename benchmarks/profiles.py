@@ -61,6 +61,24 @@ def _browser(number: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value.replace("{n}", number)) for name, value in headers)
 
 
+# As if every request came from another browser: whatever can differ from one to the next does.
+_STRANGERS = (
+    ("Host", "shop.example"),
+    ("Connection", "keep-alive"),
+    ("sec-ch-ua", '"Chromium";v="{n}", "Google Chrome";v="142", "Not_A Brand";v="99"'),
+    ("sec-ch-ua-mobile", "?0"),
+    ("sec-ch-ua-platform", '"Linux {n}"'),
+    ("User-Agent", _CHROME + " {n}"),
+    ("Accept", "application/json, text/plain, */*;v={n}"),
+    ("Sec-Fetch-Site", "same-origin"),
+    ("Sec-Fetch-Mode", "cors"),
+    ("Sec-Fetch-Dest", "empty"),
+    ("Referer", "https://shop.example/orders?page={n}"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    ("Accept-Language", "en-GB,en;q=0.9,x-{n};q=0.8"),
+    ("Cookie", _SESSION),
+)
+
 # nginx itself adds Server, Date, Content-Type, Content-Length and Connection: with these five there are ten.
 _ANSWER = (
     ("Cache-Control", "private, max-age=0, must-revalidate"),
@@ -79,6 +97,7 @@ PROFILES = {
         Profile("bare", "Bare requests", "/items", _BARE, (), varied=False),
         Profile("bare-varied", "Bare requests, each different", "/items/{n}", (*_BARE, _TRACE), (), varied=True),
         Profile("browser", "A browser's, each different", "/items/{n}?page={n}", _browser("{n}"), _ANSWER, varied=True),
+        Profile("strangers", "A new browser's each time", "/items/{n}?page={n}", _STRANGERS, _ANSWER, varied=True),
         Profile("browser-same", "A browser's, all the same", "/items/1?page=1", _browser("1"), _ANSWER, varied=False),
     )
 }

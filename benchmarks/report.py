@@ -1,4 +1,4 @@
-"""Where figures go: to the terminal, into `bench-results/` as JSON and Markdown, and between the README's marks."""
+"""Where figures go: to the terminal, into `bench-results/` as JSON and Markdown, and into the pages that quote them."""
 
 import subprocess
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from benchmarks.meter import TOLERATED
 from benchmarks.parts import ROOT
 
 RESULTS = ROOT / "bench-results"
-_MARKS = ("<!-- bench:start -->", "<!-- bench:end -->")
+_IN_README = "proxies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,26 @@ def save(report: Report, text: str) -> Path:
     return file
 
 
-def update_readme(text: str, readme: Path = ROOT / "README.md") -> None:
-    """Replace what stands between the README's two marks.
+def quote(bench: str, text: str) -> list[str]:
+    """Put the tables where the repository's pages quote this bench; returns the pages' names.
 
     Raises:
-        BenchError: The marks are not there, once each and in order.
+        BenchError: A page does not have its two marks, once each and in order.
     """
-    before, opening, rest = readme.read_text().partition(_MARKS[0])
-    _, closing, after = rest.partition(_MARKS[1])
+    places = [(ROOT / "docs" / "performance.md", f"bench:{bench}")]
+    if bench == _IN_README:
+        places.append((ROOT / "README.md", "bench"))
+    for page, mark in places:
+        _replace_between(page, f"<!-- {mark}:start -->", f"<!-- {mark}:end -->", text)
+    return [page.name for page, _ in places]
+
+
+def _replace_between(page: Path, start: str, end: str, text: str) -> None:
+    before, opening, rest = page.read_text().partition(start)
+    _, closing, after = rest.partition(end)
     if not opening or not closing:
-        raise BenchError(f"{readme.name} has no {_MARKS[0]} … {_MARKS[1]} to put the figures between")
-    readme.write_text(f"{before}{opening}\n{text}{closing}{after}")
+        raise BenchError(f"{page.name} has no {start} … {end} to put the figures between")
+    page.write_text(f"{before}{opening}\n{text}{closing}{after}")
 
 
 def _markdown_table(figures: Figures) -> str:

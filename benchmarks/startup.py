@@ -48,6 +48,7 @@ class Start(Record):
 
     mesh_s: float
     example_s: float
+    cpu_s: float
     pss_mib: float
     processes: int
     stop_s: float
@@ -82,6 +83,7 @@ def _measure(cores: Cores) -> Start:
         )
         mesh_s = _until_answered(mesh, base, MESH_PATH) - began
         example_s = _until_answered(mesh, base, EXAMPLE_PATH) - began
+        cpu_s = sum(mesh.cpu_seconds().values())
         time.sleep(_SETTLE_S)
         mesh.check_alive()
         pss, processes = mesh.pss_bytes(), len(mesh.cpu_seconds())
@@ -94,6 +96,7 @@ def _measure(cores: Cores) -> Start:
         return Start(
             mesh_s=mesh_s,
             example_s=example_s,
+            cpu_s=cpu_s,
             pss_mib=pss / 2**20,
             processes=processes,
             stop_s=time.monotonic() - leaving,
@@ -102,16 +105,19 @@ def _measure(cores: Cores) -> Start:
 
 def _until_answered(mesh: Running, port: int, path: str) -> float:
     deadline = time.monotonic() + _PATIENCE_S
+    seen = ""
     while time.monotonic() < deadline:
         mesh.check_alive()
         try:
-            status, _ = fetch(port, path)
-        except (OSError, http.client.HTTPException):
-            status = 0
-        if status == 200:
-            return time.monotonic()
+            status, body = fetch(port, path)
+        except (OSError, http.client.HTTPException) as error:
+            seen = repr(error)
+        else:
+            if status == 200:
+                return time.monotonic()
+            seen = f"status {status}: {body[:200]!r}"
         time.sleep(0.01)
-    raise BenchError(f"toska up does not answer {path} within {_PATIENCE_S:.0f} s")
+    raise BenchError(f"toska up does not answer {path} within {_PATIENCE_S:.0f} s ({seen})\n{mesh.log_end()}")
 
 
 def _free_block() -> int:
@@ -140,6 +146,7 @@ def _table(starts: list[Start]) -> Figures:
         [
             row("first 200 of the mesh through the gateway", lambda start: start.mesh_s, "s"),
             row("first 200 of an example through the gateway", lambda start: start.example_s, "s"),
+            row("processor time until then, all processes", lambda start: start.cpu_s, "s"),
             row("memory of all processes (PSS)", lambda start: start.pss_mib, "MiB", 0),
             row("processes", lambda start: start.processes, "", 0),
             row("from Ctrl-C to the end", lambda start: start.stop_s, "s"),

@@ -13,6 +13,7 @@ from benchmarks.discovery.content import INSTANCES, SERVICES
 from benchmarks.discovery.registries import REGISTRIES
 from benchmarks.figures import Spread
 from benchmarks.machine import Cores
+from benchmarks.meter import TOLERATED
 from benchmarks.report import Figures, Outcome, disturbance_note, progress_bar, show
 
 _OPERATION_COLUMNS = (
@@ -40,7 +41,12 @@ def run(console: Console, options: Options, registries: Sequence[str], cores: Co
     tables = [_operations(found), _watchers(found, options.watchers)]
     for table in tables:
         show(console, table)
-    return Outcome(tables, asdict(options), {each.name: each.model_dump() for each in found})
+    return Outcome(
+        tables,
+        asdict(options),
+        {each.name: each.model_dump() for each in found},
+        disturbed=any(each.disturbance > TOLERATED for each in found),
+    )
 
 
 def _operations(found: list[RegistryFigures]) -> Figures:
