@@ -2,7 +2,8 @@
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -24,31 +25,56 @@ from toska_common.routing.snapshot import build_snapshot, build_table, pool
 SERVICES = ("orders", "payments", "stock")
 LIMIT = 3
 
-endpoints = st.builds(
-    Endpoint,
-    id=st.sampled_from(["a", "b", "c", "d"]),
-    address=st.sampled_from(["127.0.0.1", "10.0.0.1", "::1"]),
-    port=st.integers(1, 65535),
-    weight=st.integers(1, 9),
+Pools = dict[str, dict[str, Endpoint]]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of the inputs: an endpoint set or taken away, or clusters and routes replaced."""
+
+    service: str
+    key: str
+    port: int | None
+    clusters: frozenset[str] | None
+    automatic: frozenset[str]
+    paths: tuple[str, ...]
+
+
+some_services = st.frozensets(st.sampled_from(SERVICES))
+edits = st.builds(
+    Edit,
+    service=st.sampled_from(SERVICES),
+    key=st.sampled_from("abcd"),
+    port=st.none() | st.integers(1, 3),
+    clusters=st.none() | st.none() | st.none() | some_services,
+    automatic=some_services,
+    paths=st.lists(st.sampled_from("xyz"), unique=True).map(tuple),
 )
-pools = st.lists(endpoints, max_size=4, unique_by=lambda endpoint: endpoint.key)
-found_instances = st.dictionaries(st.sampled_from(SERVICES), pools)
+histories = st.lists(edits, min_size=1, max_size=12)
 
 
-def document_of(names: frozenset[str], paths: list[str]) -> RoutingDocument:
+def document_of(names: frozenset[str], paths: tuple[str, ...]) -> RoutingDocument:
     return RoutingDocument(
         clusters={name: Cluster(service=name) for name in names},
         routes=tuple(Route(name=path, match=Match(path=f"/{path}"), respond=Respond(body=path)) for path in paths),
     )
 
 
-documents = st.builds(
-    document_of, st.frozensets(st.sampled_from(SERVICES)), st.lists(st.sampled_from(["x", "y", "z"]), unique=True)
-)
-steps = st.lists(
-    st.tuples(documents, st.frozensets(st.sampled_from(SERVICES)), found_instances), min_size=1, max_size=8
-)
-Steps = list[tuple[RoutingDocument, frozenset[str], dict[str, list[Endpoint]]]]
+def replay(history: list[Edit]) -> list[tuple[RoutingDocument, frozenset[str], Pools]]:
+    """The inputs after each edit, beginning with every service and no endpoint."""
+    document, automatic = document_of(frozenset(SERVICES), ()), frozenset[str]()
+    pools: Pools = {service: {} for service in SERVICES}
+    states: list[tuple[RoutingDocument, frozenset[str], Pools]] = []
+    for edit in history:
+        pools = {service: dict(members) for service, members in pools.items()}
+        if edit.clusters is not None:
+            document, automatic = document_of(edit.clusters, edit.paths), edit.automatic
+        elif edit.port is None:
+            pools[edit.service].pop(edit.key, None)
+        else:
+            pools[edit.service][edit.key] = Endpoint(id=edit.key, address="127.0.0.1", port=edit.port)
+        states.append((document, automatic, pools))
+    return states
 
 
 def known(snapshot: Snapshot | None) -> tuple[str, dict[str, str]]:
@@ -61,15 +87,16 @@ def over_the_wire(delta: SnapshotDelta) -> SnapshotDelta:
     return SnapshotDelta.model_validate_json(delta.model_dump_json(exclude_defaults=True))
 
 
-def pooled(found: Mapping[str, Sequence[Endpoint]]) -> dict[str, ClusterEndpoints]:
+def pooled(found: Mapping[str, Iterable[Endpoint]]) -> dict[str, ClusterEndpoints]:
     return {name: pool(members) for name, members in found.items()}
 
 
-def follow(steps: Steps) -> list[Snapshot]:
+def follow(history: list[Edit]) -> list[Snapshot]:
     snapshots: list[Snapshot] = []
-    for document, automatic, found in steps:
+    for document, automatic, pools in replay(history):
         previous = snapshots[-1] if snapshots else None
-        snapshots.append(build_snapshot(build_table(document, automatic), pooled(found), previous=previous))
+        found = pooled({name: members.values() for name, members in pools.items()})
+        snapshots.append(build_snapshot(build_table(document, automatic), found, previous=previous))
     return snapshots
 
 
@@ -81,9 +108,9 @@ def remember(snapshots: list[Snapshot]) -> EndpointHistory:
 
 
 @settings(deadline=None)
-@given(steps)
-def test_a_delta_from_any_earlier_snapshot_comes_to_the_newest(steps: Steps) -> None:
-    snapshots = follow(steps)
+@given(histories)
+def test_a_delta_from_any_earlier_snapshot_comes_to_the_newest(edited: list[Edit]) -> None:
+    snapshots = follow(edited)
     history, newest = remember(snapshots), snapshots[-1]
     for has in [None, *snapshots]:
         delta = over_the_wire(build_delta(*known(has), newest, history))
@@ -92,12 +119,12 @@ def test_a_delta_from_any_earlier_snapshot_comes_to_the_newest(steps: Steps) -> 
 
 
 @settings(deadline=None)
-@given(steps)
-def test_a_gateway_that_follows_every_change_has_the_router_s_snapshot(steps: Steps) -> None:
+@given(histories)
+def test_a_gateway_that_follows_every_change_has_the_router_s_snapshot(edited: list[Edit]) -> None:
     has: Snapshot | None = None
     history = EndpointHistory(limit=LIMIT)
     previous: Snapshot | None = None
-    for snapshot in follow(steps):
+    for snapshot in follow(edited):
         if previous is not None:
             history.record(previous, snapshot)
         has = apply_delta(has, over_the_wire(build_delta(*known(has), snapshot, history)))
@@ -106,14 +133,14 @@ def test_a_gateway_that_follows_every_change_has_the_router_s_snapshot(steps: St
 
 
 @settings(deadline=None)
-@given(steps, st.integers())
-def test_two_routers_of_the_same_inputs_have_the_same_versions(steps: Steps, seed: int) -> None:
-    document, automatic, found = steps[-1]
+@given(histories, st.integers())
+def test_two_routers_of_the_same_inputs_have_the_same_versions(edited: list[Edit], seed: int) -> None:
+    document, automatic, pools = replay(edited)[-1]
     shuffle = random.Random(seed)
-    shuffled = {name: shuffle.sample(members, len(members)) for name, members in reversed([*found.items()])}
+    shuffled = {name: shuffle.sample([*members.values()], len(members)) for name, members in reversed(pools.items())}
     other = RoutingDocument(clusters=dict(reversed([*document.clusters.items()])), routes=document.routes)
     fresh = build_snapshot(build_table(other, sorted(automatic, reverse=True)), pooled(shuffled))
-    followed = follow(steps)[-1]
+    followed = follow(edited)[-1]
     assert known(fresh) == known(followed)
     assert fresh.version == followed.version
 
