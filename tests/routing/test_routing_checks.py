@@ -88,6 +88,7 @@ def test_exceptions_stand_below_the_prefix_that_they_except_from() -> None:
 
 def test_names_of_the_mesh_itself_cannot_be_taken() -> None:
     assert places([route("auto:orders", Match(path="/a"))]) == ["routes[0].name"]
+    assert places([route("toska:docs", Match(path="/a"))]) == ["routes[0].name"]
     assert places([], {"toska-router": Cluster(service="orders")}) == ["clusters.toska-router"]
 
 

@@ -14,6 +14,7 @@ from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
 from toska_common.routing.problems import Finding, Location
 from toska_common.targets import TargetRules
 
+_OWN_PREFIXES = (AUTOMATIC_PREFIX, "toska:")
 _TARGETS = TargetRules()
 _NOTHING = RoutingDocument()
 
@@ -71,8 +72,8 @@ def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Find
 
 
 def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator[Finding]:
-    if route.name.startswith(AUTOMATIC_PREFIX):
-        yield Finding((*at, "name"), f"names that begin with {AUTOMATIC_PREFIX} belong to automatic routes")
+    if route.name.startswith(_OWN_PREFIXES):
+        yield Finding((*at, "name"), f"names that begin with {' or '.join(_OWN_PREFIXES)} are the mesh's own")
     yield from _check_exceptions((*at, "match", "except_prefixes"), route.match)
     named: set[str] = set()
     for index, part in enumerate(route.to):

@@ -1,0 +1,35 @@
+"""`docs/traffic.md`: its routing file is right, and its commands work as they stand there."""
+
+import re
+from pathlib import Path
+
+import anyio
+import pytest
+from toska_common.routing.document import load_document
+from toska_tests.routers import RunningRouter
+
+PAGE = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_routing_file_of_the_page_is_right() -> None:
+    [text] = blocks("yaml")
+    assert len(load_document(text, source="traffic.md").routes) == 4
+
+
+async def test_the_commands_of_the_page_work_in_their_order(
+    router: RunningRouter, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".toska").symlink_to(home)
+    url = str(router.http.base_url).rstrip("/")
+    script = "\n".join(blocks("bash")).replace("http://127.0.0.1:8102", url)
+    done = await anyio.run_process(["bash", "-e", "-u", "-c", script], cwd=tmp_path, check=False)
+    output, errors = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 0, errors
+    assert 'did you mean \\"methods\\"?' in output
+    assert "is used by the routes pay" in output
+    assert await router.read("routes") == []
+    assert await router.read("clusters") == []
