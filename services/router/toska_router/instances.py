@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 from pydantic import ValidationError
-from toska_common.clients.consul import ServiceEntry
+from toska_common.clients.consul_records import ServiceEntry
 from toska_common.contracts.discovery import META_EXPOSE, Health
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
 from toska_common.routing.snapshot import pool
