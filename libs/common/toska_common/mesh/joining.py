@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -28,7 +28,6 @@ from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
 from toska_common.mesh import fitting
 from toska_common.mesh.calls import CallMetrics
-from toska_common.mesh.client import MeshClient
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.mesh.grpc_health import require_grpc, serve_grpc_health
 from toska_common.mesh.location import Location, locate
@@ -36,9 +35,11 @@ from toska_common.mesh.middleware import ForwardedPrefix, MeshMiddleware
 from toska_common.mesh.outbound import Outbound
 from toska_common.mesh.presence import Presence
 from toska_common.mesh.settings import MeshSettings
-from toska_common.mesh.transport import CallPolicy
 from toska_common.mesh.worker_metrics import Family, add_up, encode_families
 from toska_common.metrics import ServiceMetrics, render
+
+if TYPE_CHECKING:
+    from toska_common.mesh.client import MeshClient
 
 REMOVED_AFTER = timedelta(minutes=1)
 """How long an instance stays listed as critical once its lease has lapsed; Consul's floor."""
@@ -135,7 +136,7 @@ class Mesh:
         )
         fitting.when_built(app, self._fit)
 
-    def client(self, service: str, *, attempts: int = 3, **options: Any) -> MeshClient:
+    def client(self, service: str, *, attempts: int = 3, **options: Any) -> "MeshClient":
         """A client of another service, for one call or for ever: connections belong to the process.
 
         Args:
@@ -143,6 +144,9 @@ class Mesh:
             attempts: Upper bound of tries for a call that may be repeated.
             options: Whatever `httpx.AsyncClient` takes, such as `timeout` or `headers`.
         """
+        from toska_common.mesh.client import MeshClient
+        from toska_common.mesh.transport import CallPolicy
+
         _check_offer(service, (), {}, 1, reserved=True)
         return MeshClient(service, self._outbound, CallPolicy(attempts=attempts), **options)
 

@@ -135,7 +135,6 @@ async def _renew(registration: ServiceRegistration, consul: ConsulClient) -> Non
 
 
 async def _take_place(registration: ServiceRegistration, consul: ConsulClient) -> None:
-    await consul.register_service(registration)
     # Who was registered on this address and port before is gone, however it ended: the port is ours now. The mesh's
     # own registry sees to that by itself; a Consul agent would go on listing the predecessor until its lease lapses.
     for instance in (await consul.agent_services()).values():
@@ -143,3 +142,4 @@ async def _take_place(registration: ServiceRegistration, consul: ConsulClient) -
         if same_place and instance.id != registration.id:
             await consul.deregister_service(instance.id)
             log.info("predecessor_evicted", instance=instance.id)
+    await consul.register_service(registration)

@@ -7,7 +7,6 @@ script, a test of a handler) they are made at the first call and services are as
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anyio.abc import TaskGroup
@@ -15,26 +14,37 @@ from anyio.abc import TaskGroup
 from toska_common.breaker import BreakerPolicy
 from toska_common.mesh.calls import CallMetrics
 from toska_common.mesh.location import Location
-from toska_common.mesh.pool import ConnectionPool
 from toska_common.mesh.registry import RegistryLink
 from toska_common.mesh.resolver import Resolver
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from toska_common.mesh.pool import ConnectionPool
 
-@dataclass(frozen=True, slots=True)
+
 class Ways:
     """The way to endpoints and to their addresses, in one event loop."""
 
-    loop: asyncio.AbstractEventLoop
-    link: RegistryLink
-    resolver: Resolver
-    pool: ConnectionPool = field(default_factory=ConnectionPool)
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: RegistryLink, resolver: Resolver) -> None:
+        self.loop = loop
+        self.link = link
+        self.resolver = resolver
+        self._pool: ConnectionPool | None = None
+
+    @property
+    def pool(self) -> "ConnectionPool":
+        """The connections; made when first used, since many an app calls nobody and httpx takes 0.3 s to import."""
+        if self._pool is None:
+            from toska_common.mesh.pool import ConnectionPool
+
+            self._pool = ConnectionPool()
+        return self._pool
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self.pool.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
         await self.link.aclose()
 
 

@@ -9,7 +9,7 @@ a thread), the app leaves when its server is told to stop.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,6 @@ class Presence:
         self._membership: Membership | None = None
         self._leaving = anyio.Lock()
         self._left = False
-        self._resources = AsyncExitStack()
 
     @asynccontextmanager
     async def lasting(self) -> AsyncGenerator[None]:
@@ -92,7 +91,6 @@ class Presence:
         finally:
             with anyio.CancelScope(shield=True):
                 await self.leave()
-                await self._resources.aclose()
             if self._signals is not None:
                 self._signals.remove()
 
@@ -151,9 +149,8 @@ class Presence:
                 return
             members = self._members = await self._join_workers(self._build(address, port).id)
             if isinstance(members, WorkerGroup):
-                workers = WorkerMetrics(members.folder, self._collect)
-                await self._resources.enter_async_context(workers.offered())
-                self.workers = workers
+                self.workers = WorkerMetrics(members.folder, self._collect)
+                self.start_soon(self.workers.serve)
             if not self._settings.join:
                 log.info("mesh_not_joined", reason="TOSKA_JOIN is off")
                 return

@@ -12,8 +12,8 @@ import json
 import os
 import socket
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,13 @@ class WorkerMetrics:
         self._collect = collect
         self._own = _base(folder, os.getpid())
 
-    @asynccontextmanager
-    async def offered(self) -> AsyncGenerator[None]:
-        """Answer other workers while the block runs; leave the last samples behind."""
+    async def serve(self) -> None:
+        """Answer other workers until cancelled, and leave the last samples behind."""
         path = self._own.with_suffix(".sock")
         path.unlink(missing_ok=True)
-        listener = await anyio.create_unix_listener(path, mode=0o600)
         try:
-            async with listener, anyio.create_task_group() as group:
-                group.start_soon(listener.serve, self._answer)
-                yield
-                group.cancel_scope.cancel()
+            async with await anyio.create_unix_listener(path, mode=0o600) as listener:
+                await listener.serve(self._answer)
         finally:
             path.unlink(missing_ok=True)
             _remember(self._own, self._collect())

@@ -1,0 +1,250 @@
+"""Joining: under each way to run an app, what is registered, and when it is taken back."""
+
+import json
+import shutil
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import psutil
+from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
+from toska_common.meshfile import FILE_NAME
+from toska_tests.joined import APPS, FASTAPI, UVICORN, Registry, Served, Stage
+from toska_tests.ports import free_port
+from toska_tests.registries import consul_agent
+from toska_tests.waiting import wait_until
+
+SHORT_LEASE = {"TOSKA_LEASE_TTL": "1s"}
+
+
+async def test_app_is_listed_while_uvicorn_serves_it(stage: Stage) -> None:
+    with stage.serve("plain") as shop:
+        [entry] = await stage.registry.wait_for("plain", 1)
+        service = entry["Service"]
+        assert service["ID"] == f"plain-127.0.0.1-{shop.port}"
+        assert (service["Address"], service["Port"], service["Tags"]) == ("127.0.0.1", shop.port, ["test"])
+        assert service["Meta"] == {
+            "team": "shops",
+            "toska-expose": "false",
+            "toska-openapi": "/openapi.json",
+            "toska-version": "1.2.3",
+        }
+        assert (await shop.get("/server")).json()["port"] == shop.port
+        shop.program.send(signal.SIGTERM)
+        await stage.registry.wait_for("plain", 0)
+        assert await shop.program.exit_code(within=5) == -signal.SIGTERM
+
+
+async def test_leaving_app_serves_on_until_its_drain_delay_is_over(stage: Stage) -> None:
+    with stage.serve("drained", environment={"TOSKA_DRAIN_DELAY": "2s"}) as shop:
+        await stage.registry.wait_for("drained", 1)
+        assert (await shop.get("/health/ready")).text == "OK"
+        shop.program.send(signal.SIGTERM)
+        await stage.registry.wait_for("drained", 0)
+        assert (await shop.get("/server")).status_code == 200
+        ready = await shop.get("/health/ready")
+        assert (ready.status_code, ready.text) == (503, "draining")
+        assert (await shop.get("/health/live")).text == "OK"
+        await shop.program.exit_code(within=5)
+
+
+async def test_second_ctrl_c_ends_the_drain(stage: Stage) -> None:
+    with stage.serve("hurried", environment={"TOSKA_DRAIN_DELAY": "60s"}) as shop:
+        await stage.registry.wait_for("hurried", 1)
+        shop.program.send(signal.SIGINT)
+        await stage.registry.wait_for("hurried", 0)
+        shop.program.send(signal.SIGINT)
+        await shop.program.exit_code(within=5)
+
+
+async def test_workers_of_one_uvicorn_are_one_instance_with_one_set_of_metrics(stage: Stage) -> None:
+    with stage.serve("pair", "--workers", "2", environment=SHORT_LEASE) as shop:
+        [entry] = await stage.registry.wait_for("pair", 1)
+        sales: list[int] = []
+
+        async def both_sold() -> bool:
+            async with httpx.AsyncClient() as client:
+                sales.append((await client.post(f"{shop.url}/sell")).json())
+            return len(set(sales)) == 2
+
+        await wait_until(both_sold, what="both workers sold something")
+        assert {await _sales(shop) for _ in range(10)} == {(len(sales), len(sales))}
+
+        psutil.Process(sales[0]).kill()
+        await _stays_listed(stage.registry, "pair", seconds=2)  # twice its TTL
+        assert (await stage.registry.instances("pair"))[0]["Service"]["ID"] == entry["Service"]["ID"]
+        # What the dead had counted goes on counting.
+        assert await _sales(shop) == (len(sales), len(sales))
+
+        shop.program.send(signal.SIGTERM)
+        await stage.registry.wait_for("pair", 0)
+        await shop.program.exit_code(within=5)
+
+
+async def test_reloaded_app_is_listed_again(stage: Stage, tmp_path: Path) -> None:
+    source = Path(shutil.copy(APPS / "shop_app.py", tmp_path / "reloaded_app.py"))
+    command = [UVICORN, "reloaded_app:app", "--reload", "--reload-dir", tmp_path]
+    environment = {"PYTHONPATH": str(tmp_path), "TOSKA_DRAIN_DELAY": "60s"}
+    with stage.serve("reloaded", command=command, environment=environment) as shop:
+        await stage.registry.wait_for("reloaded", 1)
+        before = (await shop.get("/server")).json()["pid"]
+        source.write_text(source.read_text().replace('"team": "shops"', '"team": "others"'))
+
+        async def is_listed_anew() -> bool:
+            found = await stage.registry.instances("reloaded")
+            return [entry["Service"]["Meta"]["team"] for entry in found] == ["others"]
+
+        await wait_until(is_listed_anew, within=15, what="the reloaded app is listed")
+        assert (await shop.get("/server")).json()["pid"] != before
+        shop.program.send(signal.SIGTERM)
+        await stage.registry.wait_for("reloaded", 0)
+        await shop.program.exit_code(within=5)
+
+
+async def test_app_on_every_interface_gives_the_one_towards_the_registry(stage: Stage) -> None:
+    # `fastapi run` binds 0.0.0.0.
+    with stage.serve("everywhere", command=[FASTAPI, "run", APPS / "shop_app.py"]) as shop:
+        [entry] = await stage.registry.wait_for("everywhere", 1)
+        assert entry["Service"]["Address"] == "127.0.0.1"
+        assert (await shop.get("/server")).status_code == 200
+
+
+async def test_app_on_a_free_port_gives_the_port_it_got(stage: Stage) -> None:
+    with stage.serve("anywhere", port=0):
+        [entry] = await stage.registry.wait_for("anywhere", 1)
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{entry['Service']['Port']}/server")
+        assert answer.json()["port"] == entry["Service"]["Port"]
+
+
+async def test_app_says_what_it_was_told_to_say(stage: Stage) -> None:
+    environment = {"TOSKA_ADVERTISE_ADDRESS": "shop.example", "TOSKA_ADVERTISE_PORT": "443", "TOSKA_EXPOSE": "true"}
+    with stage.serve("advertised", environment=environment):
+        [entry] = await stage.registry.wait_for("advertised", 1)
+        service = entry["Service"]
+        assert (service["ID"], service["Address"], service["Port"]) == (
+            "advertised-shop.example-443",
+            "shop.example",
+            443,
+        )
+        assert service["Meta"]["toska-expose"] == "true"
+
+
+async def test_app_on_a_unix_socket_serves_without_joining(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "shop.sock"
+    with stage.serve("hidden", "--uds", str(path)) as shop:
+        await wait_until(lambda: "mesh_not_joined" in shop.program.stderr, what="it says why it does not join")
+        assert "Unix socket" in shop.program.stderr
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+            assert (await client.get("http://shop/items/1")).status_code == 200
+        assert await stage.registry.instances("hidden") == []
+
+
+async def test_app_that_is_told_not_to_join_does_not(stage: Stage) -> None:
+    with stage.serve("private", environment={"TOSKA_JOIN": "false"}) as shop:
+        await wait_until(lambda: "TOSKA_JOIN is off" in shop.program.stderr, what="it says that it does not join")
+        assert (await shop.get("/server")).status_code == 200
+        assert await stage.registry.instances("private") == []
+
+
+async def test_app_with_a_wrong_token_says_what_to_do_and_serves(stage: Stage) -> None:
+    environment = {"TOSKA_JOIN_TOKEN": "toska_join_of_another_mesh_entirely"}
+    with stage.serve("stranger", environment=environment) as shop:
+        await wait_until(lambda: "registration_refused" in shop.program.stderr, what="it says that it was refused")
+        assert "TOSKA_JOIN_TOKEN_FILE" in shop.program.stderr
+        assert "of_another_mesh" not in shop.program.stderr
+        assert (await shop.get("/server")).status_code == 200
+
+
+async def test_app_finds_the_mesh_of_its_machine_from_any_folder(stage: Stage, tmp_path: Path) -> None:
+    registry = stage.registry
+    state = tmp_path / "state" / "toska"
+    state.mkdir(parents=True)
+    mesh = {
+        "home": str(registry.home),
+        "pid": 1,
+        "started_at": "2026-01-01T00:00:00Z",
+        "urls": {"registry": registry.url},
+        "expose_by_default": True,
+    }
+    (state / FILE_NAME).write_text(json.dumps(mesh))
+    environment = {"TOSKA_REGISTRY_URL": "", "TOSKA_JOIN_TOKEN_FILE": "", "TOSKA_HOME": ""}
+    with stage.serve("finder", environment=environment):
+        [entry] = await registry.wait_for("finder", 1)
+        assert entry["Service"]["Meta"]["toska-expose"] == "true"
+
+
+async def test_app_joins_when_its_registry_comes_and_again_when_it_forgot(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    registry.folder.mkdir()
+    stage = Stage(tmp_path, registry)
+    try:
+        with stage.serve("patient", environment=SHORT_LEASE) as shop:
+            await wait_until(lambda: "registry_unreachable" in shop.program.stderr, what="it says that nobody is there")
+            assert (await shop.get("/server")).status_code == 200
+            await registry.start()
+            await registry.wait_for("patient", 1)
+            registry.stop()
+            assert (await shop.get("/server")).status_code == 200
+            registry.forget()
+            await registry.start()
+            await registry.wait_for("patient", 1)
+            registry.stop()
+            shop.program.send(signal.SIGTERM)
+            await shop.program.exit_code(within=5)
+    finally:
+        registry.stop()
+
+
+async def test_new_app_on_a_port_takes_the_place_of_the_one_that_died_there(stage: Stage) -> None:
+    port = free_port()
+    async with ConsulClient.open(stage.registry.url, token=stage.registry.join_token) as consul:
+        await consul.register_service(_predecessor(port))
+        with stage.serve("latter", port=port):
+            await stage.registry.wait_for("latter", 1)
+            assert await stage.registry.instances("former") == []
+
+
+async def test_app_joins_and_leaves_a_real_consul(tmp_path: Path) -> None:
+    with consul_agent(tmp_path) as agent:
+        await agent.wait_until_ready()
+        stage = Stage(tmp_path, Registry(tmp_path))
+        environment = {"TOSKA_REGISTRY_URL": agent.url.replace("http:", "consul:"), **SHORT_LEASE}
+        port = free_port()
+        async with ConsulClient.open(agent.url) as consul:
+            await consul.register_service(_predecessor(port))
+            with stage.serve("consuled", environment=environment, port=port) as shop:
+                await wait_until(lambda: _is_passing(consul, "consuled"), within=15, what="consuled is listed")
+                assert set(await consul.agent_services()) == {f"consuled-127.0.0.1-{port}"}
+                shop.program.send(signal.SIGTERM)
+                await shop.program.exit_code(within=5)
+            assert await consul.agent_services() == {}
+
+
+def _predecessor(port: int) -> ServiceRegistration:
+    check = TTLCheck(timedelta(minutes=1))
+    return ServiceRegistration(name="former", id="former-1", address="127.0.0.1", port=port, checks=(check,))
+
+
+async def _is_passing(consul: ConsulClient, service: str) -> bool:
+    entries, _ = await consul.health_service(service, passing=True)
+    return len(entries) == 1
+
+
+async def _stays_listed(registry: Registry, service: str, *, seconds: float) -> None:
+    async def is_gone() -> bool:
+        return await registry.instances(service) == []
+
+    try:
+        await wait_until(is_gone, within=seconds, every=0.1)
+    except AssertionError:
+        return
+    raise AssertionError(f"{service} was not listed for a while")
+
+
+async def _sales(shop: Served) -> tuple[int, int]:
+    lines = (await shop.get("/metrics")).text.splitlines()
+    own = next(line for line in lines if line.startswith("shop_sold_total"))
+    http = next(line for line in lines if line.startswith("toska_http_requests_total") and 'route="/sell"' in line)
+    return int(float(own.split()[-1])), int(float(http.split()[-1]))
