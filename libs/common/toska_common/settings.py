@@ -4,17 +4,20 @@ Only a process's `__main__` (or the all-in-one host) reads the environment; ever
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.errors import ConfigurationError
 
 S = TypeVar("S", bound=BaseSettings)
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\]")
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -47,13 +50,29 @@ class ServiceSettings(BaseSettings):
     join_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="TOSKA_JOIN_TOKEN", description="Overrides join.token in the home"
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        default=(), validation_alias="TOSKA_ALLOWED_HOSTS", description="Further Host names of the management listeners"
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias="TOSKA_ALLOWED_HOSTS",
+        description="Further Host names of the management listeners, comma-separated",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="TOSKA_LOG_LEVEL")
     log_format: LogFormat = Field(
         default="auto", validation_alias="TOSKA_LOG_FORMAT", description="auto: text on a terminal, else json"
     )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        # As people write lists in an environment, instead of the JSON that pydantic-settings would ask for.
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a host name; write names without ports, separated by commas")
+        return value
 
     @field_validator("registry_url")
     @classmethod
