@@ -13,5 +13,5 @@ def test_host_names_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("value", ["mesh.example:80", "http://mesh.example", "a b", '["a"]'])
 def test_what_is_not_a_host_name_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TOSKA_ALLOWED_HOSTS", value)
-    with pytest.raises(ConfigurationError, match="TOSKA_ALLOWED_HOSTS.*is not a host name"):
+    with pytest.raises(ConfigurationError, match=r"TOSKA_ALLOWED_HOSTS.*is not a host name"):
         ServiceSettings.from_environment()
