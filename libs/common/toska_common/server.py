@@ -61,7 +61,8 @@ class Service:
         announce: Called once all listeners accept, e.g. to register; its counterpart is `withdraw`.
         withdraw: Called when stopping, before anything closes.
         ready: Flipped by `serve`; readiness checks read it.
-        on_crash: Set by `serve`: a background task that dies calls it, and the service stops with that error.
+        on_crash: Set by `serve` before it enters `lifespan`: a background task that dies calls it, and the service
+            stops with that error.
     """
 
     name: str
@@ -113,40 +114,94 @@ async def serve(
 ) -> None:
     """Run `service` on its sockets (by listener name) until cancelled, or until a part of it crashes.
 
-    The sockets stay open and belong to the caller, so a restart loses no queued connection.
+    Being cancelled begins the stop, and this returns once everything is closed in its order; until then background
+    tasks of the lifespan go on. The sockets stay open and belong to the caller, so a restart loses no queued
+    connection.
 
     Raises:
         Exception: What made a background task or a listener fail.
     """
     structlog.contextvars.bind_contextvars(service=service.name)
-    crashes: list[Exception] = []
-    async with service.lifespan():
-        servers = [_build_server(listener) for listener in service.listeners]
-        async with anyio.create_task_group() as group:
-
-            def crash(error: Exception) -> None:
-                crashes.append(error)
-                group.cancel_scope.cancel()
-
-            service.on_crash = crash
-            try:
-                for listener, server in zip(service.listeners, servers, strict=True):
-                    group.start_soon(_run_listener, server, sockets[listener.name].dup(), crash)
-                await _until_started(servers)
-                service.ready = True
-                await service.announce()
+    life = _Life(service, sockets)
+    async with anyio.create_task_group() as group:
+        group.start_soon(life.run)
+        try:
+            await life.settled.wait()
+            if life.running:
                 task_status.started()
-                log.info(
-                    "service_started", listeners={item.name: f"{item.host}:{item.port}" for item in service.listeners}
-                )
-                await anyio.sleep_forever()
+            await life.ended.wait()
+        finally:
+            life.stop()
+    if life.errors:
+        raise life.errors[0]
+
+
+class _Life:
+    """One run of a service, in a task that a cancellation from outside does not reach: it is stopped in order.
+
+    opening --stop--> given up          running --stop, crash--> withdrawn -> listeners closed -> lifespan closed
+    """
+
+    def __init__(self, service: Service, sockets: Mapping[str, socket.socket]) -> None:
+        self._service = service
+        self._sockets = sockets
+        self._opening = anyio.CancelScope()
+        self._stopping = anyio.Event()
+        self.settled = anyio.Event()
+        self.ended = anyio.Event()
+        self.running = False
+        self.errors: list[Exception] = []
+
+    def stop(self) -> None:
+        """Begin to stop; what is still being opened is given up."""
+        if self.running:
+            self._stopping.set()
+        else:
+            self._opening.cancel()
+
+    def crash(self, error: Exception) -> None:
+        """Begin to stop because a part failed."""
+        self.errors.append(error)
+        self.stop()
+
+    async def run(self) -> None:
+        """Live until stopped, and keep the errors."""
+        with anyio.CancelScope(shield=True):
+            try:
+                with self._opening:
+                    await self._live()
+            except Exception as error:
+                if not self.errors and self._stopping.is_set():
+                    log.exception("service_failed_to_stop")
+                self.errors.append(error)
             finally:
-                service.ready = False
-                with anyio.CancelScope(shield=True):
-                    await _stop(service, servers)
-                    group.cancel_scope.cancel()
-    if crashes:
-        raise crashes[0]
+                self.settled.set()
+                self.ended.set()
+
+    async def _live(self) -> None:
+        service = self._service
+        service.on_crash = self.crash
+        async with service.lifespan():
+            servers = [_build_server(listener) for listener in service.listeners]
+            async with anyio.create_task_group() as group:
+                try:
+                    for listener, server in zip(service.listeners, servers, strict=True):
+                        group.start_soon(_run_listener, server, self._sockets[listener.name].dup(), self.crash)
+                    await _until_started(servers)
+                    service.ready = True
+                    await service.announce()
+                    self.running = True
+                    self.settled.set()
+                    log.info(
+                        "service_started",
+                        listeners={item.name: f"{item.host}:{item.port}" for item in service.listeners},
+                    )
+                    await self._stopping.wait()
+                finally:
+                    service.ready = False
+                    with anyio.CancelScope(shield=True):
+                        await _stop(service, servers)
+                        group.cancel_scope.cancel()
 
 
 def _build_server(listener: Listener) -> _Server:

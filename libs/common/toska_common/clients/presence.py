@@ -37,6 +37,7 @@ class Presence:
         self._announced = anyio.Event()
         self._talking = anyio.Lock()
         self._withdrawn = False
+        self._tried = False
         self._listed = False
         self._away = False
 
@@ -64,8 +65,9 @@ class Presence:
         """
         self._withdrawn = True
         async with self._talking:  # a registration on its way must not arrive after this
-            if self._listed:
-                self._listed = False
+            # Also if its answer never came, the registry may have taken the registration.
+            if self._listed or self._tried:
+                self._listed = self._tried = False
                 await self._consul.deregister_service(self._registration.id)
 
     async def _renew(self) -> None:
@@ -89,5 +91,6 @@ class Presence:
             except NotFound:
                 self._listed = False
         if not self._listed and not self._withdrawn:
+            self._tried = True
             await self._consul.register_service(self._registration)
             self._listed = True
