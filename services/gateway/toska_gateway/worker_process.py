@@ -65,6 +65,8 @@ class WorkerProcess:
             *map(str, descriptors),
             pass_fds=descriptors,
             stdin=asyncio.subprocess.DEVNULL,
+            # What a terminal sends to our whole group is ours to act on: workers finish what they have when told.
+            start_new_session=True,
         )
         theirs.close()
         ours.setblocking(False)
