@@ -6,12 +6,12 @@ that a proxy's mistake cannot be smoothed over by a forgiving library. Every wai
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 PATIENCE_S = 5.0
 """No step between programs of one machine takes longer unless something hangs."""
@@ -20,7 +20,8 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)\r\n")
 _RESET = struct.pack("ii", 1, 0)
-_LIMIT = 1 << 20
+_LIMIT = 1 << 16
+"""Bytes that an end takes without being asked (twice that, in fact): so whoever does not read, does not receive."""
 
 
 class CutOff(Exception):
@@ -83,7 +84,6 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._transport = cast("asyncio.Transport", writer.transport)
         self.received = bytearray()
 
     @property
@@ -107,6 +107,22 @@ class Wire:
             data = await self._reader.read(size)
         self.received += data
         return data
+
+    async def skip(self, size: int) -> bytes:
+        """Take the next `size` bytes, however many, and return their SHA-256.
+
+        Raises:
+            CutOff: The connection ended before.
+        """
+        digest = hashlib.sha256()
+        while size:
+            async with asyncio.timeout(PATIENCE_S):
+                data = await self._reader.read(min(size, 1 << 18))
+            if not data:
+                raise CutOff(f"{size} bytes are missing")
+            digest.update(data)
+            size -= len(data)
+        return digest.digest()
 
     async def exactly(self, size: int) -> bytes:
         """The next `size` bytes.
@@ -161,17 +177,10 @@ class Wire:
 
     def reset(self) -> None:
         """Break the connection off with a RST."""
-        transport_socket = self._writer.get_extra_info("socket")
-        transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._writer.transport.abort()
-
-    def pause(self) -> None:
-        """Stop taking bytes from the network."""
-        self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Take bytes again."""
-        self._transport.resume_reading()
+        if not self._writer.transport.is_closing():
+            transport_socket = self._writer.get_extra_info("socket")
+            transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._writer.transport.abort()
 
     async def aclose(self) -> None:
         """Close this end at once."""
@@ -248,20 +257,32 @@ class Client(Wire):
         return await self.response(to=to)
 
 
+def _socket(window: int) -> socket.socket:
+    end = socket.socket()
+    end.setblocking(False)
+    if window:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        # The other end's buffer grows with the segments' size: on the loopback device it would take megabytes.
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+    return end
+
+
 @contextlib.asynccontextmanager
-async def connected(address: tuple[str, int]) -> AsyncGenerator[Client]:
+async def connected(address: tuple[str, int], *, window: int = 0) -> AsyncGenerator[Client]:
     """A client connected to `address`."""
-    client = await connect(address)
+    client = await connect(address, window=window)
     try:
         yield client
     finally:
         await client.aclose()
 
 
-async def connect(address: tuple[str, int]) -> Client:
-    """Connect a client; its owner closes it."""
+async def connect(address: tuple[str, int], *, window: int = 0) -> Client:
+    """Connect a client; its owner closes it. `window` bounds what the kernel takes for it unread."""
+    end = _socket(window)
     async with asyncio.timeout(PATIENCE_S):
-        reader, writer = await asyncio.open_connection(*address, limit=_LIMIT)
+        await asyncio.get_running_loop().sock_connect(end, address)
+        reader, writer = await asyncio.open_connection(sock=end, limit=window or _LIMIT)
     return Client(reader, writer)
 
 
@@ -348,9 +369,12 @@ class Upstream:
         """Every byte of every connection."""
         return b"".join(bytes(conversation.received) for conversation in self.conversations)
 
-    async def open(self, port: int = 0) -> None:
-        """Listen on a port of the loopback address."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=_LIMIT)
+    async def open(self, port: int = 0, *, window: int = 0) -> None:
+        """Listen on a port of the loopback address; `window` bounds what the kernel takes unread."""
+        listener = _socket(window)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=window or _LIMIT)
         self.address = self._server.sockets[0].getsockname()
 
     async def stop(self) -> None:
@@ -399,10 +423,10 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def upstream(script: Script | bytes = OK, *, port: int = 0) -> AsyncGenerator[Upstream]:
+async def upstream(script: Script | bytes = OK, *, port: int = 0, window: int = 0) -> AsyncGenerator[Upstream]:
     """An upstream with this script, or with one answer for everything."""
     server = Upstream(answering(script) if isinstance(script, bytes) else script)
-    await server.open(port)
+    await server.open(port, window=window)
     try:
         yield server
     finally:

@@ -6,6 +6,8 @@ Bytes of a pipelined request wait in the buffer until the response before it is 
 """
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from toska_gateway.worker import answers
@@ -20,15 +22,17 @@ _PIPELINE_BYTES: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
 _NEVER: Final = float("inf")
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER without a time: closing sends RST."""
 
 
 class Downstream(asyncio.Protocol):
     """A server connection of ours."""
 
     __slots__ = (
-        "_body_left", "_buffer", "_closing", "_decoder", "_draining_input", "_eof", "_exchange", "_forwarded",
-        "_forwarded_host", "_paused",  "_reading_head", "_received", "_scheme", "_tunnel", "deadline",
-        "peer", "plane", "transport", "trusted",
+        "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_forwarded", "_forwarded_host", "_patience",
+        "_paused", "_reading_head", "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "peer",
+        "plane", "transport", "trusted",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane") -> None:
@@ -44,9 +48,11 @@ class Downstream(asyncio.Protocol):
         self._decoder: ChunkedDecoder | None = None
         self._received = 0
         self._paused = False
+        self.blocked = False  # the client does not take what is written
         self._closing = False
-        self._draining_input = False
-        self._eof = False
+        self._unsent = 0  # while closing: what the client had not taken when last looked at, ...
+        self._patience = _NEVER  # ... and until when it has to take some
+        self.eof = False  # the client has said all it will
         self._tunnel = False
         self._forwarded = b""
         self._forwarded_host = b""
@@ -89,7 +95,7 @@ class Downstream(asyncio.Protocol):
                 self.pause_reading()
 
     def eof_received(self) -> bool:
-        self._eof = True
+        self.eof = True
         exchange = self._exchange
         if exchange is None:
             return False
@@ -114,12 +120,16 @@ class Downstream(asyncio.Protocol):
             exchange.client_gone()
 
     def pause_writing(self) -> None:
+        self.blocked = True
         if self._exchange is not None:
             self._exchange.pause_upstream()
 
     def resume_writing(self) -> None:
+        self.blocked = False
         if self._exchange is not None:
             self._exchange.resume_upstream()
+        elif not self._closing:
+            self._go_on()
 
     # -- reading requests
 
@@ -164,7 +174,13 @@ class Downstream(asyncio.Protocol):
                 return
             exchange = self._exchange
             if exchange is None:  # answered at once
-                if self._closing or not rest:
+                if self._closing:
+                    return
+                if self.blocked:
+                    self._buffer += rest
+                    self.pause_reading()
+                    return
+                if not rest:
                     return
                 data = rest
                 continue
@@ -218,6 +234,8 @@ class Downstream(asyncio.Protocol):
         else:
             self._body_left = head.body_length
         exchange.start()
+        if head.body_length and not head.expect and self._exchange is exchange:
+            self.set_deadline(plane.limits.body_timeout)
 
     def _no_route(self, head: RequestHead) -> None:
         close = head.close or head.body_length != 0
@@ -234,7 +252,7 @@ class Downstream(asyncio.Protocol):
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         limits = self.plane.limits
-        self.deadline = self.plane.now + limits.body_timeout
+        self.set_deadline(limits.body_timeout)
         decoder = self._decoder
         try:
             if decoder is not None:
@@ -305,16 +323,21 @@ class Downstream(asyncio.Protocol):
         if exchange is not None and not exchange.request_done:
             self._decoder = None
         self._after_answer(close=close)
-        if not self._closing:
-            if self._paused:
-                self._paused = False
-                self.transport.resume_reading()
-            if self._buffer:
-                data, self._buffer = bytes(self._buffer), bytearray()
-                self._read_heads(data)
+        if self.blocked:
+            self.pause_reading()  # the next request waits until this answer has been taken
+        elif not self._closing and (self._paused or self._buffer):
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        if self._buffer:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            self._read_heads(data)
 
     def _after_answer(self, *, close: bool) -> None:
-        if close or self.plane.draining or (self._eof and not self._buffer):
+        if close or self.plane.draining or (self.eof and not self._buffer):
             self.close_gently()
         else:
             self.deadline = self.plane.now + self.plane.limits.idle_timeout
@@ -327,11 +350,14 @@ class Downstream(asyncio.Protocol):
         self._buffer = bytearray()
         if self.transport.is_closing():
             return
-        if self._eof or not self.transport.can_write_eof():
+        now = self.plane.now
+        self.deadline = now + _LINGER
+        self._unsent = self.transport.get_write_buffer_size()
+        self._patience = now + self.plane.limits.idle_timeout
+        if self.eof or not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
-        self.deadline = self.plane.now + _LINGER
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -339,6 +365,9 @@ class Downstream(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection: the client must not take what it has for a whole response."""
         self._closing = True
+        if not self.transport.is_closing():
+            # Closing alone would look like the end of a body that has no other end (RFC 9112 §6.3).
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def close_if_idle(self) -> None:
@@ -350,13 +379,23 @@ class Downstream(asyncio.Protocol):
         """The deadline has passed: whatever was waited for did not come."""
         exchange = self._exchange
         if self._closing:
-            self.transport.abort()
+            self._linger_on()
         elif exchange is not None:
             exchange.on_deadline()
-        elif self._buffer:
+        elif self._buffer and not self.blocked:
             self._refuse(BadMessage(408, "request-timeout", "the request's head did not come in time"))
         else:
             self.close_gently()
+
+    def _linger_on(self) -> None:
+        """Closing: end when the client has had everything for a moment, or takes nothing for too long."""
+        unsent, now = self.transport.get_write_buffer_size(), self.plane.now
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self._patience = now + self.plane.limits.idle_timeout
+        elif not unsent or now >= self._patience:
+            self.transport.abort()
+        self.deadline = now + _LINGER
 
     def set_deadline(self, seconds: float) -> None:
         """Wait so long from now, and never longer than the request as a whole may take."""

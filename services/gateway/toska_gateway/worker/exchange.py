@@ -188,9 +188,9 @@ class Exchange:
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
+            self.down.resume_if_paused()  # first: what is written now may pause it again
             for piece in pieces:
                 self._write_body(piece)
-            self.down.resume_if_paused()
 
     def body(self, payload: bytes) -> None:
         """The next payload bytes of the request's body."""
@@ -273,6 +273,7 @@ class Exchange:
         self._leave_endpoint()
         if rewind:
             self._pending_body = list(self._replay or ())
+            self.down.resume_if_paused()  # if it was the lost connection that took no more
         self._dispatch(tried)
 
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
@@ -371,6 +372,8 @@ class Exchange:
         """The response has come to its end: free the connection, count, and turn to the next request."""
         self._upstream = None
         if reusable and self.request_done:
+            if self.down.blocked:
+                upstream.transport.resume_reading()
             upstream.release()
         else:
             upstream.close()
@@ -432,16 +435,27 @@ class Exchange:
         self._write_body(data)
         self._touch_tunnel()
 
-    def tunnel_upstream_eof(self) -> None:
+    def tunnel_upstream_eof(self, upstream: "Upstream") -> None:
         """The upstream has said all it will; the client may still speak."""
-        if self.down.transport.can_write_eof():
+        if self.down.eof:
+            self._end_tunnel(upstream)
+        elif not self.down.transport.is_closing():
             self.down.transport.write_eof()
 
     def tunnel_client_eof(self) -> None:
         """The client has said all it will; the upstream may still speak."""
         upstream = self._upstream
-        if upstream is not None and not upstream.closed:
+        if upstream is not None and upstream.eof:
+            self._end_tunnel(upstream)
+        elif upstream is not None and not upstream.closed:
             upstream.transport.write_eof()
+
+    def _end_tunnel(self, upstream: "Upstream") -> None:
+        # Nothing is read after an end, so nobody but us would notice that both sides have come to theirs.
+        self._upstream = None
+        upstream.close_gently()
+        self._finish()
+        self.down.exchange_done(close=True)
 
     def _touch_tunnel(self) -> None:
         self.down.set_deadline(self.route.idle_timeout * _TUNNEL_IDLE_FACTOR)

@@ -24,8 +24,8 @@ class Upstream(asyncio.Protocol):
     """A client connection of ours. Between requests (`exchange` is None) it must stay silent, else it is closed."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "exchange", "idle_since", "plane",
-        "transport", "tunnel",
+        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "eof", "exchange", "idle_since",
+        "plane", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
@@ -34,6 +34,7 @@ class Upstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.closed = False
+        self.eof = False  # the upstream has said all it will
         self.tunnel = False
         self.idle_since = 0.0
         self._buffer: bytes = b""
@@ -59,9 +60,10 @@ class Upstream(asyncio.Protocol):
             self._read_head(exchange, data)
 
     def eof_received(self) -> bool:
+        self.eof = True
         exchange = self.exchange
         if self.tunnel and exchange is not None:
-            exchange.tunnel_upstream_eof()
+            exchange.tunnel_upstream_eof(self)
             return True
         return False
 
@@ -121,6 +123,12 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         if not self.closed:
             self.transport.abort()
+
+    def close_gently(self) -> None:
+        """Close once everything is written, telling nobody."""
+        self.exchange = None
+        if not self.closed:
+            self.transport.close()
 
     # -- framing of responses
 
