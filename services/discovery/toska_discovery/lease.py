@@ -136,23 +136,24 @@ class Leases:
             self._rebuild()
 
     def take_due(self, moment: float) -> Iterator[tuple[Lease, Due]]:
-        """Each lease that something has become of by `moment`, in order; may be dropped or renewed meanwhile."""
+        """Each lease that something has become of by `moment`, in order; one to remove is forgotten already."""
         while self._queue and self._queue[0][0] <= moment:
             at, check_id = heapq.heappop(self._queue)
             lease = self._leases.get(check_id)
             if lease is None or lease.scheduled != at:
                 continue
             lease.scheduled = None
-            if lease.due is not None and lease.due <= moment:
-                if not lease.lapsed and lease.deadline <= moment:
-                    lease.lapsed = True
-                    if lease.critical_since is None:
-                        lease.critical_since = moment
-                    yield lease, Due.LAPSED
-                else:
-                    yield lease, Due.REMOVE
-            if self._leases.get(check_id) is lease:
+            if lease.due is None or lease.due > moment:
                 self._schedule(lease)
+            elif not lease.lapsed and lease.deadline <= moment:
+                lease.lapsed = True
+                if lease.critical_since is None:
+                    lease.critical_since = moment
+                self._schedule(lease)
+                yield lease, Due.LAPSED
+            else:
+                del self._leases[check_id]
+                yield lease, Due.REMOVE
 
     def _schedule(self, lease: Lease) -> None:
         # One entry a lease: a later time is found out when the earlier one comes up.

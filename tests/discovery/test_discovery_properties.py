@@ -1,0 +1,202 @@
+"""Random lives of the registry: whatever happens in whatever order, what it promises holds."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from toska_common.contracts.discovery import Health
+from toska_discovery.changes import CHECKS, SERVICES, Changes, service_topic
+from toska_discovery.errors import UnknownCheck
+from toska_discovery.instance import ServiceDefinition
+from toska_discovery.kv import KeyValues
+from toska_discovery.registry import Registry
+from toska_tests.registrations import NOON, check
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+NAMES = st.sampled_from(["orders", "payments", "stock"])
+PORTS = st.integers(0, 3)
+CHECK_IDS = st.sampled_from(["service:a", "service:b", "x", "y"])
+STATES = st.sampled_from(list(Health))
+SWEEP_S = 0.25
+
+
+class RegistryLife(RuleBasedStateMachine):
+    """Registrations, reports, time and deregistrations against what a reader may rely on."""
+
+    @initialize()
+    def open(self) -> None:
+        self.now = 0.0
+        self.registry = Registry(sweep_interval_s=SWEEP_S, now=0.0)
+        self.indexes: dict[str, int] = {}
+        self.contents: dict[str, Any] = {}
+        self.woken: set[str] = set()
+        self.heard = {}
+
+    def take(self, changes: Changes) -> None:
+        self.woken = changes.topics
+        assert bool(changes) == bool(changes.topics)
+        for instance_id, instance in changes.instances.items():
+            assert self.registry.instances.get(instance_id) == instance
+
+    @rule(
+        own_id=IDS, name=NAMES, port=PORTS, checks=st.lists(CHECK_IDS, max_size=2, unique=True), replace=st.booleans()
+    )
+    def register(self, own_id: str, name: str, port: int, checks: list[str], replace: bool) -> None:
+        definition = ServiceDefinition(own_id, name, "127.0.0.1", port)
+        touched = self.registry.touched_by(definition, [check(item) for item in checks])
+        before = {key: item.service.name for key, item in self.registry.instances.items()}
+        changes = self.registry.register(
+            definition, [check(item) for item in checks], self.now, NOON, replace_checks=replace
+        )
+        changed = {before[key] for key in changes.instances if key in before}
+        assert changed <= touched
+        assert own_id in self.registry.instances
+        self.take(changes)
+
+    @rule(own_id=IDS)
+    def deregister(self, own_id: str) -> None:
+        self.take(self.registry.deregister(own_id))
+        assert own_id not in self.registry.instances
+
+    @rule(check_id=CHECK_IDS, status=STATES)
+    def report(self, check_id: str, status: Health) -> None:
+        known = self.registry.find_check(check_id) is not None
+        try:
+            self.take(self.registry.report(check_id, status, "", self.now))
+            assert known
+        except UnknownCheck:
+            assert not known
+
+    @rule(seconds=st.sampled_from([0.25, 5.0, 15.0, 40.0]))
+    def live(self, seconds: float) -> None:
+        woken: set[str] = set()
+        for _ in range(round(seconds / SWEEP_S)):
+            self.now += SWEEP_S
+            self.take(self.registry.sweep(self.now))
+            woken |= self.woken
+        self.woken = woken
+
+    @rule(seconds=st.floats(1.0, 10_000.0))
+    def stall(self, seconds: float) -> None:
+        self.now += seconds
+        self.take(self.registry.sweep(self.now))
+
+    @invariant()
+    def no_index_goes_back_and_no_content_changes_under_an_index(self) -> None:
+        if not hasattr(self, "registry"):
+            return
+        registry = self.registry
+        readings: dict[str, tuple[int, Any]] = {
+            SERVICES: (
+                registry.services_index,
+                {item.service.id: item.service for item in registry.instances.values()},
+            ),
+            CHECKS: (registry.checks_index, [dict(item.checks) for item in registry.instances.values() if item.checks]),
+        }
+        for name in ("orders", "payments", "stock"):
+            readings[service_topic(name)] = registry.service_index(name), dict(registry.services.get(name, {}))
+        for topic, (index, content) in readings.items():
+            seen = self.indexes.get(topic, 0)
+            assert index >= seen
+            if topic in self.contents and self.contents[topic] != content:
+                assert index > seen, f"{topic} changed under index {index}"
+                assert topic in self.woken, f"{topic} changed and nobody was woken"
+            self.indexes[topic], self.contents[topic] = index, content
+        assert max(index for index, _ in readings.values()) <= registry.index
+
+    @invariant()
+    def what_is_listed_by_service_by_id_and_by_check_is_the_same(self) -> None:
+        if not hasattr(self, "registry"):
+            return
+        registry = self.registry
+        listed = {key: item for members in registry.services.values() for key, item in members.items()}
+        assert listed == registry.instances
+        assert all(registry.services.values())
+        endpoints = [item.service.endpoint for item in registry.instances.values() if item.service.endpoint]
+        assert len(endpoints) == len(set(endpoints))
+        checks = [check_id for item in registry.instances.values() for check_id in item.checks]
+        assert len(checks) == len(set(checks))
+        assert all((registry.find_lease(item) is None) == (registry.find_check(item) is None) for item in checks)
+        assert len(registry._leases) == len(checks)  # pyright: ignore[reportPrivateUsage] - a leak shows nowhere else
+        assert sum(registry.by_health.values()) == len(registry.instances)
+        assert all(
+            count == sum(item.health is health for item in registry.instances.values())
+            for health, count in registry.by_health.items()
+        )
+
+
+KEYS = st.sampled_from(["a", "a/", "a/b", "a/b/c", "ab", "b", "ä", "a/\U0010fffe"])
+PREFIXES = st.sampled_from(["", "a", "a/", "a/b", "b", "c"])
+
+
+class KeyValueLife(RuleBasedStateMachine):
+    """Writes, deletions and compare-and-set against a dictionary."""
+
+    @initialize()
+    def open(self) -> None:
+        self.index = 1
+        self.keys = KeyValues(max_tombstones=3)
+        self.model: dict[str, tuple[bytes, int, int]] = {}
+        self.seen: dict[str, tuple[int, Any]] = {}
+
+    @rule(
+        key=KEYS, value=st.binary(max_size=2), flags=st.integers(0, 1), cas=st.sampled_from([None, 0, "same", "other"])
+    )
+    def put(self, key: str, value: bytes, flags: int, cas: Any) -> None:
+        before = self.model.get(key)
+        current = 0 if before is None else before[2]
+        wanted = {"same": current, "other": current + 1}.get(cas, cas)
+        done, changed = self.keys.put(key, value, flags, self.index + 1, cas=wanted)
+        assert done == (wanted is None or wanted == current)
+        assert changed == (done and (before is None or before[:2] != (value, flags)))
+        if changed:
+            self.index += 1
+            self.model[key] = (value, flags, self.index)
+
+    @rule(key=KEYS, cas=st.sampled_from([None, 0, "same", "other"]))
+    def delete(self, key: str, cas: Any) -> None:
+        before = self.model.get(key)
+        current = 0 if before is None else before[2]
+        wanted = {"same": current, "other": current + 1}.get(cas, cas)
+        done, changed = self.keys.delete(key, self.index + 1, cas=wanted)
+        assert done == (before is None or wanted is None or wanted == current)
+        assert changed == (done and before is not None)
+        if changed:
+            self.index += 1
+            del self.model[key]
+
+    @rule(prefix=PREFIXES)
+    def delete_below(self, prefix: str) -> None:
+        gone = self.keys.delete_below(prefix, self.index + 1)
+        assert sorted(gone) == sorted(key for key in self.model if key.startswith(prefix))
+        if gone:
+            self.index += 1
+            self.model = {key: entry for key, entry in self.model.items() if not key.startswith(prefix)}
+
+    @invariant()
+    def every_prefix_lists_what_it_should_and_its_index_tells_of_every_change(self) -> None:
+        if not hasattr(self, "keys"):
+            return
+        assert len(self.keys) == len(self.model)
+        for prefix in ("", "a", "a/", "a/b", "b", "c", "ä"):
+            entries, index = self.keys.list_below(prefix)
+            found = [(entry.key, entry.value, entry.flags, entry.modify_index) for entry in entries]
+            assert found == sorted((key, *entry) for key, entry in self.model.items() if key.startswith(prefix))
+            self._compare(f"prefix {prefix}", index, found)
+        for key in ("a", "a/b", "c"):
+            self._compare(f"key {key}", self.keys.index_of(key), self.keys.find(key))
+
+    def _compare(self, what: str, index: int, content: Any) -> None:
+        seen = self.seen.get(what, (0, content))
+        assert index >= seen[0], f"{what} went back"
+        if content != seen[1]:
+            assert index > seen[0], f"{what} changed under its index"
+        self.seen[what] = index, content
+
+
+_LIMITS = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+TestRegistryLife = RegistryLife.TestCase
+TestRegistryLife.settings = _LIMITS
+TestKeyValueLife = KeyValueLife.TestCase
+TestKeyValueLife.settings = _LIMITS
