@@ -1,0 +1,71 @@
+"""What an operator can set for a gateway, and what the errors say."""
+
+from pathlib import Path
+
+import pytest
+from toska_common.errors import ConfigurationError
+from toska_gateway.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "ADMIN_PORT", "WORKERS", "ROUTER_URL", "ROUTES", "SERVE_MANAGEMENT"):
+        monkeypatch.delenv(f"TOSKA_GATEWAY_{name}", raising=False)
+    monkeypatch.delenv("TOSKA_HOST", raising=False)
+
+
+def test_the_defaults_are_the_documented_ports_on_loopback() -> None:
+    settings = Settings.from_environment()
+    assert (settings.host, settings.port, settings.admin_port) == ("127.0.0.1", 8080, 8100)
+    assert (settings.discovery_url, settings.router_url) == ("http://127.0.0.1:8101", "http://127.0.0.1:8102")
+    assert settings.registry_api_url == "http://127.0.0.1:8500"
+    assert 1 <= settings.workers <= 4
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("TOSKA_GATEWAY_PORT", "99999", "less than or equal to 65535"),
+        ("TOSKA_GATEWAY_ADMIN_PORT", "8080", "already the data listener's port"),
+        ("TOSKA_GATEWAY_WORKERS", "0", "greater than or equal to 1"),
+        ("TOSKA_GATEWAY_ROUTER_URL", "https://router:8102", "not of the form http://host:port"),
+        ("TOSKA_GATEWAY_ROUTER_URL", "http://router", "not of the form http://host:port"),
+        ("TOSKA_GATEWAY_ROUTER_URL", "http://router:8102/api", "more than scheme, host and port"),
+        ("TOSKA_GATEWAY_ROUTER_URL", "http://router:99999", "no valid port"),
+        ("TOSKA_GATEWAY_ROUTES", "nowhere.yaml", "is not a file"),
+        ("TOSKA_GATEWAY_ENGINE", "nginx", "'python'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_variable_and_the_reason(
+    variable: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment()
+    assert variable in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked_for", "served"),
+    [
+        ("127.0.0.1", "", True),
+        ("::1", "", True),
+        ("0.0.0.0", "", False),
+        ("0.0.0.0", "true", True),
+        ("10.0.0.1", "", False),
+    ],
+)
+def test_the_mesh_s_apis_are_on_the_data_listener_only_on_loopback_or_if_asked_for(
+    host: str, asked_for: str, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOSKA_HOST", host)
+    monkeypatch.setenv("TOSKA_GATEWAY_SERVE_MANAGEMENT", asked_for)
+    assert Settings.from_environment().management_on_data_listener is served
+
+
+def test_with_a_routing_file_nothing_on_the_data_listener_is_reserved(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text("routes: []")
+    settings = Settings.from_environment(routes=file, serve_management=True)
+    assert not settings.management_on_data_listener
