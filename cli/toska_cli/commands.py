@@ -34,9 +34,12 @@ def up(
     home: Home = None,
 ) -> None:
     """Run a whole mesh here, until Ctrl-C."""
-    from toska_cli.plan import UpOptions
-    from toska_cli.reporting import JsonReporter, TableReporter
-    from toska_cli.up import up as run_up
+    from toska_cli.importing import quick_imports
+
+    with quick_imports():
+        from toska_cli.plan import UpOptions
+        from toska_cli.reporting import JsonReporter, TableReporter
+        from toska_cli.up import up as run_up
 
     reporter = JsonReporter() if as_json else TableReporter(open_browser=open_browser)
     options = UpOptions(home=home, ports_from=ports_from, workers=workers, examples=not no_examples)

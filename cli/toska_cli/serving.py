@@ -1,13 +1,19 @@
 """Serving a user's ASGI app: what `toska run module:app` and the example services share."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from starlette.types import Receive, Scope, Send
 from toska_common.errors import ConfigurationError
 
 from toska_cli.children import ChildSpec
+from toska_cli.importing import quick_imports
+
+_IMPORTED_LATE = ("fastapi", "pydantic.v1", "aiohttp", "toska_common.mesh")
+"""FastAPI imports pydantic.v1 at the first route, and the SDK aiohttp when it first speaks with the registry."""
 
 
 def import_app(target: str, folder: Path) -> Any:
@@ -25,6 +31,20 @@ def import_app(target: str, folder: Path) -> Any:
         raise ConfigurationError(f"cannot run {target!r} from {folder}: {error}") from error
 
 
+def import_for_serving() -> None:
+    """Import what every app of a mesh needs to be served, and the host as well."""
+    import uvicorn
+
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
+    # Loading a configuration imports the server's loop, HTTP, WebSocket and lifespan parts, whatever their names are.
+    uvicorn.Config(_nothing, log_config=None).load()
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """An app that is never called."""
+
+
 def run_child(spec: ChildSpec) -> NoReturn:
     """Become the instance that `spec` describes: this process serves it until it is signalled."""
     import uvicorn
@@ -36,13 +56,9 @@ def run_child(spec: ChildSpec) -> NoReturn:
     _redirect_output(home / "logs" / f"{spec.service}.log")
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         configure_logging(level="info", format="json", service=spec.service, home=home, stream=nowhere)
-        config = uvicorn.Config(
-            import_app(spec.app, Path(spec.folder)),
-            host=spec.host,
-            port=spec.port,
-            log_config=None,
-            timeout_graceful_shutdown=1,
-        )
+        with quick_imports():
+            app = import_app(spec.app, Path(spec.folder))
+        config = uvicorn.Config(app, host=spec.host, port=spec.port, log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         server.run()
     os._exit(0 if server.started else 1)

@@ -1,15 +1,22 @@
 """A whole mesh as a real process, as a user starts it."""
 
+import contextlib
 import json
+import shutil
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import httpx
+import psutil
 
 from toska_tests.ports import free_ports
 from toska_tests.programs import Program, running
+from toska_tests.waiting import wait_until
 
 TOSKA = Path(sys.executable).with_name("toska")
 PYTHON = Path(sys.executable)
@@ -69,3 +76,43 @@ async def toska_up(
     with running(arguments, folder, environment=merged) as program:
         line = json.loads(await program.line(within=START_WITHIN_S))
         yield RunningMesh(program, line, folder, merged)
+
+
+@asynccontextmanager
+async def joined_app(
+    mesh: RunningMesh, module: ModuleType, service: str, *, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Program]:
+    """Run the app in `module` by `toska run` until the block ends; ready once the gateway routes to it."""
+    source = Path(module.__file__ or "")
+    shutil.copy(source, mesh.folder)
+    merged = {**mesh.environment, **(environment or {})}
+    with running([TOSKA, "run", f"{source.stem}:app"], mesh.folder, environment=merged) as program:
+        await wait_until(
+            lambda: answers(f"{mesh.gateway}/{service}/openapi.json"),
+            within=START_WITHIN_S,
+            what=f"a route to {service}; it said: {program.stderr[-2000:]}",
+        )
+        yield program
+
+
+async def answers(url: str, status: int = 200) -> bool:
+    """Whether `url` answers with `status` now."""
+    async with httpx.AsyncClient(timeout=2) as client:
+        try:
+            return (await client.get(url)).status_code == status
+        except httpx.HTTPError:
+            return False
+
+
+def listener_of(family: Sequence[psutil.Process], port: int) -> psutil.Process:
+    """The one of these processes that listens on `port`.
+
+    Raises:
+        AssertionError: None does.
+    """
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return process
+    raise AssertionError(f"none of {len(family)} processes listens on {port}")

@@ -1,0 +1,114 @@
+"""What `toska up` is going to run, worked out and checked before anything is opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import toska_discovery.settings
+import toska_gateway.settings
+import toska_router.settings
+from toska_common.security import is_loopback
+from toska_common.settings import prepare_home, registry_http_url
+
+from toska_cli.ports import EXAMPLES_OFFSET, PortPlan
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What the command line said; `None` leaves it to the environment and the defaults."""
+
+    home: Path | None = None
+    ports_from: int | None = None
+    workers: int | None = None
+    examples: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPlan:
+    """Settings of every service, made to fit each other."""
+
+    home: Path
+    host: str
+    discovery: toska_discovery.settings.Settings
+    router: toska_router.settings.Settings
+    gateway: toska_gateway.settings.Settings
+    examples_from: int | None
+    """First port of the examples; `None` runs none."""
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each part answers, as `mesh.json` lists it."""
+        return {
+            "gateway": self._url(self.gateway.port),
+            "gateway_admin": self._url(self.gateway.admin_port),
+            "registry": registry_http_url(self.discovery.registry_url, self._url(self.discovery.consul_port)),
+            "discovery": self._url(self.discovery.port),
+            "router": self._url(self.router.port),
+        }
+
+    @property
+    def listeners(self) -> list[tuple[str, int]]:
+        """Every address that the services of this process listen on."""
+        found = [
+            (self.discovery.host, self.discovery.port),
+            (self.router.host, self.router.port),
+            (self.gateway.bound_admin_host, self.gateway.admin_port),
+        ]
+        if self.discovery.is_embedded:
+            found.append((self.discovery.host, self.discovery.consul_port))
+        return found
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the mesh."""
+        return is_loopback(self.host)
+
+    def _url(self, port: int) -> str:
+        return base_url(self.host, port)
+
+
+def base_url(host: str, port: int) -> str:
+    """A URL under which this machine reaches a listener on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def plan_mesh(options: UpOptions) -> MeshPlan:
+    """Read and check every setting, and make the state folder.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or the home cannot be used.
+    """
+    shared: dict[str, Any] = {}
+    ports = PortPlan() if options.ports_from is None else PortPlan.starting_at(options.ports_from)
+    moved = options.ports_from is not None
+    if options.home is not None:
+        shared["home"] = options.home
+    discovery = toska_discovery.settings.Settings.from_environment(
+        **shared, **({"port": ports.discovery, "consul_port": ports.registry} if moved else {})
+    )
+    shared["home"] = prepare_home(discovery.home)
+    discovery = discovery.model_copy(update=shared)
+    registry = registry_http_url(discovery.registry_url, base_url(discovery.host, discovery.consul_port))
+    router = toska_router.settings.Settings.from_environment(
+        **shared, registry_url=registry, **({"port": ports.router} if moved else {})
+    )
+    gateway_overrides: dict[str, Any] = {"port": ports.gateway, "admin_port": ports.gateway_admin} if moved else {}
+    if options.workers is not None:
+        gateway_overrides["workers"] = options.workers
+    gateway = toska_gateway.settings.Settings.from_environment(
+        **shared,
+        **gateway_overrides,
+        registry_url=registry,
+        router_url=base_url(router.host, router.port),
+        discovery_url=base_url(discovery.host, discovery.port),
+    )
+    examples_from = (options.ports_from + EXAMPLES_OFFSET) if options.ports_from is not None else ports.examples
+    return MeshPlan(
+        home=shared["home"],
+        host=discovery.host,
+        discovery=discovery,
+        router=router,
+        gateway=gateway,
+        examples_from=examples_from if options.examples else None,
+    )

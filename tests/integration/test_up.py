@@ -1,0 +1,263 @@
+"""One command, a whole mesh: what a user sees and reaches, on one running mesh."""
+
+import json
+import re
+import resource
+import stat
+from collections import Counter
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from toska_tests import echo_app
+from toska_tests.meshes import TOSKA, RunningMesh, joined_app, toska_up
+from toska_tests.ports import free_ports
+from toska_tests.programs import running
+from toska_tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningMesh]:
+    async with toska_up(tmp_path_factory.mktemp("mesh")) as started:
+        yield started
+
+
+@pytest.fixture
+async def client() -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=5) as opened:
+        yield opened
+
+
+async def _run(mesh: RunningMesh, *arguments: str, code: int = 0) -> str:
+    """Run `toska` in the folder of the mesh, and return what it prints."""
+    with running([TOSKA, *arguments], mesh.folder, environment=mesh.environment) as program:
+        assert await program.exit_code() == code, program.stderr
+        return program.stdout if code == 0 else program.stderr
+
+
+def _instance(mesh: RunningMesh, name: str) -> str:
+    return next(part["url"] for part in mesh.line["parts"] if part["name"] == name)
+
+
+async def test_the_ready_line_lists_every_part_and_what_it_says_works(
+    mesh: RunningMesh, client: httpx.AsyncClient
+) -> None:
+    assert set(mesh.line["urls"]) == {"gateway", "gateway_admin", "discovery", "registry", "router"}
+    states = {part["name"]: part["state"] for part in mesh.line["parts"]}
+    assert states == {
+        "gateway": "ready",
+        "gateway admin": "ready",
+        "discovery": "ready",
+        "registry": "ready",
+        "router": "ready",
+        "payments-1": "running",
+        "payments-2": "running",
+        "orders": "running",
+    }
+    (command,) = mesh.line["try_it"]
+    answer = await client.get(command.removeprefix("curl "))
+    assert (answer.status_code, answer.json()["id"]) == (200, 42)
+    assert mesh.program.stdout.count("\n") == 1
+
+
+async def test_the_gateway_shares_requests_among_the_replicas(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    seen: Counter[int] = Counter()
+    for _ in range(20):
+        answer = await client.get(f"{mesh.gateway}/payments/fees?amount=10")
+        seen[answer.json()["served_by"]["pid"]] += 1
+    assert len(seen) == 2
+    assert min(seen.values()) >= 5
+
+
+async def test_an_order_is_paid_through_the_sdk_by_either_replica(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    ports: set[int] = set()
+    for _ in range(10):
+        answer = await client.post(f"{mesh.gateway}/orders/", json={"item": "tea", "amount": "3.20"})
+        assert answer.status_code == 201
+        ports.add(answer.json()["payment"]["served_by"]["port"])
+    assert ports == {int(_instance(mesh, name).rpartition(":")[2]) for name in ("payments-1", "payments-2")}
+
+
+async def test_an_app_joins_with_three_lines_and_leaves_when_it_stops(
+    mesh: RunningMesh, client: httpx.AsyncClient
+) -> None:
+    async with joined_app(mesh, echo_app, "echo") as app:
+        assert (await client.get(f"{mesh.gateway}/echo/pid")).json() == app.pid
+        app.interrupt()
+        assert await app.exit_code(within=5) in {0, 130, -2}
+
+    async def is_gone() -> bool:
+        return (await client.get(f"{mesh.gateway}/echo/pid")).status_code == 404
+
+    await wait_until(is_gone, what="the route of a service without instances goes")
+
+
+async def test_mesh_tokens_do_not_reach_a_users_service(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    tokens = {access: mesh.token(access) for access in ("admin", "join")}
+    async with joined_app(mesh, echo_app, "echo"):
+        for token in tokens.values():
+            given = {"authorization": f"Bearer {token}", "x-consul-token": token, "x-user": "kept"}
+            answer = await client.get(f"{mesh.gateway}/echo/headers", headers={**given, "cookie": "session=kept"})
+            assert answer.status_code == 200
+            received = answer.json()
+            assert (received["x-user"], received["cookie"]) == ("kept", "session=kept")
+            assert token not in answer.text
+        theirs = {"authorization": "Bearer of-their-own"}
+        answer = await client.get(f"{mesh.gateway}/echo/headers", headers=theirs)
+        assert answer.json()["authorization"] == "Bearer of-their-own"
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "path"),
+    [
+        ("discovery", "POST", "/api/v1/services"),
+        ("discovery", "DELETE", "/api/v1/services/x"),
+        ("router", "PUT", "/api/v1/routes/x"),
+        ("router", "DELETE", "/api/v1/clusters/x"),
+        ("gateway", "POST", "/api/v1/services"),
+        ("gateway", "PUT", "/api/v1/routes/x"),
+    ],
+)
+async def test_a_strangers_change_is_refused_as_a_problem(
+    mesh: RunningMesh, client: httpx.AsyncClient, part: str, method: str, path: str
+) -> None:
+    answer = await client.request(method, f"{mesh.url(part)}{path}", json={})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    problem = answer.json()
+    assert (problem["type"], problem["status"]) == ("/problems/unauthenticated", 401)
+    assert re.fullmatch("[0-9a-f]{32}", problem["trace_id"])
+
+
+@pytest.mark.parametrize("part", ["router", "gateway"])
+async def test_the_join_token_cannot_change_a_route_and_the_admin_token_can(
+    mesh: RunningMesh, client: httpx.AsyncClient, part: str
+) -> None:
+    cluster = f"{mesh.url(part)}/api/v1/clusters/cashiers"
+    stored = await client.put(cluster, json={"service": "payments"}, headers=mesh.authorization("admin"))
+    assert stored.is_success, stored.text
+    url = f"{mesh.url(part)}/api/v1/routes/fees"
+    route = {"name": "fees", "match": {"path": "/fees"}, "to": "cashiers"}
+    refused = await client.put(url, json=route, headers=mesh.authorization("join"))
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/forbidden")
+    assert (await client.get(f"{mesh.gateway}/fees?amount=10")).status_code == 404
+    stored = await client.put(url, json=route, headers=mesh.authorization("admin"))
+    assert stored.is_success, stored.text
+
+    async def serves() -> bool:
+        return (await client.get(f"{mesh.gateway}/fees?amount=10")).status_code == 200
+
+    await wait_until(serves, what="the new route")
+    for resource_url in (url, cluster):
+        deleted = await client.delete(resource_url, headers=mesh.authorization("admin"))
+        assert deleted.is_success, deleted.text
+
+    async def is_gone() -> bool:
+        return (await client.get(f"{mesh.gateway}/fees?amount=10")).status_code == 404
+
+    await wait_until(is_gone, what="the route is gone")
+
+
+async def test_consul_writes_need_a_token_and_consuls_own_words(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    url = f"{mesh.url('registry')}/v1/kv/settings/color"
+    refused = await client.put(url, content="blue")
+    assert (refused.status_code, refused.text.strip()) == (403, "Permission denied")
+    stored = await client.put(url, content="blue", headers={"x-consul-token": mesh.token("admin")})
+    assert (stored.status_code, stored.text.strip()) == (200, "true")
+
+
+async def test_a_name_that_was_rebound_to_this_machine_is_not_answered(
+    mesh: RunningMesh, client: httpx.AsyncClient
+) -> None:
+    for part in ("discovery", "router", "gateway_admin"):
+        answer = await client.get(f"{mesh.url(part)}/openapi.json", headers={"host": "evil.example"})
+        assert answer.status_code == 421, part
+
+
+async def test_one_document_describes_every_service_and_its_operations_work(
+    mesh: RunningMesh, client: httpx.AsyncClient
+) -> None:
+    assert (await client.get(f"{mesh.gateway}/docs")).status_code == 200
+
+    async def described() -> bool:
+        paths = (await client.get(f"{mesh.gateway}/openapi.json")).json()["paths"]
+        return {"/payments/fees", "/orders/{order_id}", "/api/v1/services", "/api/v1/routes"} <= set(paths)
+
+    await wait_until(described, what="users' services and the mesh's own in one document")
+
+
+async def test_every_service_answers_on_health_and_metrics(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    for part in ("discovery", "router", "gateway_admin"):
+        for path in ("/health/live", "/health/ready", "/health/startup", "/health/detailed"):
+            assert (await client.get(mesh.url(part) + path)).status_code == 200, (part, path)
+        metrics = await client.get(f"{mesh.url(part)}/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain")
+        assert f"toska_{part.removesuffix('_admin')}_" in metrics.text
+
+
+async def test_the_home_and_what_is_in_it_are_the_users_alone(mesh: RunningMesh) -> None:
+    assert stat.S_IMODE(mesh.home.stat().st_mode) == 0o700
+    for name in ("admin.token", "join.token", "mesh.json", "lock"):
+        assert stat.S_IMODE((mesh.home / name).stat().st_mode) == 0o600, name
+    assert mesh.home == mesh.folder / ".toska"
+
+
+async def test_nothing_listens_beyond_this_machine(mesh: RunningMesh) -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in [psutil.Process(mesh.program.pid), *mesh.program.descendants()]
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+
+
+async def test_as_many_files_may_be_open_as_the_system_allows(mesh: RunningMesh) -> None:
+    soft, hard = psutil.Process(mesh.program.pid).rlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+
+
+async def test_status_shows_every_part_and_service(mesh: RunningMesh) -> None:
+    shown = await _run(mesh, "status")
+    for name in ("gateway", "discovery", "registry", "router", "payments", "2 passing", str(mesh.home)):
+        assert name in shown
+    document = json.loads(await _run(mesh, "status", "--json"))
+    assert document["ready"] is True
+    assert {part["state"] for part in document["parts"].values()} == {"ready"}
+    assert {"payments": 2, "orders": 1}.items() <= {
+        item["name"]: item["passing"] for item in document["services"]
+    }.items()
+
+
+async def test_logs_of_each_service_are_json_with_the_trace(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    await client.get(f"{mesh.gateway}/orders/42", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+
+    async def is_logged() -> bool:
+        lines = [json.loads(line) for line in (await _run(mesh, "logs", "--json")).splitlines()]
+        return {"orders", "payments"} <= {line["service"] for line in lines if line.get("trace_id") == trace}
+
+    await wait_until(is_logged, what="one trace over two services")
+    assert "service_started" in await _run(mesh, "logs", "router")
+    assert "there is no log of 'nobody'" in await _run(mesh, "logs", "nobody", code=2)
+
+
+async def test_a_mesh_without_examples_is_a_mesh(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    async with toska_up(tmp_path, "--no-examples") as bare:
+        assert {part["name"] for part in bare.line["parts"]}.isdisjoint({"orders", "payments-1"})
+        answer = await client.get(bare.line["try_it"][0].removeprefix("curl "))
+        assert answer.status_code == 200
+        assert all(item["name"].startswith("toska-") for item in answer.json())
+
+
+async def test_the_table_for_people_has_every_part_and_something_to_try(tmp_path: Path) -> None:
+    first = free_ports(20)
+    with running([TOSKA, "up", "--ports-from", str(first), "--home", "state"], tmp_path) as program:
+        await wait_until(lambda: "Ctrl-C stops" in program.stdout, within=30, what=f"the table; {program.stderr}")
+        for word in ("gateway", "discovery", "registry", "router", "payments-2", "orders", "ready", "running"):
+            assert re.search(rf"\b{word}\b", program.stdout), word
+        assert f"curl http://127.0.0.1:{first}/orders/42" in program.stdout
+        assert [line.split()[0] for line in program.stderr.splitlines()] == ["discovery", "router", "gateway"]

@@ -1,0 +1,109 @@
+"""How a mesh ends: in time, with nothing left, whatever is still open."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from toska_tests import echo_app
+from toska_tests.meshes import TOSKA, RunningMesh, joined_app, toska_up
+from toska_tests.programs import alive, running
+from toska_tests.requests import open_requests
+from toska_tests.waiting import wait_until
+
+PROMISED_S = 3.0
+
+
+def _family(mesh: RunningMesh) -> list[psutil.Process]:
+    family = mesh.program.descendants()
+    assert len(family) >= 2, "a mesh has at least its workers"
+    return family
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+async def test_a_signal_stops_every_process_and_takes_mesh_json_back(tmp_path: Path, number: signal.Signals) -> None:
+    async with toska_up(tmp_path) as mesh:
+        family = _family(mesh)
+        assert len(list(tmp_path.rglob("mesh.json"))) == 2
+        os.killpg(mesh.program.pid, number)
+        assert await mesh.program.exit_code(within=PROMISED_S) == 0
+        assert not alive(family)
+        assert not list(tmp_path.rglob("mesh.json"))
+        assert mesh.program.stderr == ""
+
+
+async def test_blocked_watchers_and_open_streams_do_not_hold_it_up(tmp_path: Path) -> None:
+    async with toska_up(tmp_path, "--no-examples") as mesh, joined_app(mesh, echo_app, "echo"):
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{mesh.url('registry')}/v1/health/service/nobody")
+        index = answer.headers["x-consul-index"]
+        watch = f"{mesh.url('registry')}/v1/health/service/nobody?index={index}&wait=5m"
+        async with (
+            open_requests(watch, 1000) as watchers,
+            open_requests(f"{mesh.gateway}/echo/stream", 20) as streams,
+        ):
+            for stream in streams:
+                assert b"200" in await stream.receive(64)
+            assert len(watchers) == 1000
+            family = _family(mesh)
+            mesh.program.interrupt()
+            assert await mesh.program.exit_code(within=PROMISED_S) == 0
+            assert not alive(family)
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    async with (
+        toska_up(tmp_path, "--no-examples") as mesh,
+        joined_app(mesh, echo_app, "echo"),
+        open_requests(f"{mesh.gateway}/echo/stream", 1) as streams,
+    ):
+        assert b"200" in await streams[0].receive(64)
+        family = _family(mesh)
+        mesh.program.interrupt()
+        mesh.program.interrupt()
+        took = await wait_until(lambda: mesh.program.returncode is not None, within=PROMISED_S)
+        assert took < 1
+        assert mesh.program.returncode == 130
+        await wait_until(lambda: not alive(family), within=1, what="nobody left")
+
+
+async def test_children_end_when_the_host_is_killed(tmp_path: Path) -> None:
+    async with toska_up(tmp_path) as mesh:
+        family = _family(mesh)
+        mesh.program.send(signal.SIGKILL)
+        await wait_until(lambda: not alive(family), within=PROMISED_S, what="nobody left")
+
+
+async def test_a_killed_mesh_can_be_started_again_on_its_ports_and_home(tmp_path: Path) -> None:
+    async with toska_up(tmp_path, "--no-examples") as mesh:
+        family = _family(mesh)
+        mesh.program.send(signal.SIGKILL)
+        await mesh.program.exit_code()
+        await wait_until(lambda: not alive(family), within=PROMISED_S, what="nobody left")
+        first = mesh.gateway.rpartition(":")[2]
+        with running(
+            [TOSKA, "up", "--json", "--no-examples", "--ports-from", first], tmp_path, environment=mesh.environment
+        ) as again:
+            assert f":{first}" in await again.line(within=20)
+
+
+async def test_toska_down_stops_the_mesh_of_this_folder(tmp_path: Path) -> None:
+    async with toska_up(tmp_path, "--no-examples") as mesh:
+        with running([TOSKA, "down"], tmp_path, environment=mesh.environment) as down:
+            assert await down.exit_code() == 0
+            assert down.stdout == f"stopped the mesh on {mesh.home}\n"
+        assert await mesh.program.exit_code(within=1) == 0
+        with running([TOSKA, "down"], tmp_path, environment=mesh.environment) as down:
+            assert await down.exit_code() == 2
+            assert "no mesh runs here; start one with `toska up`" in down.stderr
+
+
+async def test_toska_down_leaves_a_stranger_alone_that_got_the_process_id_of_a_dead_mesh(tmp_path: Path) -> None:
+    async with toska_up(tmp_path, "--no-examples") as mesh:
+        mesh.program.send(signal.SIGKILL)
+        await mesh.program.exit_code()
+        with running([TOSKA, "down"], tmp_path, environment=mesh.environment) as down:
+            assert await down.exit_code() == 2
+            assert f"the mesh on {mesh.home} has ended" in down.stderr
