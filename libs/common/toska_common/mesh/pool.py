@@ -5,6 +5,7 @@ The httpx API is kept for users, and underneath aiohttp moves the bytes: plain h
 """
 
 import contextlib
+import errno
 import ssl
 from collections.abc import Generator
 from typing import Any
@@ -60,18 +61,21 @@ class _GuardedResolver(aiohttp.ThreadedResolver):
         found = await super().resolve(host, port, *args, **kwargs)
         allowed = [item for item in found if self._rules.refusal(item["host"], item["port"]) is None]
         if found and not allowed:
-            raise OSError(f"{host} resolves to an address that must not be connected to")
+            raise PermissionError(errno.EACCES, f"{host} is an address that must not be connected to")
         return allowed
 
 
 def _open_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=_GuardedResolver()),
         # httpx keeps the cookies; a jar here would be shared by all clients of the process.
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
     )
+    # aiohttp would send a broken idempotent request once more by itself: to the same instance, and past our budget.
+    session._retry_connection = False  # pyright: ignore[reportPrivateUsage] - there is no public switch
+    return session
 
 
 @contextlib.contextmanager

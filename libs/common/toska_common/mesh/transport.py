@@ -148,6 +148,9 @@ class _Call:
 
     async def attempt(self) -> httpx.Response:
         """Send the request to one endpoint and report to its circuit how that went."""
+        left = remaining_s()
+        if left is not None and left <= 0:
+            raise self._lateness()
         now = time.monotonic()
         endpoint = self._endpoints.pick(now, self._tried)
         if endpoint is None:
@@ -176,9 +179,14 @@ class _Call:
             self._request.headers[DEADLINE_HEADER] = str(budget_ms)
         if left is None:
             return await self._pool.send(self._request, endpoint.address, endpoint.port)
-        with anyio.move_on_after(max(0.0, left)):
+        with anyio.move_on_after(left):
             return await self._pool.send(self._request, endpoint.address, endpoint.port)
-        raise DeadlineExceeded(f"the time for this request was over before {self._service} answered")
+        raise self._lateness()
+
+    def _lateness(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the time for this request was over before {self._service} answered", upstream=self._service
+        )
 
     def _refusal(self, now: float) -> Exception:
         if not len(self._endpoints):

@@ -1,0 +1,384 @@
+"""`mesh.client(...)`: who gets a call, what is tried again, what gives up at once, and what travels along."""
+
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TypeVar
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
+from fastapi import FastAPI
+from toska_common import Mesh
+from toska_common.breaker import BreakerPolicy
+from toska_common.clients.consul import (
+    ConsulClient,
+    Node,
+    ServiceEntry,
+    ServiceInstance,
+    ServiceRegistration,
+    TTLCheck,
+)
+from toska_common.contracts.discovery import Health
+from toska_common.errors import CircuitOpen, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from toska_common.http_context import deadline
+from toska_common.mesh import (
+    AllCircuitsOpen,
+    CallBroken,
+    CallTimeout,
+    ConnectFailed,
+    DeadlineExceeded,
+    NoEndpoints,
+)
+from toska_common.mesh.endpoints import Endpoints
+from toska_common.targets import TargetRules
+from toska_common.trace import TraceContext, current
+from toska_tests.joined import Registry, Stage
+from toska_tests.ports import free_port
+
+T = TypeVar("T")
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: seen=yes\r\n\r\nok"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+TRUNCATED = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+
+
+class Upstream:
+    """An instance that answers every request with the same bytes, closes without any, or never answers."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.answer = answer
+        self.close = False
+        self.requests: list[str] = []
+        self.port = 0
+
+    async def serve(self, stream: SocketStream) -> None:
+        """Serve one connection."""
+        async with stream:
+            received = b""
+            async for chunk in stream:
+                received += chunk
+                head, end, _ = received.partition(b"\r\n\r\n")
+                if not end:
+                    continue
+                received = b""
+                self.requests.append(head.decode())
+                if self.answer is None:
+                    await anyio.sleep_forever()
+                elif not self.answer:
+                    return
+                else:
+                    await stream.send(self.answer)
+                if self.close:
+                    return
+
+
+async def _serve(listener: Listener[SocketStream], upstream: Upstream) -> None:
+    async with listener:
+        await listener.serve(upstream.serve)
+
+
+@contextmanager
+def set_to(variable: ContextVar[T], value: T) -> Generator[None]:
+    """Give a context variable a value for the block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+class Services:
+    """Instances that a test starts and registers by itself."""
+
+    def __init__(self, consul: ConsulClient, registry: Registry, group: TaskGroup) -> None:
+        self._consul = consul
+        self._registry = registry
+        self._group = group
+        self._meshes: list[Mesh] = []
+
+    async def start(self, service: str, answer: bytes | None = ANSWER, *, health: Health = Health.PASSING) -> Upstream:
+        """Start an instance of `service`."""
+        upstream = Upstream(answer)
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        upstream.port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's, not Django's
+        self._group.start_soon(_serve, listener, upstream)
+        await self.register(service, upstream.port, health=health)
+        return upstream
+
+    async def register(
+        self, service: str, port: int, *, address: str = "127.0.0.1", health: Health = Health.PASSING
+    ) -> None:
+        """Register an instance that is already there, or is not."""
+        check = TTLCheck(timedelta(minutes=1), status=health)
+        await self._consul.register_service(
+            ServiceRegistration(service, id=f"{service}-{port}", address=address, port=port, checks=(check,))
+        )
+
+    def mesh(self, *, breaker: BreakerPolicy | None = None) -> Mesh:
+        """A mesh for a caller that is no running app."""
+        mesh = Mesh(FastAPI(), name="caller", registry_url=self._registry.url, breaker=breaker)
+        self._meshes.append(mesh)
+        return mesh
+
+    async def aclose(self) -> None:
+        """Close what the callers hold."""
+        for mesh in self._meshes:
+            await mesh.aclose()
+
+
+@pytest.fixture
+async def services(registry: Registry) -> AsyncGenerator[Services]:
+    async with (
+        ConsulClient.open(registry.url, token=registry.join_token) as consul,
+        anyio.create_task_group() as group,
+    ):
+        services = Services(consul, registry, group)
+        yield services
+        await services.aclose()
+        group.cancel_scope.cancel()
+
+
+async def test_calls_are_shared_by_the_instances(services: Services) -> None:
+    one, other = await services.start("shared"), await services.start("shared")
+    client = services.mesh().client("shared")
+    for _ in range(40):
+        assert (await client.get("/")).text == "ok"
+    assert len(one.requests) + len(other.requests) == 40
+    assert min(len(one.requests), len(other.requests)) >= 5
+
+
+async def test_critical_instances_are_not_called(services: Services) -> None:
+    well, ill = await services.start("partly"), await services.start("partly", health=Health.CRITICAL)
+    client = services.mesh().client("partly")
+    for _ in range(10):
+        await client.get("/")
+    assert (len(well.requests), len(ill.requests)) == (10, 0)
+
+
+async def test_unknown_service_is_an_error_of_the_mesh_and_of_httpx(services: Services) -> None:
+    with pytest.raises(NoEndpoints, match="nobody") as caught:
+        await services.mesh().client("nobody").get("/")
+    assert isinstance(caught.value, httpx.ConnectError)
+    assert isinstance(caught.value, UpstreamUnavailable)
+
+
+async def test_instance_that_refuses_connections_is_passed_over_whatever_the_method(services: Services) -> None:
+    await services.register("halfdead", free_port())
+    alive = await services.start("halfdead")
+    client = services.mesh().client("halfdead")
+    for _ in range(10):
+        assert (await client.post("/", json={})).status_code == 200
+    assert len(alive.requests) == 10
+
+
+async def test_broken_connection_is_tried_elsewhere_only_if_that_does_no_harm(services: Services) -> None:
+    # However the first instance is chosen, every connection breaks: what counts is how often it was tried.
+    one, other = await services.start("breaking", b""), await services.start("breaking", b"")
+
+    async def attempts(call: Callable[[], Awaitable[object]]) -> int:
+        one.requests.clear()
+        other.requests.clear()
+        with pytest.raises(CallBroken) as caught:
+            await call()
+        assert isinstance(caught.value, UpstreamError)
+        assert isinstance(caught.value, httpx.TransportError)
+        return len(one.requests) + len(other.requests)
+
+    client = services.mesh(breaker=BreakerPolicy(min_requests=1000)).client("breaking")
+
+    async def generate() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    assert await attempts(lambda: client.post("/")) == 1
+    assert await attempts(lambda: client.patch("/")) == 1
+    assert await attempts(lambda: client.put("/", content=generate())) == 1
+    assert await attempts(lambda: client.put("/", content=b"again and again")) == 3
+    assert await attempts(lambda: client.post("/", headers={"idempotency-key": "1"})) == 3
+    assert await attempts(lambda: client.get("/")) == 3
+    assert one.requests
+    assert other.requests
+
+
+async def test_retries_run_out_when_everything_fails(services: Services) -> None:
+    upstream = await services.start("drowning", b"")
+    client = services.mesh(breaker=BreakerPolicy(min_requests=1000)).client("drowning")
+    for _ in range(40):
+        with pytest.raises(CallBroken):
+            await client.get("/")
+    # 40 calls, and for each a fifth of a retry beside the ten in reserve; not three times 40.
+    assert 40 < len(upstream.requests) <= 40 + 10 + 8
+
+
+async def test_slow_answer_is_not_asked_for_twice(services: Services) -> None:
+    upstream = await services.start("sleeping", None)
+    client = services.mesh().client("sleeping", timeout=0.2)
+    with pytest.raises(CallTimeout) as caught:
+        await client.get("/")
+    assert isinstance(caught.value, UpstreamTimeout)
+    assert isinstance(caught.value, httpx.TimeoutException)
+    assert len(upstream.requests) == 1
+
+
+async def test_circuit_opens_on_failures_and_closes_when_the_service_is_back(services: Services) -> None:
+    upstream = await services.start("failing", UNAVAILABLE)
+    policy = BreakerPolicy(min_requests=5, cooldown_s=0.3, half_open_requests=1)
+    client = services.mesh(breaker=policy).client("failing")
+    for _ in range(5):
+        assert (await client.get("/")).status_code == 503
+    with pytest.raises(AllCircuitsOpen) as caught:
+        await client.get("/")
+    assert isinstance(caught.value, CircuitOpen)
+    assert caught.value.headers == {"retry-after": "1"}
+    assert len(upstream.requests) == 5
+    upstream.answer = ANSWER
+
+    with anyio.fail_after(3):
+        while True:
+            try:
+                assert (await client.get("/")).status_code == 200
+                break
+            except AllCircuitsOpen:
+                await anyio.sleep(0.05)
+
+
+async def test_open_circuit_of_one_instance_leaves_the_others(services: Services) -> None:
+    ill, well = await services.start("onesided", UNAVAILABLE), await services.start("onesided")
+    client = services.mesh(breaker=BreakerPolicy(min_requests=3)).client("onesided")
+    statuses = [(await client.get("/")).status_code for _ in range(60)]
+    assert statuses.count(503) == len(ill.requests) == 3
+    assert len(well.requests) == 57
+
+
+async def test_body_that_breaks_off_is_the_upstreams_fault(services: Services) -> None:
+    upstream = await services.start("truncating", TRUNCATED)
+    upstream.close = True
+    with pytest.raises(CallBroken):
+        await services.mesh().client("truncating").get("/")
+
+
+async def test_trace_deadline_and_name_of_the_caller_travel_along(services: Services) -> None:
+    upstream = await services.start("told")
+    client = services.mesh().client("told", timeout=60.0)
+    context = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=True, tracestate="a=b")
+    with set_to(current, context), set_to(deadline, time.monotonic() + 5):
+        await client.get("/")
+    headers = dict(line.split(": ", 1) for line in upstream.requests[0].lower().split("\r\n")[1:])
+    assert headers["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert headers["tracestate"] == "a=b"
+    assert 4000 < int(headers["x-toska-deadline-ms"]) <= 5000
+    assert headers["x-toska-caller"] == "caller"
+    assert headers["host"] == "told"
+
+
+async def test_call_without_a_deadline_tells_how_long_it_waits(services: Services) -> None:
+    upstream = await services.start("waited")
+    await services.mesh().client("waited", timeout=3.0).get("/")
+    assert "x-toska-deadline-ms: 3000" in upstream.requests[0].lower()
+
+
+async def test_nothing_is_sent_when_the_time_is_over(services: Services) -> None:
+    upstream = await services.start("late")
+    client = services.mesh().client("late")
+    await client.get("/")
+    with set_to(deadline, time.monotonic() - 1), pytest.raises(DeadlineExceeded) as caught:
+        await client.get("/")
+    assert caught.value.status == 504
+    assert len(upstream.requests) == 1
+
+
+async def test_call_ends_with_the_deadline_of_the_work_it_is_for(services: Services) -> None:
+    await services.start("dawdling", None)
+    client = services.mesh().client("dawdling", timeout=60.0)
+    with anyio.fail_after(5), set_to(deadline, time.monotonic() + 0.3), pytest.raises(DeadlineExceeded):
+        await client.get("/")
+
+
+async def test_clients_keep_their_cookies_apart(services: Services) -> None:
+    upstream = await services.start("baking")
+    mesh = services.mesh()
+    await mesh.client("baking").get("/")
+    await mesh.client("baking").get("/")
+    assert not any("cookie:" in request.lower() for request in upstream.requests)
+
+
+async def test_client_calls_its_service_and_nothing_else(services: Services) -> None:
+    client = services.mesh().client("narrow")
+    for url in ("http://other/", "https://narrow/", "http://127.0.0.1:1/"):
+        with pytest.raises(httpx.UnsupportedProtocol, match="narrow"):
+            await client.get(url)
+
+
+async def test_name_cannot_hide_an_address_that_nobody_may_be_sent_to(services: Services) -> None:
+    await services.register("tempting", 80, address="0xA9FEA9FE")  # resolves to 169.254.169.254
+    with anyio.fail_after(5), pytest.raises(ConnectFailed, match="must not be connected to"):
+        await services.mesh().client("tempting").get("/")
+
+
+def test_forbidden_addresses_are_no_endpoints_whatever_the_registry_says() -> None:
+    endpoints = Endpoints("tempting", BreakerPolicy(), TargetRules())
+    node = Node("vm", "127.0.0.1")
+    addresses = ("169.254.169.254", "fe80::1", "2852039166", "10.1.2.3")
+    endpoints.update([ServiceEntry(node, ServiceInstance(item, "tempting", item, 80)) for item in addresses])
+    assert {endpoints.pick(0) for _ in range(50)} == {endpoints.pick(0)}
+    assert (picked := endpoints.pick(0)) is not None
+    assert picked.address == "10.1.2.3"
+
+
+async def test_response_can_be_streamed(services: Services) -> None:
+    await services.start("flowing")
+    async with services.mesh().client("flowing").stream("GET", "/") as response:
+        assert [chunk async for chunk in response.aiter_text()] == ["ok"]
+
+
+async def test_refused_everywhere_is_unavailable(services: Services) -> None:
+    await services.register("gone", free_port())
+    with pytest.raises(ConnectFailed) as caught:
+        await services.mesh().client("gone").get("/")
+    assert caught.value.status == 503
+
+
+async def test_failed_call_of_a_service_is_answered_as_the_upstreams_failure(stage: Stage, services: Services) -> None:
+    await services.start("sick", b"")
+    with stage.serve("asking") as shop:
+        await stage.registry.wait_for("asking", 1)
+        broken, missing = await shop.get("/call/sick/x"), await shop.get("/call/nothere/x")
+        assert (broken.status_code, broken.json()["type"]) == (502, "/problems/upstream-error")
+        assert (missing.status_code, missing.json()["type"]) == (503, "/problems/upstream-unavailable")
+
+
+async def test_calls_follow_the_registry_and_go_on_without_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("following")
+    registry = Registry(folder)
+    await registry.start()
+    stage = Stage(folder, registry)
+    try:
+        with stage.serve("front") as front, stage.serve("back") as first:
+            await registry.wait_for("back", 1)
+            await registry.wait_for("front", 1)
+            assert await _served_by(front.url, 1) == {first.port}
+            with stage.serve("back") as second:
+                await registry.wait_for("back", 2)
+                ports = await _served_by(front.url, 30)
+                assert ports == {first.port, second.port}
+                registry.stop()
+                assert await _served_by(front.url, 30) == ports
+                second.program.send(signal.SIGKILL)
+                await second.program.exit_code()
+                assert await _served_by(front.url, 30) == {first.port}
+    finally:
+        registry.stop()
+
+
+async def _served_by(front: str, calls: int) -> set[int]:
+    ports: set[int] = set()
+    async with httpx.AsyncClient(timeout=5) as client:
+        for _ in range(calls):
+            answer = await client.get(f"{front}/call/back/server")
+            assert answer.status_code == 200, answer.text
+            ports.add(answer.json()["port"])
+    return ports
