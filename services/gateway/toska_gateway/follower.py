@@ -100,7 +100,7 @@ class SnapshotFollower:
     async def _take(self, delta: SnapshotDelta) -> bool:
         """Serve what the router sent; tells whether that was anything new."""
         base = None if self._from_scratch else self._routing.current
-        if is_empty(delta) and base is not None:
+        if is_empty(delta) and base is not None and delta.routes_version == base.routes_version:
             return False
         try:
             snapshot = apply_delta(base, delta)

@@ -146,9 +146,6 @@ PROBLEM_TYPES: Final = {
         _type("store-unavailable", 503, "State cannot be written", "mesh",
               "The service cannot write its state, and does not confirm what it could lose.",
               "Look at the disk of TOSKA_HOME: space, permissions, health."),
-        _type("watchers-exhausted", 429, "Too many watchers", "caller",
-              "All the blocking queries that the registry holds at a time are in use.",
-              "Try again later, or raise TOSKA_DISCOVERY_MAX_WATCHERS."),
         # Routing
         _type("invalid-routing", 422, "Invalid routing", "caller",
               "A routing file, route or cluster is wrong, and was refused whole. What held before still holds.",
