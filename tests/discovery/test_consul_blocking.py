@@ -38,7 +38,7 @@ class Blocked:
         assert self._answer is not None
         return self._answer
 
-    async def stays_blocked(self, for_s: float = 0.3) -> bool:
+    async def stays_blocked(self, for_s: float = 0.1) -> bool:
         with anyio.move_on_after(for_s):
             await self._answered.wait()
         return self._answer is None

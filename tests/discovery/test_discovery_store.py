@@ -1,0 +1,173 @@
+"""The state file: what was flushed is there again, what cannot be read is kept aside, what fails is told."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import structlog.testing
+from toska_common.contracts.discovery import Health
+from toska_common.errors import ConfigurationError
+from toska_discovery.changes import Changes
+from toska_discovery.errors import StoreUnavailable
+from toska_discovery.instance import ServiceDefinition
+from toska_discovery.registry import Registry
+from toska_discovery.store import FILE_NAME, SqliteStore
+from toska_tests.registrations import NOON, check, service
+from toska_tests.waiting import wait_until
+
+
+def new_registry(index: int = 1) -> Registry:
+    return Registry(sweep_interval_s=0.25, now=0.0, index=index)
+
+
+async def store_some(folder: Path) -> Registry:
+    """Fill a state file: an instance with a verdict, and keys with any bytes."""
+    async with SqliteStore.open(folder) as store:
+        registry = new_registry(store.stored.index)
+        definition = ServiceDefinition(
+            "a", "orders", "10.0.0.1", 9001, ("x", "ü"), {"k": "v"}, {"wan": ("10.1.0.1", 80)}, (3, 1), True
+        )
+        store.save(registry.register(definition, [check("c", notes="n", removal_after_s=None)], 0.0, NOON))
+        store.save(registry.register(service("gone", port=2), [], 0.0, NOON))
+        store.save(registry.report("c", Health.WARNING, "slow", 1.0))
+        store.save(registry.deregister("gone"))
+        store.save(registry.put_key("a/b", bytes(range(256)), 2**64 - 1)[1])
+        store.save(registry.put_key("gone", b"x")[1])
+        store.save(registry.delete_key("gone")[1])
+        await store.flush()
+        return registry
+
+
+async def test_what_was_flushed_is_there_again(tmp_path: Path) -> None:
+    registry = await store_some(tmp_path)
+    async with SqliteStore.open(tmp_path) as store:
+        assert store.stored.instances == [*registry.instances.values()]
+        (judged,) = store.stored.instances[0].checks.values()
+        assert (judged.definition.ttl_s, judged.definition.removal_after_s) == (15.0, None)
+        entry = registry.keys.find("a/b")
+        assert store.stored.keys == [entry]
+
+
+async def test_no_index_is_given_out_twice_and_the_node_keeps_its_id(tmp_path: Path) -> None:
+    registry = await store_some(tmp_path)
+    seen = registry.index
+    nodes: set[str] = set()
+    for _ in range(3):
+        async with SqliteStore.open(tmp_path) as store:
+            assert store.stored.index > seen
+            seen = store.stored.index
+            nodes.add(store.stored.node_id)
+    assert len(nodes) == 1
+
+
+async def test_indexes_are_reserved_ahead_of_those_in_use(tmp_path: Path) -> None:
+    async with SqliteStore.open(tmp_path) as store:
+        used = store.stored.index + 70_000
+        store.save(Changes(index=used, keys={}))
+        await store.flush()
+    async with SqliteStore.open(tmp_path) as store:
+        assert store.stored.index > used
+
+
+async def test_only_what_changed_last_is_written(tmp_path: Path) -> None:
+    async with SqliteStore.open(tmp_path) as store:
+        registry = new_registry()
+        before = store.commits
+        for number in range(1000):
+            store.save(registry.put_key("counter", str(number).encode())[1])
+        await store.flush()
+        assert store.commits - before < 900
+    async with SqliteStore.open(tmp_path) as store:
+        assert [entry.value for entry in store.stored.keys] == [b"999"]
+
+
+async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    await store_some(tmp_path)
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    async with SqliteStore.open(tmp_path):
+        with pytest.raises(ConfigurationError, match=r"another discovery uses it.*TOSKA_HOME"):
+            async with SqliteStore.open(tmp_path):
+                pass
+
+
+async def test_a_folder_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="TOSKA_HOME"):
+        async with SqliteStore.open(tmp_path / "missing"):
+            pass
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "not a database": lambda _: b"this is no database at all" * 100,
+    "half of it": lambda content: content[: len(content) // 2],
+    "its head": lambda content: content[:100],
+    "less than its head": lambda content: content[:30],
+    "overwritten": lambda content: content[:4096] + b"\xff" * (len(content) - 4096),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_file_is_kept_aside_and_said_to_be(tmp_path: Path, damage: str) -> None:
+    await store_some(tmp_path)
+    path = tmp_path / FILE_NAME
+    damaged = DAMAGES[damage](path.read_bytes())
+    path.write_bytes(damaged)
+    with structlog.testing.capture_logs() as logs:
+        async with SqliteStore.open(tmp_path) as store:
+            assert (store.stored.instances, store.stored.keys) == ([], [])
+            store.save(new_registry().put_key("a", b"1")[1])
+            await store.flush()
+    (said,) = (line for line in logs if line["event"] == "store_unreadable")
+    assert "starting with an empty registry" in said["remedy"]
+    assert Path(said["kept_aside"]).read_bytes() == damaged
+    async with SqliteStore.open(tmp_path) as store:
+        assert [entry.key for entry in store.stored.keys] == ["a"]
+
+
+async def test_a_row_that_is_not_ours_is_damage_as_well(tmp_path: Path) -> None:
+    await store_some(tmp_path)
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("UPDATE instances SET body = '{}'")
+    connection.close()
+    async with SqliteStore.open(tmp_path) as store:
+        assert store.stored.instances == []
+    assert [*tmp_path.glob(f"{FILE_NAME}.corrupt-*")]
+
+
+async def test_an_empty_file_is_said_to_have_been_empty(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+    with structlog.testing.capture_logs() as logs:
+        async with SqliteStore.open(tmp_path) as store:
+            assert store.stored.instances == []
+    assert "store_was_empty" in {line["event"] for line in logs}
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    await store_some(tmp_path)
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE name = 'schema'")
+    connection.close()
+    with pytest.raises(ConfigurationError, match="newer version"):
+        async with SqliteStore.open(tmp_path):
+            pass
+    assert not [*tmp_path.glob("*.corrupt-*")]
+
+
+async def test_a_write_that_fails_is_told_and_made_up_for_once_it_works_again(tmp_path: Path) -> None:
+    async with SqliteStore.open(tmp_path) as store:
+        registry = new_registry()
+        # The file cannot grow any more, as on a full disk.
+        store._connection.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage] - no disk to fill
+        store.save(registry.put_key("big", b"x" * 100_000)[1])
+        with pytest.raises(StoreUnavailable, match="cannot be written"):
+            await store.flush()
+        assert store.failure is not None
+        store._connection.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage] - see above
+        store.save(registry.put_key("small", b"y")[1])
+        await wait_until(lambda: store.failure is None, within=5)
+        await store.flush()
+    async with SqliteStore.open(tmp_path) as store:
+        assert [entry.key for entry in store.stored.keys] == ["big", "small"]
