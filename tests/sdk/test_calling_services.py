@@ -176,6 +176,21 @@ async def test_instance_that_refuses_connections_is_passed_over_whatever_the_met
     assert len(alive.requests) == 10
 
 
+async def test_instance_that_was_killed_costs_no_call_however_many_there_are(services: Services) -> None:
+    """A killed instance is idle, so by load it would always be chosen, until there is no retry left to spend."""
+    await services.register("halfkilled", free_port())
+    await services.start("halfkilled")
+    client = services.mesh().client("halfkilled")
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(_call_often, client, 25)
+
+
+async def _call_often(client: httpx.AsyncClient, count: int) -> None:
+    for _ in range(count):
+        assert (await client.get("/")).status_code == 200
+
+
 async def test_broken_connection_is_tried_elsewhere_only_if_that_does_no_harm(services: Services) -> None:
     # However the first instance is chosen, every connection breaks: what counts is how often it was tried.
     one, other = await services.start("breaking", b""), await services.start("breaking", b"")

@@ -1,4 +1,9 @@
-"""The instances of one service as a caller sees them: chosen by load, skipped while their circuits are open."""
+"""The instances of one service as a caller sees them: chosen by load, skipped while their circuits are open.
+
+One that refuses a connection is ejected for a moment at once, before any circuit has seen enough to open: nothing is
+in flight there, so a choice by load would take it for the best of all, and a killed instance would eat up the retries
+of everybody until the registry notices.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +19,10 @@ from toska_common.targets import TargetRules
 log = structlog.get_logger(__name__)
 
 
+EJECTION_S = 1.0
+"""How long an instance that refused a connection gets no calls, as long as others can take them."""
+
+
 @dataclass(eq=False, slots=True)
 class Endpoint:
     """One instance; what is known of it outlives changes of the list."""
@@ -24,6 +33,11 @@ class Endpoint:
     breaker: CircuitBreaker
     weight: int = 1
     in_flight: int = field(default=0, init=False)
+    ejected_until: float = field(default=0.0, init=False)
+
+    def eject(self, now: float) -> None:
+        """It refused a connection: leave it alone for a while."""
+        self.ejected_until = now + EJECTION_S
 
 
 class Endpoints:
@@ -53,13 +67,22 @@ class Endpoints:
         self._balancer = LeastRequest([*known.values()])
 
     def pick(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """An endpoint whose circuit admits a call, if possible one that was not tried yet."""
+        """An endpoint whose circuit admits a call; one that is ejected, or was tried, only if there is no other."""
+
+        def admits(endpoint: Endpoint) -> bool:
+            return endpoint.breaker.admits(now)
 
         def untried(endpoint: Endpoint) -> bool:
-            return endpoint not in tried and endpoint.breaker.admits(now)
+            return endpoint not in tried and admits(endpoint)
 
-        fresh = self._balancer.pick(untried)
-        return fresh if fresh is not None or not tried else self._balancer.pick(lambda item: item.breaker.admits(now))
+        def usable(endpoint: Endpoint) -> bool:
+            return endpoint.ejected_until <= now and untried(endpoint)
+
+        for condition in (usable, untried, admits):
+            endpoint = self._balancer.pick(condition)
+            if endpoint is not None:
+                return endpoint
+        return None
 
     def retry_after_s(self, now: float) -> float:
         """Seconds until the first circuit admits a call again."""

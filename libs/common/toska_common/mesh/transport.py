@@ -164,6 +164,8 @@ class _Call:
             endpoint.in_flight -= 1
             if isinstance(error, FAILURES):
                 endpoint.breaker.fail(permit, time.monotonic())
+                if isinstance(error, ConnectFailed):
+                    endpoint.eject(time.monotonic())
             else:
                 endpoint.breaker.cancel(permit)
             raise
