@@ -5,7 +5,7 @@ up. What a worker had when it was last asked, or when it ended, stays in a file 
 so that a sum never falls back because a worker was replaced.
 
 Prometheus's multiprocess mode does this with shared files, but must be chosen before the first import of its library,
-knows no custom collectors, and makes each increment cost 3 times as much (docs/sdk.md).
+knows no custom collectors, and makes each increment cost 2.4 times as much (docs/sdk.md).
 """
 
 import json
