@@ -24,7 +24,8 @@ class JsonReporter:
         sys.stdout.flush()
 
     def stopping(self) -> None:
-        """Say nothing."""
+        """Say that the signal was heard."""
+        _note("stopping; again to stop at once")
 
 
 class TableReporter(JsonReporter):
@@ -52,10 +53,6 @@ class TableReporter(JsonReporter):
         if self._open_browser:
             # A thread: some browsers' starters return only when the browser is closed.
             threading.Thread(target=webbrowser.open, args=(f"{mesh.urls['gateway']}/docs",), daemon=True).start()
-
-    def stopping(self) -> None:
-        """Say that the signal was heard."""
-        _note("stopping; again to stop at once")
 
 
 def print_parts(parts: Sequence[PartView], *, title: str = "") -> None:

@@ -53,6 +53,7 @@ async def test_a_gateway_that_starts_alone_serves_from_its_stored_snapshot(mesh:
         with _control_plane(mesh), mesh.service("gateway") as gateway:
             stack.enter_context(mesh.app("echo_app:app"))
             await wait_until(lambda: answers(url), within=30, what=f"a route to echo; gateway: {gateway.stderr}")
+            await wait_until(lambda: _is_stored(mesh, "echo"), what="the snapshot is on disk")
         assert not await answers(url)
         with mesh.service("gateway") as gateway:
             await wait_until(lambda: answers(url), within=30, what=f"the stored snapshot; gateway: {gateway.stderr}")
@@ -68,3 +69,8 @@ async def test_a_gateway_without_a_snapshot_says_so_and_serves_once_there_is_one
 
 async def _passes(mesh: MeshApart, service: str) -> bool:
     return await mesh.passing(service) > 0
+
+
+def _is_stored(mesh: MeshApart, service: str) -> bool:
+    stored = mesh.folder / ".toska" / "gateway" / "snapshot.json"
+    return stored.exists() and f'"{service}"' in stored.read_text()

@@ -58,7 +58,7 @@ async def test_a_killed_worker_is_replaced(mesh: RunningMesh) -> None:
 async def _workers(mesh: RunningMesh) -> list[int]:
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{mesh.url('gateway_admin')}/api/v1/gateway")
-    return [worker["pid"] for worker in answer.json()["workers"] if worker["state"] == "ready"]
+    return [worker["pid"] for worker in answer.json()["workers"] if worker["state"] == "running"]
 
 
 def _is_back(mesh: RunningMesh, old: int) -> bool:

@@ -31,7 +31,7 @@ async def test_a_signal_stops_every_process_and_takes_mesh_json_back(tmp_path: P
         assert await mesh.program.exit_code(within=PROMISED_S) == 0
         assert not alive(family)
         assert not list(tmp_path.rglob("mesh.json"))
-        assert mesh.program.stderr == ""
+        assert mesh.program.stderr == "toska: stopping; again to stop at once\n"
 
 
 async def test_blocked_watchers_and_open_streams_do_not_hold_it_up(tmp_path: Path) -> None:
@@ -62,6 +62,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert b"200" in await streams[0].receive(64)
         family = _family(mesh)
         mesh.program.interrupt()
+        await wait_until(lambda: "stopping; again to stop at once" in mesh.program.stderr, what="the first is heard")
         mesh.program.interrupt()
         took = await wait_until(lambda: mesh.program.returncode is not None, within=PROMISED_S)
         assert took < 1

@@ -29,7 +29,7 @@ async def open_requests(url: str, count: int) -> AsyncGenerator[list[SocketStrea
 
 @dataclass(slots=True)
 class Load:
-    """What a stretch of load met: answers by status, and errors by kind."""
+    """What a stretch of load met: answers by status, or by body where they say what went wrong; errors by kind."""
 
     outcomes: Counter[str] = field(default_factory=Counter[str])
 
@@ -53,7 +53,7 @@ async def load(url: str, clients: int = 8) -> AsyncGenerator[Load]:
         while True:
             try:
                 response = await client.get(url)
-                result.outcomes[str(response.status_code)] += 1
+                result.outcomes[str(response.status_code) if response.is_success else response.text] += 1
             except httpx.HTTPError as error:
                 result.outcomes[type(error).__name__] += 1
 
