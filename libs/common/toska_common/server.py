@@ -211,6 +211,7 @@ def _build_server(listener: Listener) -> _Server:
         ws="auto",
         lifespan="off",
         log_config=None,
+        log_level="warning",  # we tell of starts and stops ourselves
         access_log=False,
         server_header=False,
         proxy_headers=False,
