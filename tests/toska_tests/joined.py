@@ -16,7 +16,8 @@ from toska_tests.waiting import wait_until
 
 UVICORN = Path(sys.executable).with_name("uvicorn")
 FASTAPI = Path(sys.executable).with_name("fastapi")
-APPS = Path(__file__).parent
+APPS = Path(__file__).with_name("apps")
+"""A folder of its own: it goes on the import path, where a neighbour called `requests.py` would hide the real one."""
 
 
 @dataclass
