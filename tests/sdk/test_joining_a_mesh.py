@@ -157,10 +157,23 @@ async def test_app_with_a_wrong_token_says_what_to_do_and_serves(stage: Stage) -
         assert (await shop.get("/server")).status_code == 200
 
 
-async def test_app_finds_the_mesh_of_its_machine_from_any_folder(stage: Stage, tmp_path: Path) -> None:
-    registry = stage.registry
-    state = tmp_path / "state" / "toska"
-    state.mkdir(parents=True)
+async def test_app_finds_the_mesh_of_its_machine_from_any_folder_and_follows_it(stage: Stage, tmp_path: Path) -> None:
+    elsewhere = Registry(tmp_path / "elsewhere")
+    elsewhere.folder.mkdir()
+    environment = {"TOSKA_REGISTRY_URL": "", "TOSKA_JOIN_TOKEN_FILE": "", "TOSKA_HOME": "", **SHORT_LEASE}
+    try:
+        _write_mesh_file(tmp_path, stage.registry)
+        with stage.serve("finder", environment=environment):
+            [entry] = await stage.registry.wait_for("finder", 1)
+            assert entry["Service"]["Meta"]["toska-expose"] == "true"
+            await elsewhere.start()
+            _write_mesh_file(tmp_path, elsewhere)
+            await elsewhere.wait_for("finder", 1)
+    finally:
+        elsewhere.stop()
+
+
+def _write_mesh_file(folder: Path, registry: Registry) -> None:
     mesh = {
         "home": str(registry.home),
         "pid": 1,
@@ -168,11 +181,9 @@ async def test_app_finds_the_mesh_of_its_machine_from_any_folder(stage: Stage, t
         "urls": {"registry": registry.url},
         "expose_by_default": True,
     }
-    (state / FILE_NAME).write_text(json.dumps(mesh))
-    environment = {"TOSKA_REGISTRY_URL": "", "TOSKA_JOIN_TOKEN_FILE": "", "TOSKA_HOME": ""}
-    with stage.serve("finder", environment=environment):
-        [entry] = await registry.wait_for("finder", 1)
-        assert entry["Service"]["Meta"]["toska-expose"] == "true"
+    path = folder / "state" / "toska" / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(mesh))
 
 
 async def test_app_joins_when_its_registry_comes_and_again_when_it_forgot(tmp_path: Path) -> None:

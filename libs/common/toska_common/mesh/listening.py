@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import uvicorn
 
 
+_OTHER_SERVERS = ("hypercorn", "granian", "daphne")
+
+
 class NotReachable(Exception):
     """The app is served in a way that others cannot reach over HTTP; the message says which."""
 
@@ -44,6 +47,11 @@ def find_server(state: MutableMapping[str, Any] | None) -> "uvicorn.Server | Non
             return server
     # Somebody between us and the server replaced the state; with one server there is no doubt anyway.
     return servers.pop() if len(servers) == 1 else None
+
+
+def find_other_server() -> str | None:
+    """The name of a server in this process that is not uvicorn: an app under one must be told that it does not join."""
+    return next((name for name in _OTHER_SERVERS if name in sys.modules), None)
 
 
 async def wait_until_listening(server: "uvicorn.Server") -> Listening:

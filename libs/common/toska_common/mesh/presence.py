@@ -24,6 +24,7 @@ from toska_common.mesh.listening import (
     Listening,
     NotReachable,
     advertised_address,
+    find_other_server,
     find_server,
     wait_until_listening,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _STOP_POLL_S = 0.1
+_JOIN_WORKERS_WITHIN_S = 3.0
 
 
 class Presence:
@@ -98,7 +100,9 @@ class Presence:
         """The app has started: join as soon as its server accepts connections. `state` is that of the lifespan."""
         self._server = find_server(state)
         if self._server is None:
-            log.debug("mesh_not_joined", reason="no server runs this app, as under a test client")
+            other = find_other_server()
+            if other is not None:
+                log.warning("mesh_not_joined", reason=f"{other} runs this app, and only apps under uvicorn can join")
             return
         self._signals = SignalChain(self._stop.set)
         if not self._signals.install():
@@ -161,11 +165,12 @@ class Presence:
 
     async def _join_workers(self, instance_id: str) -> WorkerGroup | LoneWorker:
         try:
-            return await WorkerGroup.join(instance_id)
-        except OSError as error:
+            with anyio.fail_after(_JOIN_WORKERS_WITHIN_S):
+                return await WorkerGroup.join(instance_id)
+        except OSError as error:  # a TimeoutError is one
             log.warning(
                 "workers_not_coordinated",
-                reason=str(error),
+                reason=str(error) or "another worker of this instance hangs in its shutdown",
                 consequence="each worker registers for itself; set XDG_RUNTIME_DIR to a writable folder",
             )
             return LoneWorker()
