@@ -17,6 +17,8 @@ from toska_common.errors import ConfigurationError
 _POLL_S = 0.2
 _COLORS = {"debug": "2", "info": "36", "warning": "33", "error": "31", "critical": "1;31"}
 _SHOWN_APART = frozenset({"timestamp", "level", "service", "event", "exception"})
+_LEFT_OUT = frozenset({"span_id", "logger"})
+"""For programs; `--json` has them."""
 
 
 def show_logs(folder: Path, service: str | None, *, lines: int, follow: bool, raw: bool) -> None:
@@ -97,7 +99,7 @@ class _Formatter:
         head = f"{str(fields.get('timestamp', ''))[11:23]} {level:<8}"
         if self._colored:
             head = f"\x1b[{_COLORS.get(level, '0')}m{head}\x1b[0m"
-        rest = " ".join(f"{key}={_text(value)}" for key, value in fields.items() if key not in _SHOWN_APART)
+        rest = " ".join(f"{key}={_text(value)}" for key, value in fields.items() if key not in _SHOWN_APART | _LEFT_OUT)
         line = f"{head} {fields.get('service', ''):<10} {fields.get('event', '')} {rest}".rstrip()
         return f"{line}\n{fields['exception']}" if "exception" in fields else line
 
@@ -125,5 +127,6 @@ def _timestamp(line: str) -> str:
 
 
 def _text(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return json.dumps(text) if any(character in text for character in ' "\n') else text
+    if not isinstance(value, str):
+        return json.dumps(value, default=str)
+    return json.dumps(value) if any(character in value for character in ' "\n') else value

@@ -3,6 +3,7 @@
 import http.client
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,7 +43,8 @@ def show_status(home: Path | None, *, as_json: bool) -> bool:
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        print_parts(parts, title=f"Toska Mesh on {mesh.home} (pid {mesh.pid})")
+        shown = [replace(part, name=part.name.replace("_", " ")) for part in parts]
+        print_parts(shown, title=f"Toska Mesh on {mesh.home} (pid {mesh.pid})")
         for service in services:
             sys.stdout.write(
                 f"  {service['name']:<20} {service['passing']} passing"

@@ -32,7 +32,9 @@ def folder(home: Path) -> Path:
     logs = home / "logs"
     logs.mkdir()
     (logs / "router.jsonl").write_text(_line("router", 1, "first") + "\n" + _line("router", 3, "third") + "\n")
-    (logs / "discovery.jsonl").write_text(_line("discovery", 2, "second", count=7, reason="two words") + "\n")
+    (logs / "discovery.jsonl").write_text(
+        _line("discovery", 2, "second", count=7, reason="two words", where={"port": 1}, span_id="f00") + "\n"
+    )
     return logs
 
 
@@ -44,7 +46,7 @@ def test_lines_of_all_services_come_in_the_order_of_time(folder: Path, capsys: p
     _show(folder)
     assert capsys.readouterr().out.splitlines() == [
         "00:00:01.000 info     router     first",
-        '00:00:02.000 info     discovery  second count=7 reason="two words"',
+        '00:00:02.000 info     discovery  second count=7 reason="two words" where={"port": 1}',
         "00:00:03.000 info     router     third",
     ]
 

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import stat
+import sys
 from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from toska_tests import echo_app
-from toska_tests.meshes import TOSKA, RunningMesh, joined_app, toska_up
+from toska_tests.meshes import TOSKA, RunningMesh, joined_app, surroundings, toska_up
 from toska_tests.ports import free_ports
 from toska_tests.programs import running
 from toska_tests.waiting import wait_until
@@ -20,7 +21,7 @@ from toska_tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningMesh]:
-    async with toska_up(tmp_path_factory.mktemp("mesh")) as started:
+    async with toska_up(tmp_path_factory.mktemp("mesh"), "--workers", "2") as started:
         yield started
 
 
@@ -218,6 +219,31 @@ async def test_nothing_listens_beyond_this_machine(mesh: RunningMesh) -> None:
 async def test_as_many_files_may_be_open_as_the_system_allows(mesh: RunningMesh) -> None:
     soft, hard = psutil.Process(mesh.program.pid).rlimit(resource.RLIMIT_NOFILE)
     assert soft == hard
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has for itself of shared memory")
+async def test_the_whole_mesh_with_its_examples_fits_into_256_megabytes(mesh: RunningMesh) -> None:
+    family = [psutil.Process(mesh.program.pid), *mesh.program.descendants()]
+    megabytes = [process.memory_full_info().pss / 2**20 for process in family]
+    assert sum(megabytes) < 256, megabytes
+
+
+async def test_examples_are_forked_from_a_process_without_threads(mesh: RunningMesh) -> None:
+    children = psutil.Process(mesh.program.pid).children()
+    (nursery,) = [process for process in children if len(process.children()) == 3]
+    assert nursery.num_threads() == 1
+
+
+async def test_open_shows_the_documentation_in_a_browser(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {shown}\n')
+    browser.chmod(0o700)
+    first = free_ports(20)
+    command = [TOSKA, "up", "--no-examples", "--open", "--ports-from", str(first)]
+    with running(command, tmp_path, environment={**surroundings(tmp_path), "BROWSER": str(browser)}):
+        await wait_until(lambda: shown.exists() and bool(shown.read_text()), within=30, what="the browser is called")
+    assert shown.read_text().strip() == f"http://127.0.0.1:{first}/docs"
 
 
 async def test_status_shows_every_part_and_service(mesh: RunningMesh) -> None:
