@@ -209,8 +209,10 @@ def test_the_index_of_a_service_that_is_not_there_passes_that_of_its_last_state(
     registry.register(service(), [check()], 0.0, NOON)
     seen = registry.service_index("orders")
     registry.deregister("orders-1")
-    assert registry.service_index("orders") > seen
-    assert registry.service_index("never-there") > seen
+    extinct = registry.service_index("orders")
+    assert extinct > seen
+    registry.register(service("b", "payments", 2), [], 1.0, NOON)
+    assert registry.service_index("orders") == registry.service_index("never-there") == extinct
 
 
 def test_changes_of_one_service_leave_the_index_of_another_alone(registry: Registry) -> None:
