@@ -370,6 +370,11 @@ class Downstream(asyncio.Protocol):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is served on it."""
+        return self._closing
+
     def close_if_idle(self) -> None:
         """Draining: close unless a request is being served."""
         if self._exchange is None and not self._closing and not self._buffer:

@@ -17,6 +17,7 @@ from toska_gateway.worker.staging import Staging
 
 _BACKLOG: Final = 4096
 _DRAIN_POLL: Final = 0.02
+_DRAIN_LINGER: Final = 0.2
 
 
 class Worker:
@@ -110,15 +111,20 @@ class Worker:
             self._server.close()
         for downstream in list(self._plane.downstreams):
             downstream.close_if_idle()
-        self._await_quiet(self._loop.time() + seconds)
+        now = self._loop.time()
+        self._await_quiet(now + min(seconds, _DRAIN_LINGER), now + seconds)
 
-    def _await_quiet(self, deadline: float) -> None:
-        if not self._plane.downstreams or self._loop.time() >= deadline:
-            for downstream in list(self._plane.downstreams):
-                downstream.abort()
+    def _await_quiet(self, lingering: float, deadline: float) -> None:
+        now, downstreams = self._loop.time(), list(self._plane.downstreams)
+        # A client that keeps an idle connection may not look at it for long, so those are not waited for to the end.
+        idle = all(downstream.closing for downstream in downstreams)
+        if not downstreams or (idle and now >= lingering) or now >= deadline:
+            for downstream in downstreams:
+                if not downstream.closing:
+                    downstream.abort()
             self._drained.set()
             return
-        self._loop.call_later(_DRAIN_POLL, self._await_quiet, deadline)
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, lingering, deadline)
 
 
 def main(control_fd: int, listen_fd: int) -> None:
