@@ -10,7 +10,7 @@ import hashlib
 import re
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 PATIENCE_S = 5.0
@@ -431,6 +431,21 @@ async def upstream(script: Script | bytes = OK, *, port: int = 0, window: int = 
         yield server
     finally:
         await server.aclose()
+
+
+@contextlib.contextmanager
+def black_hole() -> Generator[int]:
+    """A port to which a connection is neither made nor refused."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):  # a full queue: what comes after is not answered
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def get(target: str = "/", *fields: str, version: str = "HTTP/1.1", host: str | None = "test") -> bytes:

@@ -6,6 +6,7 @@ Endpoints live on across updates under their key, with their pools and counts. T
     endpoint:  live --failed connects--> ejected --time--> live (one failure ejects it again, for twice as long)
 """
 
+import contextlib
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,19 @@ class Cluster:
             second += 1
         one, other = schedule[first], schedule[second]
         return one if one.active * other.weight <= other.active * one.weight else other
+
+    def close_oldest_idle(self) -> bool:
+        """Make room for a connection to another endpoint; tells whether there was one to close."""
+        pools = [endpoint.idle for endpoint in self.endpoints.values() if endpoint.idle]
+        if not pools:
+            return False
+        min(pools, key=lambda idle: idle[0].idle_since).pop(0).close()
+        return True
+
+    def stop_waiting(self, exchange: "Exchange") -> None:
+        """Take an exchange out of those that wait for a connection, if it is one of them."""
+        with contextlib.suppress(ValueError):
+            self.pending.remove(exchange)
 
     def connect_failed(self, endpoint: Endpoint, now: float) -> bool:
         """Count a failed connect; tells whether the endpoint was ejected for it."""

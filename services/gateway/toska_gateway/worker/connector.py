@@ -41,7 +41,7 @@ class Connector:
         try:
             async with asyncio.timeout(exchange.route.connect_timeout):
                 upstream = await self._open(endpoint)
-        except (OSError, TimeoutError, TargetRefused) as error:
+        except (OSError, ValueError, TargetRefused) as error:  # (ValueError: a name that cannot be encoded)
             endpoint.connecting -= 1
             cluster.connections -= 1
             if not isinstance(error, TargetRefused):
@@ -49,6 +49,8 @@ class Connector:
                 if cluster.connect_failed(endpoint, plane.loop.time()):
                     plane.stats.ejections += 1
             exchange.connect_failed(endpoint, error)
+            if cluster.pending:
+                plane.connection_freed(cluster)
             return
         endpoint.connecting -= 1
         cluster.connected(endpoint, plane.now)
@@ -58,22 +60,26 @@ class Connector:
             upstream.release()
 
     async def _open(self, endpoint: Endpoint) -> Upstream:
-        loop = self._plane.loop
-        family, address = await self._resolve(endpoint)
-        refusal = None if endpoint.cluster.mesh_owned else self.rules.refusal(address, endpoint.port)
-        if refusal is not None:
-            raise TargetRefused(refusal)
-        _, upstream = await loop.create_connection(
-            lambda: Upstream(self._plane, endpoint), address, endpoint.port, family=family
-        )
-        return upstream
+        failure = OSError("the name has no address")
+        for family, address in await self._resolve(endpoint):
+            refusal = None if endpoint.cluster.mesh_owned else self.rules.refusal(address, endpoint.port)
+            if refusal is not None:
+                raise TargetRefused(refusal)
+            try:
+                _, upstream = await self._plane.loop.create_connection(
+                    lambda: Upstream(self._plane, endpoint), address, endpoint.port, family=family
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return upstream
+        raise failure
 
-    async def _resolve(self, endpoint: Endpoint) -> tuple[int, str]:
+    async def _resolve(self, endpoint: Endpoint) -> list[tuple[int, str]]:
         # The rules see the very address that is connected to, so a name cannot resolve to another one in between.
         try:
             version = ip_address(endpoint.address).version
         except ValueError:
             found = await self._plane.loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
-            family, *_, address = found[0]
-            return family, str(address[0])
-        return (socket.AF_INET if version == 4 else socket.AF_INET6), endpoint.address
+            return [(family, str(address[0])) for family, *_, address in found]
+        return [(socket.AF_INET if version == 4 else socket.AF_INET6, endpoint.address)]

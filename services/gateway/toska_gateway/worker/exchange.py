@@ -151,12 +151,12 @@ class Exchange:
         self._active = True
         self.down.set_deadline(self.route.response_timeout)
         idle = endpoint.idle
-        if idle:
+        if idle and endpoint is not tried:  # (after a failure not on another one that may be just as dead)
             self.send_on(idle.pop())
             return
         self.waiting = True
         cluster = self.cluster
-        if cluster.connections < cluster.max_connections:
+        if cluster.connections < cluster.max_connections or cluster.close_oldest_idle():
             self.connect()
         elif len(cluster.pending) < cluster.max_pending:
             cluster.pending.append(self)
@@ -313,7 +313,9 @@ class Exchange:
         self._finish()
 
     def _drop_upstream(self) -> None:
-        self.waiting = False
+        if self.waiting:
+            self.waiting = False
+            self.cluster.stop_waiting(self)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()

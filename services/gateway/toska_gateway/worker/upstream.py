@@ -51,6 +51,7 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
+            self._leave_pool()
             self.close()  # an answer nobody asked for: whatever came next would be taken for the next answer
         elif self.tunnel:
             exchange.tunnel_from_upstream(data)
@@ -65,6 +66,8 @@ class Upstream(asyncio.Protocol):
         if self.tunnel and exchange is not None:
             exchange.tunnel_upstream_eof(self)
             return True
+        if exchange is None:
+            self._leave_pool()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,8 +78,7 @@ class Upstream(asyncio.Protocol):
             self.plane.connection_freed(cluster)
         exchange = self.exchange
         if exchange is None:
-            if self in self.endpoint.idle:
-                self.endpoint.idle.remove(self)
+            self._leave_pool()
             return
         self.exchange = None
         if self._in_body and self._left is None and exc is None:
@@ -129,6 +131,11 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         if not self.closed:
             self.transport.close()
+
+    def _leave_pool(self) -> None:
+        # At once, and not when it is closed: until then somebody would take it.
+        if self in self.endpoint.idle:
+            self.endpoint.idle.remove(self)
 
     # -- framing of responses
 
