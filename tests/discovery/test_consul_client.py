@@ -190,9 +190,9 @@ async def test_the_token_goes_with_every_call_and_nowhere_else() -> None:
 
 
 class Script:
-    """Answers blocking queries on a service with one index after another, and notes what was asked."""
+    """Answers blocking queries on a service with one index after another, and notes what was asked; fails at `None`."""
 
-    def __init__(self, *indexes: int) -> None:
+    def __init__(self, *indexes: int | None) -> None:
         self.asked: list[int] = []
         self._indexes = [*indexes]
 
@@ -201,6 +201,8 @@ class Script:
         if not self._indexes:
             await anyio.sleep_forever()
         index = self._indexes.pop(0)
+        if index is None:
+            return web.Response(status=500, text="rpc error making call: boom")
         entry: dict[str, Any] = {
             "Node": {"Node": "n", "Address": "127.0.0.1"},
             "Service": {"ID": f"at-{index}", "Service": "orders"},
@@ -242,6 +244,12 @@ async def test_an_index_below_one_does_not_make_the_watch_spin() -> None:
     script = Script(0)
     await watch_until(script, 2)
     assert script.asked == [0, 1]
+
+
+async def test_after_a_failure_a_watch_starts_anew_since_the_registry_may_have_lost_its_memory() -> None:
+    script = Script(5, None, 5)
+    await watch_until(script, 4)
+    assert script.asked == [0, 5, 0, 5]
 
 
 async def test_a_watch_survives_a_registry_that_goes_away_and_tells_what_changed_meanwhile(

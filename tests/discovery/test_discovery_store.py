@@ -63,7 +63,7 @@ async def test_no_index_is_given_out_twice_and_the_node_keeps_its_id(tmp_path: P
 
 async def test_indexes_are_reserved_ahead_of_those_in_use(tmp_path: Path) -> None:
     async with SqliteStore.open(tmp_path) as store:
-        used = store.stored.index + 70_000
+        used = store.stored.index + 150_000
         store.save(Changes(index=used, keys={}))
         await store.flush()
     async with SqliteStore.open(tmp_path) as store:

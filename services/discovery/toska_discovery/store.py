@@ -207,7 +207,7 @@ def _open_file(path: Path) -> tuple[sqlite3.Connection, Stored]:
             raise
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise ConfigurationError(f"cannot use the state file {path}: {_remedy(error)}") from error
-        aside = _keep_aside(path)
+        aside = files.keep_aside(path)  # its log is gone by now: SQLite takes it away on closing
         log.error(
             "store_unreadable",
             path=str(path),
@@ -274,15 +274,6 @@ def _remedy(error: sqlite3.OperationalError) -> str:
     if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
         return "another discovery uses it; stop that one, or set TOSKA_HOME to a folder of its own"
     return f"{error}; set TOSKA_HOME to a folder that can be written"
-
-
-def _keep_aside(path: Path) -> Path:
-    # A log that belongs to another file would be replayed into the new one.
-    for suffix in ("-wal", "-shm"):
-        side = path.with_name(path.name + suffix)
-        if side.exists():
-            files.keep_aside(side)
-    return files.keep_aside(path)
 
 
 def _columns(row: Instance | Entry | str) -> tuple[str | bytes, ...]:
