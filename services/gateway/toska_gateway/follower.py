@@ -82,7 +82,7 @@ class SnapshotFollower:
                 changed = await self._take(delta)
             except (UpstreamError, DeltaMismatch) as error:
                 failures += 1
-                self._note_failure(error.detail)
+                self._note_failure(error.detail, failures)
                 await anyio.sleep(pause(failures))
                 continue
             if not self.reachable:
@@ -92,8 +92,9 @@ class SnapshotFollower:
                 # A poll that comes back at once with nothing would otherwise be repeated as fast as it is answered.
                 await anyio.sleep(pause(1))
 
-    def _note_failure(self, reason: str) -> None:
-        if self.reachable or not self.error:
+    def _note_failure(self, reason: str, failures: int) -> None:
+        # One broken poll is how a router that restarts, or a mesh that stops, looks from here; two are an outage.
+        if failures == 2:
             log.warning("router_unreachable", url=self.url, error=reason, serving=self._routing.source)
         self.reachable, self.error = False, reason
 
