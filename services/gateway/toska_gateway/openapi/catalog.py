@@ -35,7 +35,7 @@ TITLE: Final = "Toska Mesh"
 MAX_SERVICES: Final = 500
 MAX_TOTAL_BYTES: Final = 32 * 2**20
 _AT_ONCE: Final = 8
-_FRESH_S: Final = 2.0
+_FRESH_S: Final = 0.5
 """A question asks for no refresh if the last one is younger."""
 _REFETCH_S: Final = 60.0
 _RETRY_S: Final = 10.0
