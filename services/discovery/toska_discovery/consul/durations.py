@@ -13,7 +13,8 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: With the words of Go's `time.ParseDuration`.
     """
-    sign, rest = (-1.0 if text[:1] == "-" else 1.0), text.lstrip("+-") if text[:1] in {"+", "-"} else text
+    sign = -1.0 if text.startswith("-") else 1.0
+    rest = text[1:] if text[:1] in {"+", "-"} else text
     if rest == "0":
         return 0.0
     parts = list(_PART.finditer(rest))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.decode import RegistrationRules
-from toska_discovery.consul.request import CallerGone, ConsulRequest, Header, Refusal, Reply
+from toska_discovery.consul.request import CLOSE, CallerGone, ConsulRequest, Header, Refusal, Reply
 from toska_discovery.consul.views import Node
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.watch import Woken
@@ -41,7 +41,7 @@ class Endpoints:
             return index_now()
         watchers = self.registry.watchers
         if watchers.stopping:
-            raise Refusal(503, "The registry is stopping", ((b"connection", b"close"),))
+            raise Refusal(503, "The registry is stopping", (CLOSE,))
         if watchers.full:
             raise Refusal(429, "Too many blocked queries; raise TOSKA_DISCOVERY_MAX_WATCHERS")
         # Spreads the watchers' returns and guards nothing.

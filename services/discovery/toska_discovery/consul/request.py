@@ -1,5 +1,6 @@
 """A request as the handlers see it, and what they answer."""
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,9 +14,11 @@ from toska_discovery.consul.durations import parse_duration
 
 BODY_MAX_BYTES = 512 * 1024
 """Longest body that is taken; Consul's `kv_max_value_size`."""
+BODY_TIMEOUT_S = 10.0
 DEFAULT_WAIT_S = 300.0
 MAX_WAIT_S = 600.0
 
+CLOSE = (b"connection", b"close")
 _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
@@ -142,9 +145,16 @@ class ConsulRequest:
         """The whole body.
 
         Raises:
-            Refusal: It is too long.
+            Refusal: It is too long, or too slow.
             CallerGone: The caller hung up half-way.
         """
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self._read_body()
+        except TimeoutError as error:
+            raise Refusal(408, "Request body did not arrive in time", (CLOSE,)) from error
+
+    async def _read_body(self) -> bytes:
         announced = self.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > BODY_MAX_BYTES:
             raise _too_large(int(announced))
@@ -181,7 +191,7 @@ class Reply:
 def _too_large(size: int) -> Refusal:
     # What was not read of the body would be taken for the next request.
     text = f"Request body({size} bytes) too large, max size: {BODY_MAX_BYTES} bytes."
-    return Refusal(413, text, ((b"connection", b"close"),))
+    return Refusal(413, text, (CLOSE,))
 
 
 def encode(value: Any) -> bytes:
