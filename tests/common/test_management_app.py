@@ -118,9 +118,10 @@ async def test_what_has_not_started_is_not_ready_and_what_has_stays_started(heal
     assert await health.status(Kind.READY) is Status.HEALTHY
 
 
-async def test_ready_while_startup_is_not_asked_does_not_count_as_started(health: HealthChecks) -> None:
+async def test_being_alive_is_not_having_started(health: HealthChecks) -> None:
     warm = False
     health.add("cache", lambda: warm, kind=Kind.STARTUP)
+    assert await health.status(Kind.LIVE) is Status.HEALTHY
     assert await health.status(Kind.READY) is Status.UNHEALTHY
     assert await health.status(Kind.STARTUP) is Status.UNHEALTHY
 

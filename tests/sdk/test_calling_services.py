@@ -269,6 +269,18 @@ async def test_open_circuit_of_one_instance_leaves_the_others(services: Services
     assert len(well.requests) == 57
 
 
+async def test_instance_that_broke_calls_is_called_again_when_it_is_well(services: Services) -> None:
+    ill, _ = await services.start("recovering", b""), await services.start("recovering")
+    client = services.mesh(breaker=BreakerPolicy(min_requests=1000)).client("recovering")
+    for _ in range(10):
+        await client.get("/")
+    ill.answer = ANSWER
+    ill.requests.clear()
+    for _ in range(40):
+        await client.get("/")
+    assert len(ill.requests) >= 5
+
+
 async def test_body_that_breaks_off_is_the_upstreams_fault(services: Services) -> None:
     upstream = await services.start("truncating", TRUNCATED)
     upstream.close = True
@@ -314,10 +326,12 @@ async def test_call_ends_with_the_deadline_of_the_work_it_is_for(services: Servi
 
 
 async def test_clients_keep_their_cookies_apart(services: Services) -> None:
-    upstream = await services.start("baking")
+    upstream = await services.start("oven")
+    await services.register("baking", upstream.port, address="localhost")  # cookies of bare addresses nobody keeps
     mesh = services.mesh()
     await mesh.client("baking").get("/")
     await mesh.client("baking").get("/")
+    assert len(upstream.requests) == 2
     assert not any("cookie:" in request.lower() for request in upstream.requests)
 
 

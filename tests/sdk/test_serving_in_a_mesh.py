@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from toska_common import Mesh
 from toska_common.errors import ConfigurationError, Conflict
@@ -90,6 +91,10 @@ async def test_error_handlers_of_the_author_stay(app: FastAPI) -> None:
     async def on_http(_: Request, error: HTTPException) -> Response:
         return PlainTextResponse("mine", error.status_code)
 
+    @app.exception_handler(StarletteHTTPException)
+    async def on_starlette(_: Request, __: StarletteHTTPException) -> Response:
+        return PlainTextResponse("mine as well", 404)
+
     @app.exception_handler(500)
     async def on_crash(_: Request, __: Exception) -> Response:
         return PlainTextResponse("mine too", 500)
@@ -104,6 +109,7 @@ async def test_error_handlers_of_the_author_stay(app: FastAPI) -> None:
 
     async with client_of(app) as client:
         assert (await client.get("/gone")).text == "mine"
+        assert (await client.get("/nowhere")).text == "mine as well"
         assert (await client.get("/crash")).text == "mine too"
 
 

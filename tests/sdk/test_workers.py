@@ -47,6 +47,7 @@ async def test_killed_worker_does_not_count_among_those_left() -> None:
 
 async def test_nobody_joins_while_the_last_one_leaves() -> None:
     first = await WorkerGroup.join("shop-1")
+    (first.folder / "worker-1.json").write_text("[]")
     joined: list[WorkerGroup] = []
 
     async def join() -> None:
@@ -58,6 +59,7 @@ async def test_nobody_joins_while_the_last_one_leaves() -> None:
         await anyio.wait_all_tasks_blocked()
         assert joined == []
     assert len(joined) == 1
+    assert not (joined[0].folder / "worker-1.json").exists()
 
 
 async def test_first_of_a_generation_finds_nothing_of_the_one_before() -> None:
