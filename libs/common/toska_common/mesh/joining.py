@@ -189,8 +189,8 @@ class Mesh:
             return
         self.health.draining = False
         presence.start(self._state)
-        if self._grpc_health_port is not None and presence.is_served:
-            presence.start_soon(serve_grpc_health, self.health, "0.0.0.0", self._grpc_health_port)
+        if self._grpc_health_port is not None and presence.bound_host is not None:
+            presence.start_soon(serve_grpc_health, self.health, presence.bound_host, self._grpc_health_port)
 
     async def leave(self) -> None:
         """The app is about to stop."""

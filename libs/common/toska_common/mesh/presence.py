@@ -111,9 +111,9 @@ class Presence:
         self.start_soon(self._join, self._server)
 
     @property
-    def is_served(self) -> bool:
-        """Whether a server runs the app, and not a test client."""
-        return self._server is not None
+    def bound_host(self) -> str | None:
+        """The interface that the server was told to bind; `None` if there is no server, but a test client."""
+        return None if self._server is None else self._server.config.host or "127.0.0.1"
 
     def start_soon(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Run background work; its failure is logged and does not take the app with it."""
