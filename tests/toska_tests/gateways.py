@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
-from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.routing import Cluster, Snapshot, WeightedCluster
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.targets import TargetRules
@@ -45,6 +45,18 @@ def snapshot_of(document: Mapping[str, Any]) -> Snapshot:
     """The snapshot that a router would make of a document."""
     # JSON is YAML 1.2, so this is read as an operator's file is.
     return build_snapshot(build_table(load_document(json.dumps(document), source="test")))
+
+
+def with_mesh_cluster(document: Mapping[str, Any], name: str, port: int, *, route: str) -> Snapshot:
+    """A document's snapshot with a cluster that no document may name, to which one of its routes leads instead."""
+    table = snapshot_of(document).table
+    pool = snapshot_of({"clusters": {"x": cluster(port)}, "routes": []}).endpoints["x"]
+    routes = tuple(
+        item.model_copy(update={"to": (WeightedCluster(cluster=name),)}) if item.name == route else item
+        for item in table.routes
+    )
+    clusters = {**table.clusters, name: Cluster(endpoints=pool.endpoints)}
+    return build_snapshot(table.model_copy(update={"clusters": clusters, "routes": routes}))
 
 
 class Gateway:
@@ -101,10 +113,14 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    document: Mapping[str, Any] = NOTHING, *, workers: int = 1, port: int = 0
+    document: Mapping[str, Any] = NOTHING,
+    *,
+    workers: int = 1,
+    port: int = 0,
+    management: Iterable[tuple[str, int]] = (),
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
-    supervisor = Supervisor("127.0.0.1", port, workers)
+    supervisor = Supervisor("127.0.0.1", port, workers, management)
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

@@ -415,6 +415,8 @@ class Upstream:
             pass  # the other end went away, which is for the test to judge
         except TimeoutError:
             pass  # a connection that stayed open and idle
+        except asyncio.CancelledError:
+            pass  # by `stop`; asyncio.streams complains of tasks that end so
         except Exception as error:  # noqa: BLE001 - raised again by whoever closes the upstream
             self._errors.append(error)
         finally:

@@ -84,8 +84,8 @@ class Exchange:
 
     def _build_request(self) -> bytes:
         head, route, down = self.head, self.route, self.down
-        if head.holds_token and not self.cluster.mesh_owned:
-            self._withhold_tokens()
+        if head.holds_token:
+            self._sort_out_tokens()
         parts, special = head.parts, head.special
         self._ids = ids = new_trace_ids()
         traceparent = special.get(b"traceparent")
@@ -103,8 +103,8 @@ class Exchange:
         if route.request_edits is not None:
             route.request_edits.apply(parts)
         parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (down.forwarded(head), self._request_id(), trace))
-        if prefix:
-            parts.append(b"x-forwarded-prefix: " + encode_path(prefix) + CRLF)
+        if prefix or down.trusted:
+            parts += self._forwarded_prefix(prefix)
         if head.body_length > 0:
             parts.append(b"content-length: %d\r\n" % head.body_length)
         elif head.body_length == CHUNKED:
@@ -122,15 +122,24 @@ class Exchange:
         given = self.head.special.get(b"x-request-id")
         return given[0] if given is not None and self.down.trusted else self.trace_id
 
-    def _withhold_tokens(self) -> None:
-        """The mesh's own tokens and cookies never reach a user's service."""
+    def _forwarded_prefix(self, prefix: bytes) -> tuple[bytes, ...]:
+        """The field that says what was taken off the path, here and by the trusted proxies before."""
+        given = self.head.special.get(b"x-forwarded-prefix") if self.down.trusted else None
+        whole = (b"" if given is None else given[-1].rstrip(b"/")) + encode_path(prefix)
+        return (b"x-forwarded-prefix: " + whole + CRLF,) if whole else ()
+
+    def _sort_out_tokens(self) -> None:
+        """The mesh's own tokens and cookies reach its own services, and never a user's."""
         head = self.head
+        if self.cluster.mesh_owned:
+            head.parts += [b"x-consul-token: " + token + CRLF for token in head.special.get(b"x-consul-token", ())]
+            return
         kept = head.parts[:1]
         for part in head.parts[1:]:
             if TOKEN_PREFIX not in part:
                 kept.append(part)
             elif field_name(part) == b"cookie":
-                cookies = [c for c in field_value(part).split(b";") if not c.strip().startswith(TOKEN_PREFIX)]
+                cookies = [cookie for cookie in field_value(part).split(b";") if TOKEN_PREFIX not in cookie]
                 if cookies:
                     kept.append(b"cookie: " + b";".join(cookies).strip() + CRLF)
         head.parts = kept
@@ -345,7 +354,7 @@ class Exchange:
                 self._close_after = True
         elif b"content-length" in special and head.status != 204:
             parts.append(b"content-length: " + special[b"content-length"][0] + CRLF)
-        elif length == 0 and b"transfer-encoding" in special and self.is_head:
+        elif b"transfer-encoding" in special and self.is_head and self.head.http11:
             parts.append(b"transfer-encoding: chunked\r\n")
         if not self.request_done:
             self._close_after = True  # the rest of the body cannot be told from the next request

@@ -3,7 +3,7 @@
 import random
 import re
 
-_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
 
 def new_trace_ids() -> bytes:
@@ -14,6 +14,6 @@ def new_trace_ids() -> bytes:
 def continue_trace(traceparent: bytes, ids: bytes) -> tuple[bytes, bytes]:
     """`(trace id, traceparent)` for the next hop: the caller's trace goes on if its header is valid (W3C)."""
     match = _TRACEPARENT.fullmatch(traceparent)
-    if match is None or match[1] == b"0" * 32:
+    if match is None:
         return ids[:32], b"00-" + ids[:32] + b"-" + ids[32:] + b"-00"
     return match[1], b"00-" + match[1] + b"-" + ids[32:] + b"-" + match[2]
