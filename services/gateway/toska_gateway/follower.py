@@ -68,6 +68,7 @@ class SnapshotFollower:
         self._wait = wait
         self._from_scratch = False
         self.reachable = False
+        self._said: bool | None = None  # what was logged last: that the router is reachable, that it is not, or nothing
         self.error = ""
         self.rejected = ""
         self.rejected_version = ""
@@ -82,21 +83,24 @@ class SnapshotFollower:
                 changed = await self._take(delta)
             except (UpstreamError, DeltaMismatch) as error:
                 failures += 1
-                self._note_failure(error.detail, failures)
+                self.reachable, self.error = False, error.detail
+                # One broken connection is how a mesh that stops looks from here; a second one is an outage.
+                if not isinstance(error, UpstreamUnavailable) or failures > 1:
+                    self._say_unreachable()
                 await anyio.sleep(pause(failures))
                 continue
-            if not self.reachable:
+            if not self._said:
                 log.info("router_reached", url=self.url)
+                self._said = True
             self.reachable, self.error, failures = True, "", 0
             if not changed and anyio.current_time() - asked_at < _TOO_SOON_S:
                 # A poll that comes back at once with nothing would otherwise be repeated as fast as it is answered.
                 await anyio.sleep(pause(1))
 
-    def _note_failure(self, reason: str, failures: int) -> None:
-        # One broken poll is how a router that restarts, or a mesh that stops, looks from here; two are an outage.
-        if failures == 2:
-            log.warning("router_unreachable", url=self.url, error=reason, serving=self._routing.source)
-        self.reachable, self.error = False, reason
+    def _say_unreachable(self) -> None:
+        if self._said is not False:
+            log.warning("router_unreachable", url=self.url, error=self.error, serving=self._routing.source)
+            self._said = False
 
     async def _take(self, delta: SnapshotDelta) -> bool:
         """Serve what the router sent; tells whether that was anything new."""
