@@ -170,7 +170,7 @@ class Downstream(asyncio.Protocol):
                     head, rest = read_request(data[:end], limits.headers, limits.target_bytes), data[end:]
                 self._begin(head)
             except BadMessage as error:
-                self._refuse(error)
+                self._refuse(error, bodiless=data[:5] == b"HEAD ")
                 return
             exchange = self._exchange
             if exchange is None:  # answered at once
@@ -309,11 +309,11 @@ class Downstream(asyncio.Protocol):
             answers.problem(status, code, detail, trace_id=trace_id, close=close, bodiless=bodiless, extra=extra)
         )
 
-    def _refuse(self, error: BadMessage) -> None:
+    def _refuse(self, error: BadMessage, *, bodiless: bool = False) -> None:
         """Answer what is no proper request, and close: where the next one would begin cannot be known."""
         self.plane.stats.bad_requests += 1
         self._exchange = None
-        self.write_problem(error.status, error.code, error.reason, close=True)
+        self.write_problem(error.status, error.code, error.reason, close=True, bodiless=bodiless)
         self.plane.stats.route("(none)").record(error.status, 0.0)
         self._after_answer(close=True)
 
