@@ -1,59 +1,203 @@
-"""The API documentation of a whole mesh, as somebody uses it in a browser."""
+"""`/docs` in a real browser: one page over all services, a choice of one, and calls that go through the gateway."""
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
-from toska_tests.browsers import browser_page
-from toska_tests.meshes import RunningMesh, toska_up
+from aiohttp import web
+from playwright.async_api import Browser, Page, async_playwright, expect
+from toska_tests import parts
+from toska_tests.control import ControlMesh, control_mesh, web_server
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Orders",
+        "version": "1.4.0",
+        "description": 'Takes **orders** <img src=x onerror="window.cracked=1">.',
+    },
+    "servers": [{"url": "https://elsewhere.example"}],
+    "paths": {
+        "/items/{id}": {
+            "get": {
+                "operationId": "get_item",
+                "summary": "One item",
+                "tags": ["items"],
+                "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}],
+                "responses": {
+                    "200": {
+                        "description": "It",
+                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Item"}}},
+                    }
+                },
+            }
+        },
+        "/items": {
+            "post": {
+                "summary": "Add an item",
+                "tags": ["items"],
+                "requestBody": {
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Item"}}},
+                },
+                "responses": {"201": {"description": "Added"}},
+            }
+        },
+    },
+    "components": {
+        "schemas": {
+            "Item": {
+                "type": "object",
+                "properties": {"id": {"type": "integer"}, "note": {"$ref": "https://elsewhere.example/note.json"}},
+            }
+        }
+    },
+}
+
+
+class Orders:
+    """A user's service, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str | None]] = []
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/openapi.json":
+            return web.json_response(DOCUMENT)
+        self.seen.append((request.method, request.path, request.headers.get("authorization")))
+        return web.json_response({"id": 7, "note": "from the service itself"})
 
 
 @pytest.fixture(scope="module")
-async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunningMesh]:
-    async with toska_up(tmp_path_factory.mktemp("mesh"), "--workers", "1") as started:
-        yield started
+async def orders() -> Orders:
+    return Orders()
 
 
-async def _execute(page: Page, method: str, path: str, **parameters: str) -> str:
-    """Open an operation, fill it in, call it, and return the status that is shown."""
-    block = page.locator(f".opblock-{method}", has=page.locator(f'[data-path="{path}"]'))
-    execute = block.get_by_role("button", name="Execute")
-    if not await execute.is_visible():
-        await block.locator(".opblock-summary").click()
-    for name, value in parameters.items():
-        await block.locator(f"tr[data-param-name={name}] input").fill(value)
-    async with page.expect_response(lambda response: response.request.method == method.upper()) as answered:
-        await execute.click()
-    status = str((await answered.value).status)
-    await expect(block.locator(".live-responses-table .response .response-col_status")).to_contain_text(status)
-    return status
+@pytest.fixture(scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory, orders: Orders) -> AsyncGenerator[ControlMesh]:
+    home = tmp_path_factory.mktemp("home")
+    async with control_mesh(home, "discovery", "router", "gateway") as mesh, web_server(orders) as port:
+        await mesh.register("orders", port)
+        await mesh.until_answered(f"{mesh.data}/orders/items/1")
+        yield mesh
 
 
-async def test_every_service_is_described_and_its_operations_work(mesh: RunningMesh) -> None:
-    async with browser_page() as (page, complaints):
-        await page.goto(f"{mesh.gateway}/docs")
-        choice = page.get_by_label("Service", exact=True)
-        offered = await choice.locator("option").all_inner_texts()
-        assert {"orders", "payments", "toska-discovery", "toska-router", "toska-gateway"} <= set(offered)
-        await choice.select_option("payments")
-        await expect(page.locator(".info .title")).to_contain_text("Payments")
-        assert await _execute(page, "get", "/payments/fees", amount="10") == "200"
-        await choice.select_option("orders")
-        assert await _execute(page, "get", "/orders/{order_id}", order_id="42") == "200"
-        assert complaints == []
+@pytest.fixture(scope="module")
+async def browser() -> AsyncGenerator[Browser]:
+    executable = parts.chromium()
+    environment: dict[str, str | float | bool] = {**parts.environment()}
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"], env=environment or None
+        )
+        yield browser
+        await browser.close()
 
 
-async def test_a_token_that_is_entered_works_and_is_gone_with_the_page(mesh: RunningMesh) -> None:
-    async with browser_page() as (page, _complaints):
-        await page.goto(f"{mesh.gateway}/docs?service=toska-router")
-        change = ("delete", "/api/v1/clusters/{name}")
-        assert await _execute(page, *change, name="nobody") == "401"
-        await page.locator(".auth-wrapper .authorize").first.click()
-        await page.locator(".auth-container input").first.fill(mesh.token("admin"))
-        await page.locator(".auth-btn-wrapper .authorize").click()
-        await page.locator(".auth-btn-wrapper .btn-done").click()
-        assert await _execute(page, *change, name="nobody") == "404"
-        stored = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
-        assert mesh.token("admin") not in stored
-        await page.reload()
-        assert await _execute(page, *change, name="nobody") == "401"
+class Visit:
+    """A page, with everything that it asked for and complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.requested: set[str] = set()
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requested.add(request.url.split("/")[2]))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+
+
+@pytest.fixture
+async def visit(browser: Browser, mesh: ControlMesh) -> AsyncGenerator[Visit]:
+    page = await browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(15_000)
+    visit = Visit(page)
+    await page.goto(f"{mesh.data}/docs")
+    await expect(page.locator(".opblock").first).to_be_visible()
+    yield visit
+    await page.close()
+
+
+async def test_all_services_are_on_one_page_and_nothing_comes_from_elsewhere(visit: Visit, mesh: ControlMesh) -> None:
+    page = visit.page
+    await expect(page.locator("header .name")).to_have_text("Toska Mesh")
+    await expect(page.get_by_text("/orders/items/{id}")).to_be_visible()
+    await expect(page.get_by_text("/api/v1/routes/{name}").first).to_be_visible()
+    options = await page.locator("#service option").all_text_contents()
+    assert options == ["All services", "orders", "toska-discovery", "toska-gateway", "toska-router"]
+    assert visit.requested == {f"127.0.0.1:{mesh.first}"}
+    assert visit.complaints == []
+
+
+async def test_choosing_a_service_shows_that_one_and_survives_a_reload(visit: Visit) -> None:
+    page = visit.page
+    await page.locator("#service").select_option("orders")
+    await expect(page.locator(".info .title")).to_contain_text("Orders")
+    await expect(page.locator(".opblock")).to_have_count(2)
+    assert await page.evaluate("window.cracked") is None
+    await page.reload()
+    await expect(page.locator(".info .title")).to_contain_text("Orders")
+    await expect(page.locator("#service")).to_have_value("orders")
+    await page.locator("#service").select_option("")
+    await expect(page.locator(".info .title")).to_contain_text("Toska Mesh")
+    await expect(page.get_by_text("/api/v1/gateway/routes")).to_be_visible()
+
+
+async def test_try_it_out_calls_the_service_through_the_gateway(
+    visit: Visit, orders: Orders, mesh: ControlMesh
+) -> None:
+    page = visit.page
+    operation = page.locator(".opblock", has_text="/orders/items/{id}")
+    await operation.locator(".opblock-summary-control").click()
+    await operation.locator("input[placeholder=id]").fill("7")
+    await operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table")
+    await expect(answer).to_contain_text("from the service itself")
+    await expect(operation.locator(".request-url")).to_contain_text(f"{mesh.data}/orders/items/7")
+    assert orders.seen[-1] == ("GET", "/items/7", None)
+
+
+async def test_the_mesh_s_token_goes_to_the_mesh_alone_and_is_forgotten_with_the_page(
+    visit: Visit, orders: Orders, mesh: ControlMesh
+) -> None:
+    page = visit.page
+    await page.get_by_role("button", name="Authorize").first.click()
+    await page.locator(".auth-container input").fill(mesh.credentials.admin)
+    await page.locator(".auth-container").get_by_role("button", name="Apply credentials").click()
+    await page.get_by_role("button", name="Close").click()
+
+    operation = page.locator(".opblock-delete", has_text="/api/v1/routes/{name}")
+    await operation.locator(".opblock-summary-control").click()
+    await operation.locator("input[placeholder=name]").fill("nothing")
+    await operation.get_by_role("button", name="Execute").click()
+    await expect(operation.locator(".live-responses-table")).to_contain_text("404")  # known, and not refused
+
+    item = page.locator(".opblock", has_text="/orders/items/{id}")
+    await item.locator(".opblock-summary-control").click()
+    await item.locator("input[placeholder=id]").fill("8")
+    async with page.expect_request("**/orders/items/8") as asked:
+        await item.get_by_role("button", name="Execute").click()
+    assert "authorization" not in await (await asked.value).all_headers()
+    await expect(item.locator(".live-responses-table")).to_contain_text("from the service itself")
+    assert orders.seen[-1] == ("GET", "/items/8", None)
+
+    await page.reload()
+    await expect(page.locator(".opblock").first).to_be_visible()
+    stored = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert mesh.credentials.admin not in stored
+    assert await page.locator(".authorization__btn.locked").count() == 0
+
+
+async def test_the_admin_listener_sends_readers_to_where_calls_work(browser: Browser, mesh: ControlMesh) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{mesh.admin}/docs?service=orders")
+    await expect(page.locator(".info .title")).to_contain_text("Orders")
+    assert page.url.startswith(f"{mesh.data}/docs")
+    await page.close()
+
+
+async def test_a_problem_page_can_be_read(browser: Browser, mesh: ControlMesh) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{mesh.data}/problems")
+    await page.get_by_role("link", name="No route matches").click()
+    await expect(page.get_by_role("heading", name="No route matches")).to_be_visible()
+    await expect(page.get_by_text("What to do")).to_be_visible()
+    await page.close()

@@ -26,9 +26,9 @@ def answer(schema: Json) -> Json:
     return {"responses": {"200": {"description": "ok", "content": {"application/json": {"schema": schema}}}}}
 
 
-def merge(*given: tuple[str, Json], mesh: tuple[str, ...] = ()) -> Json:
+def merge(*given: tuple[str, Json], mesh: tuple[str, ...] = (), open_reads: bool = True) -> Json:
     fragments = [rewrite_document(name, root, lambda _, path, name=name: f"/{name}{path}") for name, root in given]
-    merged = merge_fragments(fragments, title="Mesh", version="1", mesh=mesh)
+    merged = merge_fragments(fragments, title="Mesh", version="1", mesh=mesh, open_reads=open_reads)
     return json.loads(json.dumps(merged, allow_nan=False))
 
 
@@ -418,7 +418,9 @@ def test_the_mesh_s_scheme_stands_on_the_mesh_s_own_operations_only() -> None:
     assert_sound(merged)
     assert merged["paths"]["/shop/a"]["post"]["security"] == [{f"shop.{MESH_SCHEME}": []}]
     assert merged["paths"]["/toska-router/a"]["post"]["security"] == [{MESH_SCHEME: []}]
-    assert merged["paths"]["/toska-router/a"]["get"]["security"] == [{MESH_SCHEME: []}, {}]
+    assert "security" not in merged["paths"]["/toska-router/a"]["get"]
+    closed = merge(("toska-router", root), mesh=("toska-router",), open_reads=False)
+    assert closed["paths"]["/toska-router/a"]["get"]["security"] == [{MESH_SCHEME: []}]
     assert merged["components"]["securitySchemes"].keys() == {f"shop.{MESH_SCHEME}", MESH_SCHEME}
     without = merge(("shop", root), mesh=("toska-router",))
     assert MESH_SCHEME not in without["components"]["securitySchemes"]

@@ -43,6 +43,7 @@ def test_each_code_of_the_data_plane_is_explained() -> None:
     assert {"no-route", "bad-framing", "upstream-timeout"} <= codes
     missing = codes - PROBLEM_TYPES.keys()
     assert not missing, f"describe them in toska_gateway/problem_types.py: {sorted(missing)}"
+    assert {code: PROBLEM_TYPES[code].title for code in TITLES} == TITLES
 
 
 @pytest.mark.parametrize(

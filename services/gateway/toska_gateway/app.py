@@ -13,6 +13,7 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.errors import ConfigurationError
 from toska_common.health import HealthChecks
+from toska_common.security import is_loopback
 from toska_common.server import Service
 from toska_common.targets import TargetRules
 from toska_common.tasks import supervised_tasks
@@ -73,7 +74,9 @@ def create_mesh_service(settings: Settings) -> Service:
             )
             fetcher = DocumentFetcher(session)
             users = RegistrySource(consul, fetcher, TargetRules(management).refusal)
-            catalog = ApiCatalog(routing, users, _mesh_source(settings, admin, fetcher))
+            catalog = ApiCatalog(
+                routing, users, _mesh_source(settings, admin, fetcher), open_reads=is_loopback(settings.host)
+            )
             routing.on_change += [store.keep, catalog.refresh_soon]
             presence = Presence(consul, _registration(settings, data_plane.address))
             admin.service.announce = presence.announce

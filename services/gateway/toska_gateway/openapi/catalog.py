@@ -72,12 +72,14 @@ class ApiCatalog:
         routing: The routes that decide what is reached.
         services: Source of users' services.
         mesh: Source of the mesh's own.
+        open_reads: Whether reading from the mesh's own APIs needs no token.
     """
 
-    def __init__(self, routing: Routing, services: DocumentSource, mesh: DocumentSource) -> None:
+    def __init__(self, routing: Routing, services: DocumentSource, mesh: DocumentSource, *, open_reads: bool) -> None:
         self._routing = routing
         self._services = services
         self._mesh = mesh
+        self._open_reads = open_reads
         self._entries: dict[str, _Entry] = {}
         self._revision = 0
         self._view: _View | None = None
@@ -120,8 +122,9 @@ class ApiCatalog:
             raise NotFound(f"there is no OpenAPI document of {service}: {reason}", service=service)
         content = view.single.get(service)
         if content is None:
+            entry = self._entries.get(service, _Entry())
             reach = Reach(self._routing.served.table)
-            content = await to_thread.run_sync(_build_single, service, self._entries[service].content, reach)
+            content = await to_thread.run_sync(_build_single, service, entry.content, reach, self._open_reads)
             view.single[service] = content
         return content
 
@@ -153,7 +156,9 @@ class ApiCatalog:
         view = self._view
         if view is None or (view.routes_version, view.revision) != (served.routes_version, self._revision):
             entries = {service: self._entries[service] for service in services if service in self._entries}
-            self._view = await to_thread.run_sync(_build, served.routes_version, self._revision, entries, reach)
+            self._view = await to_thread.run_sync(
+                _build, served.routes_version, self._revision, entries, reach, self._open_reads
+            )
 
     async def _refresh_entry(self, service: str, limiter: anyio.CapacityLimiter) -> None:
         async with limiter:
@@ -236,7 +241,7 @@ def _rewrite(service: str, content: bytes, reach: Reach, *, apart: bool) -> Frag
     return rewrite_document(service, parse_document(content), find_path, apart=apart)
 
 
-def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach: Reach) -> _View:
+def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach: Reach, open_reads: bool) -> _View:
     # Users' services come first; the mesh's own are what they came through.
     order = sorted(entries, key=lambda service: (_is_mesh(service), service))
     fragments = {
@@ -247,20 +252,20 @@ def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach
     return _View(
         routes_version=routes_version,
         revision=revision,
-        merged=_encode(fragments.values(), TITLE, __version__),
+        merged=_encode(fragments.values(), TITLE, __version__, open_reads),
         services=tuple(_describe(service, entries[service], fragments.get(service)) for service in order),
     )
 
 
-def _build_single(service: str, content: bytes, reach: Reach) -> bytes:
+def _build_single(service: str, content: bytes, reach: Reach, open_reads: bool) -> bytes:
     fragment = _rewrite(service, content, reach, apart=False)
-    return _encode([fragment], fragment.title, fragment.version or "0")
+    return _encode([fragment], fragment.title, fragment.version or "0", open_reads)
 
 
-def _encode(fragments: Iterable[Fragment], title: str, version: str) -> bytes:
+def _encode(fragments: Iterable[Fragment], title: str, version: str, open_reads: bool) -> bytes:
     given = list(fragments)
     mesh = {fragment.service for fragment in given if _is_mesh(fragment.service)}
-    merged: Any = merge_fragments(given, title=title, version=version, mesh=mesh)
+    merged: Any = merge_fragments(given, title=title, version=version, mesh=mesh, open_reads=open_reads)
     return json.dumps(merged, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -21,7 +21,7 @@ _SCHEME: Final = {
 
 
 def merge_fragments(
-    fragments: Iterable[Fragment], *, title: str, version: str, mesh: Collection[str]
+    fragments: Iterable[Fragment], *, title: str, version: str, mesh: Collection[str], open_reads: bool = True
 ) -> dict[str, Any]:
     """One document over all `fragments`, in their order.
 
@@ -30,12 +30,14 @@ def merge_fragments(
         title: Of the document.
         version: Of the document.
         mesh: The services that are the mesh's own, whose changes need its token.
+        open_reads: Whether reading from them needs none.
     """
     given = list(fragments)
     paths: dict[str, dict[str, Any]] = {}
     components: dict[str, dict[str, Any]] = {}
     tags: dict[str, dict[str, Any]] = {}
-    for fragment in [_guarded(item) if item.service in mesh else item for item in given]:
+    free = _READS if open_reads else frozenset[str]()
+    for fragment in [_guarded(item, free) if item.service in mesh else item for item in given]:
         for path, method, operation in fragment.operations():
             paths.setdefault(path, {}).setdefault(method, operation)
         for section, named in fragment.components.items():
@@ -51,12 +53,13 @@ def merge_fragments(
     }
 
 
-def _guarded(fragment: Fragment) -> Fragment:
-    """The mesh's token on the mesh's own operations: needed for changes, and for reads only off the machine."""
+def _guarded(fragment: Fragment, free: frozenset[str]) -> Fragment:
+    """The mesh's token on the mesh's own operations, except for methods that are free."""
     paths: dict[str, dict[str, Any]] = {}
     for path, method, operation in fragment.operations():
-        security: list[dict[str, Any]] = [{MESH_SCHEME: []}, *([{}] if method in _READS else [])]
-        paths.setdefault(path, {})[method] = {**operation, "security": security}
+        plain = {key: value for key, value in operation.items() if key != "security"}
+        guard: dict[str, Any] = {} if method in free else {"security": [{MESH_SCHEME: []}]}
+        paths.setdefault(path, {})[method] = {**plain, **guard}
     components = {**fragment.components, "securitySchemes": {MESH_SCHEME: _SCHEME} if paths else {}}
     return replace(fragment, paths=paths, components=components)
 

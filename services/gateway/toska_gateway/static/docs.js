@@ -45,6 +45,7 @@ async function start() {
     url: urlOf(picker.value),
     dom_id: "#swagger-ui",
     deepLinking: true,
+    defaultModelsExpandDepth: 0,
     displayRequestDuration: true,
     docExpansion: "list",
     filter: true,

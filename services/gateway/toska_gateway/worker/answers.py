@@ -5,6 +5,19 @@ from http import HTTPStatus
 from typing import Final
 
 TITLES: Final = {
+    "bad-request-line": "Malformed request line",
+    "bad-header": "Malformed header field",
+    "bad-host": "Host missing or malformed",
+    "bad-target": "Malformed request target",
+    "bad-framing": "Ambiguous length of the body",
+    "bad-chunk": "Malformed chunked body",
+    "header-too-large": "Request header too large",
+    "too-many-headers": "Too many header fields",
+    "target-too-long": "Request target too long",
+    "unknown-method": "Unknown method",
+    "unknown-coding": "Unknown transfer coding",
+    "unknown-expectation": "Unknown expectation",
+    "unsupported-version": "HTTP version not supported",
     "no-route": "No route matches",
     "method-not-allowed": "Method not allowed",
     "upstream-unavailable": "No upstream available",
