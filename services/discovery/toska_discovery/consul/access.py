@@ -13,20 +13,20 @@ from toska_common.credentials import Access, bearer_token
 from toska_common.security import SAFE_METHODS, ManagementPolicy
 
 from toska_discovery.consul.request import Query, Refusal
+from toska_discovery.consul.views import CONSUL
 
 PERMISSION_DENIED = "Permission denied"
 ACL_NOT_FOUND = "ACL not found"
 """Consul's words for a missing or insufficient token, and for one that it does not know."""
-
-CONSUL = "consul"
-"""The registry's own service."""
 
 
 class ConsulPolicy:
     """The rules of the Consul port: a management listener's, with Consul's words and needs."""
 
     def __init__(self, management: ManagementPolicy) -> None:
-        self._management = management
+        self._credentials = management.credentials
+        # Both are asked by every request, and reading an IP address takes as long as answering a lookup.
+        self._open_reads = management.open_reads
         self._answers_to = lru_cache(maxsize=256)(management.answers_to)
 
     def check(self, method: str, path: str, query: Query, headers: Mapping[bytes, bytes]) -> Access | None:
@@ -41,7 +41,7 @@ class ConsulPolicy:
                 403, f"{PERMISSION_DENIED}: unknown Host name; add it to TOSKA_ALLOWED_HOSTS if it is this registry's"
             )
         token = _token(query, headers)
-        access = self._management.credentials.access_of(token) if token else None
+        access = self._credentials.access_of(token) if token else None
         needed = self._needed(method, path)
         if needed is None:
             return access
@@ -52,7 +52,7 @@ class ConsulPolicy:
         return access
 
     def _needed(self, method: str, path: str) -> Access | None:
-        if method in SAFE_METHODS and self._management.open_reads:
+        if method in SAFE_METHODS and self._open_reads:
             return None
         return Access.ADMIN if path.startswith("/v1/kv/") else Access.JOIN
 

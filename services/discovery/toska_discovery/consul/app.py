@@ -6,6 +6,7 @@ is more than everything else that a lookup does.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 import structlog
@@ -120,6 +121,7 @@ def _not_allowed(method: str, allow: Header) -> Reply:
     return text_reply(405, f"method {method} not allowed", allow)
 
 
+@lru_cache(maxsize=4096)
 def find_endpoint(path: str) -> tuple[str, Methods, str]:
     """The endpoint of a path, its handlers by method, and the name that the path ends in; no handlers if unknown."""
     if path.startswith("/v1/"):

@@ -8,6 +8,8 @@ from typing import Any
 from toska_discovery.consul.request import encode
 from toska_discovery.instance import Check, Instance, ServiceDefinition
 
+CONSUL = "consul"
+"""The registry's own service."""
 SEGMENT = {"consul-network-segment": ""}
 """The one piece of metadata that a Consul node has by itself."""
 
@@ -71,7 +73,7 @@ class Node:
     @property
     def consul_service(self) -> ServiceDefinition:
         """The registry as a service of its own catalog."""
-        return ServiceDefinition(id="consul", name="consul", port=self.port)
+        return ServiceDefinition(id=CONSUL, name=CONSUL, port=self.port)
 
     def catalog_entry(self, service: ServiceDefinition, create_index: int, modify_index: int) -> dict[str, Any]:
         """An instance as `catalog/service` shows it."""
