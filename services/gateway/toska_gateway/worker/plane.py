@@ -1,6 +1,6 @@
 """What the connections of a worker share: routing, clusters, limits, counts, and a coarse clock.
 
-`now` is monotonic and at most one sweep old, which is exact enough for deadlines and costs a request nothing. The
+`now` is monotonic and at most one step old, which is exact enough for deadlines and costs a request nothing. The
 sweep visits every connection a few times a second and lets those whose deadline has passed act on it.
 """
 
@@ -15,12 +15,11 @@ from toska_common.targets import TargetRules
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.stats import WorkerStats
-from toska_gateway.worker.table import RoutingTable
+from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
 
-SWEEP_PERIOD: Final = 0.1
 _SLICE: Final = 2000
 """Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
 
@@ -65,7 +64,7 @@ class Plane:
 
     def start(self) -> None:
         """Begin sweeping."""
-        self._sweeper = self.loop.call_later(SWEEP_PERIOD, self._sweep)
+        self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)
 
     def stop(self) -> None:
         """End sweeping; connections are the owner's to close."""
@@ -106,7 +105,7 @@ class Plane:
                 endpoint.idle.pop().close()
 
     def _sweep(self) -> None:
-        self._sweeper = self.loop.call_later(SWEEP_PERIOD, self._sweep)
+        self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)
         self.now = self.loop.time()
         self._sweep_clusters()
         self._visit = iter(list(self.downstreams))

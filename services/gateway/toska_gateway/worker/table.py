@@ -14,6 +14,8 @@ from toska_gateway.worker import answers
 from toska_gateway.worker.http1 import IDEMPOTENT, RequestHead, drop_fields
 from toska_gateway.worker.stats import RouteStats, WorkerStats
 
+CLOCK_STEP: Final = 0.1
+"""Seconds between two steps of the plane's clock (`Plane.now`)."""
 _NO_RANK: Final = 1 << 60
 
 
@@ -75,10 +77,11 @@ class Route:
         self._policies(policies)
 
     def _policies(self, policies: dict[str, Any]) -> None:
-        self.timeout: float = policies.get("timeout") or 0.0
         self.connect_timeout: float = policies["connect_timeout"]
-        self.response_timeout: float = policies["response_timeout"]
-        self.idle_timeout: float = policies["idle_timeout"]
+        # Deadlines are set by a clock that may be one step behind, so without the step they would pass early.
+        self.timeout: float = policies["timeout"] + CLOCK_STEP if policies.get("timeout") else 0.0
+        self.response_timeout: float = policies["response_timeout"] + CLOCK_STEP
+        self.idle_timeout: float = policies["idle_timeout"] + CLOCK_STEP
         retry = policies["retry"]
         self.attempts: int = retry["attempts"]
         self.retry_on_connect = "connect" in retry["retry_on"]

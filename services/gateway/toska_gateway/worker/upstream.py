@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
 
 _SWITCHING_PROTOCOLS = 101
+_MAX_INTERIM = 100
+"""Interim responses in one read, far more than anybody has use for."""
 
 
 class Upstream(asyncio.Protocol):
@@ -173,15 +175,22 @@ class Upstream(asyncio.Protocol):
             self._read_body(exchange, data[end:])
 
     def _interim(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
-        if head.status == _SWITCHING_PROTOCOLS:
-            if not exchange.upgrading:
-                raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
-            self.tunnel = True
-            exchange.start_tunnel(self, head, rest)
-            return
-        exchange.interim_response(head)
-        if rest and self.exchange is exchange:
-            self._read_head(exchange, rest)
+        for _ in range(_MAX_INTERIM):
+            if head.status == _SWITCHING_PROTOCOLS:
+                if not exchange.upgrading:
+                    raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
+                self.tunnel = True
+                exchange.start_tunnel(self, head, rest)
+                return
+            exchange.interim_response(head)
+            if not rest or self.exchange is not exchange:
+                return
+            end = rest.find(b"\r\n\r\n") + 4
+            if end == 3 or rest[:10] != b"HTTP/1.1 1":
+                self._read_head(exchange, rest)
+                return
+            head, rest = read_response(rest[:end], bodiless=True), rest[end:]
+        raise BadMessage(502, "bad-upstream-response", "the upstream sends interim responses without end")
 
     def _read_body(self, exchange: "Exchange", data: bytes) -> None:
         decoder = self._decoder
