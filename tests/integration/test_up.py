@@ -216,9 +216,14 @@ async def test_nothing_listens_beyond_this_machine(mesh: RunningMesh) -> None:
     assert addresses == {"127.0.0.1"}
 
 
-async def test_as_many_files_may_be_open_as_the_system_allows(mesh: RunningMesh) -> None:
-    soft, hard = psutil.Process(mesh.program.pid).rlimit(resource.RLIMIT_NOFILE)
-    assert soft == hard
+async def test_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -Sn 512 && exec "$@"', "sh", TOSKA, "up", "--json", "--no-examples"]
+    command = [*limited, "--ports-from", str(free_ports(20))]
+    with running(command, tmp_path, environment=surroundings(tmp_path)) as program:
+        await program.line(within=30)
+        for process in [psutil.Process(program.pid), *program.descendants()]:
+            soft, hard = process.rlimit(resource.RLIMIT_NOFILE)
+            assert soft == hard > 512
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has for itself of shared memory")
