@@ -1,6 +1,5 @@
 """`mesh.client(...)`: who gets a call, what is tried again, what gives up at once, and what travels along."""
 
-import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -39,10 +38,13 @@ from toska_common.targets import TargetRules
 from toska_common.trace import TraceContext, current
 from toska_tests.joined import Registry, Stage
 from toska_tests.ports import free_port
+from toska_tests.registries import wire_to
+from toska_tests.waiting import wait_until
 
 T = TypeVar("T")
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: seen=yes\r\n\r\nok"
+JSON = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 TRUNCATED = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
 
@@ -55,6 +57,12 @@ class Upstream:
         self.close = False
         self.requests: list[str] = []
         self.port = 0
+        self.scope = anyio.CancelScope()
+
+    async def stop(self) -> None:
+        """End it, with its connections."""
+        self.scope.cancel()
+        await anyio.wait_all_tasks_blocked()
 
     async def serve(self, stream: SocketStream) -> None:
         """Serve one connection."""
@@ -78,8 +86,9 @@ class Upstream:
 
 
 async def _serve(listener: Listener[SocketStream], upstream: Upstream) -> None:
-    async with listener:
-        await listener.serve(upstream.serve)
+    with upstream.scope:
+        async with listener:
+            await listener.serve(upstream.serve)
 
 
 @contextmanager
@@ -121,9 +130,14 @@ class Services:
 
     def mesh(self, *, breaker: BreakerPolicy | None = None) -> Mesh:
         """A mesh for a caller that is no running app."""
-        mesh = Mesh(FastAPI(), name="caller", registry_url=self._registry.url, breaker=breaker)
+        return self.app(breaker=breaker)[1]
+
+    def app(self, *, breaker: BreakerPolicy | None = None) -> tuple[FastAPI, Mesh]:
+        """An app and its mesh."""
+        app = FastAPI()
+        mesh = Mesh(app, name="caller", registry_url=self._registry.url, breaker=breaker)
         self._meshes.append(mesh)
-        return mesh
+        return app, mesh
 
     async def aclose(self) -> None:
         """Close what the callers hold."""
@@ -371,43 +385,47 @@ async def test_refused_everywhere_is_unavailable(services: Services) -> None:
     assert caught.value.status == 503
 
 
-async def test_failed_call_of_a_service_is_answered_as_the_upstreams_failure(stage: Stage, services: Services) -> None:
+async def test_failed_call_of_a_service_is_answered_as_the_upstreams_failure(services: Services) -> None:
     await services.start("sick", b"")
-    with stage.serve("asking") as shop:
-        await stage.registry.wait_for("asking", 1)
-        broken, missing = await shop.get("/call/sick/x"), await shop.get("/call/nothere/x")
-        assert (broken.status_code, broken.json()["type"]) == (502, "/problems/upstream-error")
-        assert (missing.status_code, missing.json()["type"]) == (503, "/problems/upstream-unavailable")
+    app, mesh = services.app()
+
+    @app.get("/call/{service}")
+    async def call(service: str) -> None:
+        await mesh.client(service).get("/")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://caller") as client:
+        broken, missing = await client.get("/call/sick"), await client.get("/call/nothere")
+    assert (broken.status_code, broken.json()["type"]) == (502, "/problems/upstream-error")
+    assert (missing.status_code, missing.json()["type"]) == (503, "/problems/upstream-unavailable")
 
 
-async def test_calls_follow_the_registry_and_go_on_without_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("following")
-    registry = Registry(folder)
-    await registry.start()
-    stage = Stage(folder, registry)
-    try:
-        with stage.serve("front") as front, stage.serve("back") as first:
-            await registry.wait_for("back", 1)
-            await registry.wait_for("front", 1)
-            assert await _served_by(front.url, 1) == {first.port}
-            with stage.serve("back") as second:
-                await registry.wait_for("back", 2)
-                ports = await _served_by(front.url, 30)
-                assert ports == {first.port, second.port}
-                registry.stop()
-                assert await _served_by(front.url, 30) == ports
-                second.program.send(signal.SIGKILL)
-                await second.program.exit_code()
-                assert await _served_by(front.url, 30) == {first.port}
-    finally:
-        registry.stop()
+async def test_calls_of_an_app_follow_the_registry_and_go_on_without_it(stage: Stage, services: Services) -> None:
+    async with wire_to(stage.registry.url) as wire:
+        with stage.serve("front", environment={"TOSKA_REGISTRY_URL": wire.url}) as front:
+            await stage.registry.wait_for("front", 1)
+            one = await services.start("followed", JSON)
+            await _call(front.url, 1)
+            assert len(one.requests) == 1
+            other = await services.start("followed", JSON)
+
+            async def is_shared() -> bool:
+                await _call(front.url, 5)
+                return bool(other.requests)
+
+            await wait_until(is_shared, what="the second instance gets calls")
+            await wire.cut()
+            one.requests.clear()
+            other.requests.clear()
+            await _call(front.url, 30)
+            assert min(len(one.requests), len(other.requests)) >= 3
+            await other.stop()
+            one.requests.clear()
+            await _call(front.url, 30)
+            assert len(one.requests) == 30
 
 
-async def _served_by(front: str, calls: int) -> set[int]:
-    ports: set[int] = set()
+async def _call(front: str, calls: int) -> None:
     async with httpx.AsyncClient(timeout=5) as client:
         for _ in range(calls):
-            answer = await client.get(f"{front}/call/back/server")
+            answer = await client.get(f"{front}/call/followed/x")
             assert answer.status_code == 200, answer.text
-            ports.add(answer.json()["port"])
-    return ports

@@ -3,16 +3,25 @@
 import json
 import shutil
 import signal
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import httpx
 import psutil
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from structlog.testing import capture_logs
+from toska_common import Mesh
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.meshfile import FILE_NAME
 from toska_tests.joined import APPS, FASTAPI, UVICORN, Registry, Served, Stage
 from toska_tests.ports import free_port
-from toska_tests.registries import consul_agent
+from toska_tests.registries import consul_agent, wire_to
 from toska_tests.waiting import wait_until
 
 SHORT_LEASE = {"TOSKA_LEASE_TTL": "1s"}
@@ -36,24 +45,16 @@ async def test_app_is_listed_while_uvicorn_serves_it(stage: Stage) -> None:
         assert await shop.program.exit_code(within=5) == -signal.SIGTERM
 
 
-async def test_leaving_app_serves_on_until_its_drain_delay_is_over(stage: Stage) -> None:
-    with stage.serve("drained", environment={"TOSKA_DRAIN_DELAY": "2s"}) as shop:
+async def test_leaving_app_serves_on_until_its_drain_is_over_or_somebody_insists(stage: Stage) -> None:
+    with stage.serve("drained", environment={"TOSKA_DRAIN_DELAY": "60s"}) as shop:
         await stage.registry.wait_for("drained", 1)
         assert (await shop.get("/health/ready")).text == "OK"
-        shop.program.send(signal.SIGTERM)
+        shop.program.send(signal.SIGINT)
         await stage.registry.wait_for("drained", 0)
         assert (await shop.get("/server")).status_code == 200
         ready = await shop.get("/health/ready")
         assert (ready.status_code, ready.text) == (503, "draining")
         assert (await shop.get("/health/live")).text == "OK"
-        await shop.program.exit_code(within=5)
-
-
-async def test_second_ctrl_c_ends_the_drain(stage: Stage) -> None:
-    with stage.serve("hurried", environment={"TOSKA_DRAIN_DELAY": "60s"}) as shop:
-        await stage.registry.wait_for("hurried", 1)
-        shop.program.send(signal.SIGINT)
-        await stage.registry.wait_for("hurried", 0)
         shop.program.send(signal.SIGINT)
         await shop.program.exit_code(within=5)
 
@@ -102,20 +103,15 @@ async def test_reloaded_app_is_listed_again(stage: Stage, tmp_path: Path) -> Non
         await shop.program.exit_code(within=5)
 
 
-async def test_app_on_every_interface_gives_the_one_towards_the_registry(stage: Stage) -> None:
+async def test_app_on_every_interface_and_any_port_gives_what_the_registry_can_use(stage: Stage) -> None:
     # `fastapi run` binds 0.0.0.0.
-    with stage.serve("everywhere", command=[FASTAPI, "run", APPS / "shop_app.py"]) as shop:
+    with stage.serve("everywhere", command=[FASTAPI, "run", APPS / "shop_app.py"], port=0):
         [entry] = await stage.registry.wait_for("everywhere", 1)
-        assert entry["Service"]["Address"] == "127.0.0.1"
-        assert (await shop.get("/server")).status_code == 200
-
-
-async def test_app_on_a_free_port_gives_the_port_it_got(stage: Stage) -> None:
-    with stage.serve("anywhere", port=0):
-        [entry] = await stage.registry.wait_for("anywhere", 1)
+        service = entry["Service"]
+        assert service["Address"] == "127.0.0.1"
         async with httpx.AsyncClient() as client:
-            answer = await client.get(f"http://127.0.0.1:{entry['Service']['Port']}/server")
-        assert answer.json()["port"] == entry["Service"]["Port"]
+            answer = await client.get(f"http://127.0.0.1:{service['Port']}/server")
+        assert answer.json()["port"] == service["Port"]
 
 
 async def test_app_says_what_it_was_told_to_say(stage: Stage) -> None:
@@ -141,11 +137,42 @@ async def test_app_on_a_unix_socket_serves_without_joining(stage: Stage, tmp_pat
         assert await stage.registry.instances("hidden") == []
 
 
-async def test_app_that_is_told_not_to_join_does_not(stage: Stage) -> None:
-    with stage.serve("private", environment={"TOSKA_JOIN": "false"}) as shop:
-        await wait_until(lambda: "TOSKA_JOIN is off" in shop.program.stderr, what="it says that it does not join")
-        assert (await shop.get("/server")).status_code == 200
-        assert await stage.registry.instances("private") == []
+async def test_app_of_a_server_in_a_thread_joins_and_leaves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No signal reaches a thread; the server is told to stop by its flag.
+    monkeypatch.setenv("TOSKA_JOIN_TOKEN", stage.registry.join_token)
+    app = FastAPI()
+    Mesh(app, name="threaded", registry_url=stage.registry.url, drain_delay=timedelta())
+    async with in_a_thread(app) as server:
+        await stage.registry.wait_for("threaded", 1)
+        server.should_exit = True
+        await stage.registry.wait_for("threaded", 0)
+
+
+async def test_app_that_is_told_not_to_join_does_not(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOSKA_JOIN", "false")
+    app = FastAPI()
+    Mesh(app, name="private", registry_url=stage.registry.url)
+    with capture_logs() as logs:
+        async with in_a_thread(app) as server, httpx.AsyncClient() as client:
+            await wait_until(lambda: bool(logs), what="it says that it does not join")
+            assert [(entry["event"], entry["reason"]) for entry in logs] == [("mesh_not_joined", "TOSKA_JOIN is off")]
+            port = server.servers[0].sockets[0].getsockname()[1]
+            assert (await client.get(f"http://127.0.0.1:{port}/health/ready")).text == "OK"
+            assert await stage.registry.instances("private") == []
+
+
+@asynccontextmanager
+async def in_a_thread(app: FastAPI) -> AsyncGenerator[uvicorn.Server]:
+    """Serve `app` in a thread of this process until the block ends."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        with anyio.fail_after(5):
+            await anyio.to_thread.run_sync(thread.join)
 
 
 async def test_app_with_a_wrong_token_says_what_to_do_and_serves(stage: Stage) -> None:
@@ -158,27 +185,42 @@ async def test_app_with_a_wrong_token_says_what_to_do_and_serves(stage: Stage) -
 
 
 async def test_app_finds_the_mesh_of_its_machine_from_any_folder_and_follows_it(stage: Stage, tmp_path: Path) -> None:
-    elsewhere = Registry(tmp_path / "elsewhere")
-    elsewhere.folder.mkdir()
     environment = {"TOSKA_REGISTRY_URL": "", "TOSKA_JOIN_TOKEN_FILE": "", "TOSKA_HOME": "", **SHORT_LEASE}
-    try:
-        _write_mesh_file(tmp_path, stage.registry)
+    async with wire_to(stage.registry.url) as wire:
+        _write_mesh_file(tmp_path, stage.registry, wire.url)
         with stage.serve("finder", environment=environment):
             [entry] = await stage.registry.wait_for("finder", 1)
             assert entry["Service"]["Meta"]["toska-expose"] == "true"
-            await elsewhere.start()
-            _write_mesh_file(tmp_path, elsewhere)
-            await elsewhere.wait_for("finder", 1)
-    finally:
-        elsewhere.stop()
+            await wire.cut()
+            await _forget(stage.registry, entry["Service"]["ID"])
+            _write_mesh_file(tmp_path, stage.registry, stage.registry.url)
+            await stage.registry.wait_for("finder", 1)
 
 
-def _write_mesh_file(folder: Path, registry: Registry) -> None:
+async def test_app_joins_when_its_registry_comes_and_again_when_it_forgot(stage: Stage) -> None:
+    async with wire_to(stage.registry.url) as wire:
+        await wire.cut()
+        with stage.serve("patient", environment={"TOSKA_REGISTRY_URL": wire.url, **SHORT_LEASE}) as shop:
+            await wait_until(lambda: "registry_unreachable" in shop.program.stderr, what="it says that nobody is there")
+            assert (await shop.get("/server")).status_code == 200
+            wire.mend()
+            [entry] = await stage.registry.wait_for("patient", 1)
+            await wire.cut()
+            assert (await shop.get("/server")).status_code == 200
+            await _forget(stage.registry, entry["Service"]["ID"])
+            wire.mend()
+            await stage.registry.wait_for("patient", 1)
+            await wire.cut()
+            shop.program.send(signal.SIGTERM)
+            await shop.program.exit_code(within=5)
+
+
+def _write_mesh_file(folder: Path, registry: Registry, url: str) -> None:
     mesh = {
         "home": str(registry.home),
         "pid": 1,
         "started_at": "2026-01-01T00:00:00Z",
-        "urls": {"registry": registry.url},
+        "urls": {"registry": url},
         "expose_by_default": True,
     }
     path = folder / "state" / "toska" / FILE_NAME
@@ -186,56 +228,29 @@ def _write_mesh_file(folder: Path, registry: Registry) -> None:
     path.write_text(json.dumps(mesh))
 
 
-async def test_app_joins_when_its_registry_comes_and_again_when_it_forgot(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "registry")
-    registry.folder.mkdir()
-    stage = Stage(tmp_path, registry)
-    try:
-        with stage.serve("patient", environment=SHORT_LEASE) as shop:
-            await wait_until(lambda: "registry_unreachable" in shop.program.stderr, what="it says that nobody is there")
-            assert (await shop.get("/server")).status_code == 200
-            await registry.start()
-            await registry.wait_for("patient", 1)
-            registry.stop()
-            assert (await shop.get("/server")).status_code == 200
-            registry.forget()
-            await registry.start()
-            await registry.wait_for("patient", 1)
-            registry.stop()
-            shop.program.send(signal.SIGTERM)
-            await shop.program.exit_code(within=5)
-    finally:
-        registry.stop()
+async def _forget(registry: Registry, instance_id: str) -> None:
+    async with ConsulClient.open(registry.url, token=registry.join_token) as consul:
+        await consul.deregister_service(instance_id)
 
 
-async def test_new_app_on_a_port_takes_the_place_of_the_one_that_died_there(stage: Stage) -> None:
-    port = free_port()
-    async with ConsulClient.open(stage.registry.url, token=stage.registry.join_token) as consul:
-        await consul.register_service(_predecessor(port))
-        with stage.serve("latter", port=port):
-            await stage.registry.wait_for("latter", 1)
-            assert await stage.registry.instances("former") == []
-
-
-async def test_app_joins_and_leaves_a_real_consul(tmp_path: Path) -> None:
+async def test_app_joins_a_real_consul_in_place_of_its_predecessor_and_leaves_it(tmp_path: Path) -> None:
     with consul_agent(tmp_path) as agent:
         await agent.wait_until_ready()
         stage = Stage(tmp_path, Registry(tmp_path))
         environment = {"TOSKA_REGISTRY_URL": agent.url.replace("http:", "consul:"), **SHORT_LEASE}
         port = free_port()
+        check = TTLCheck(timedelta(minutes=1))
         async with ConsulClient.open(agent.url) as consul:
-            await consul.register_service(_predecessor(port))
+            # Somebody died on this port, and its lease has not lapsed yet.
+            await consul.register_service(
+                ServiceRegistration(name="former", address="127.0.0.1", port=port, checks=(check,))
+            )
             with stage.serve("consuled", environment=environment, port=port) as shop:
                 await wait_until(lambda: _is_passing(consul, "consuled"), within=15, what="consuled is listed")
                 assert set(await consul.agent_services()) == {f"consuled-127.0.0.1-{port}"}
                 shop.program.send(signal.SIGTERM)
                 await shop.program.exit_code(within=5)
             assert await consul.agent_services() == {}
-
-
-def _predecessor(port: int) -> ServiceRegistration:
-    check = TTLCheck(timedelta(minutes=1))
-    return ServiceRegistration(name="former", id="former-1", address="127.0.0.1", port=port, checks=(check,))
 
 
 async def _is_passing(consul: ConsulClient, service: str) -> bool:

@@ -58,28 +58,18 @@ async def collector() -> AsyncGenerator[Collector]:
     await runner.cleanup()
 
 
-async def test_one_trace_leads_through_all_services_and_workers(stage: Stage, collector: Collector) -> None:
+async def test_one_trace_leads_through_calls_and_workers(stage: Stage, collector: Collector) -> None:
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    with (
-        stage.serve("traced-front", environment=environment) as front,
-        stage.serve("traced-back", "--workers", "2", environment=environment),
-    ):
-        await stage.registry.wait_for("traced-front", 1)
-        await stage.registry.wait_for("traced-back", 1)
-        answer = await front.get("/call/traced-back/context", headers=TRACEPARENT)
+    with stage.serve("traced", "--workers", "2", environment=environment) as shop:
+        await stage.registry.wait_for("traced", 1)
+        answer = await shop.get("/call/traced/context", headers=TRACEPARENT)
         assert answer.json()["trace_id"] == TRACE_ID
-        await front.get("/health/ready", headers=TRACEPARENT)
+        await shop.get("/health/ready", headers=TRACEPARENT)
         await wait_until(lambda: len(collector.spans) >= 3, what="the spans arrive")
-    spans = {(span["service"], span["name"]): span for span in collector.spans}
-    assert len(spans) == len(collector.spans)
-    assert set(spans) == {
-        ("traced-front", "GET /call/{service}/{path:path}"),
-        ("traced-front", "GET traced-back"),
-        ("traced-back", "GET /context"),
-    }
-    assert {span["trace_id"] for span in spans.values()} == {TRACE_ID}
-    entry = spans["traced-front", "GET /call/{service}/{path:path}"]
-    call, served = spans["traced-front", "GET traced-back"], spans["traced-back", "GET /context"]
+    spans = {span["name"]: span for span in collector.spans}
+    assert len(spans) == len(collector.spans) == 3
+    assert {(span["service"], span["trace_id"]) for span in spans.values()} == {("traced", TRACE_ID)}
+    entry, call, served = (spans[name] for name in ("GET /call/{service}/{path:path}", "GET traced", "GET /context"))
     assert (entry["parent"], call["parent"], served["parent"]) == ("b7ad6b7169203331", entry["id"], call["id"])
 
 
@@ -97,21 +87,23 @@ async def test_logs_are_json_lines_of_the_request_they_belong_to(stage: Stage, t
     assert "RuntimeError: the secret is 4711" in crashed["exception"]
 
 
-async def test_grpc_health_answers_as_readiness_does(stage: Stage) -> None:
-    port = free_port()
-    environment = {"SHOP_GRPC_PORT": str(port)}
-    assert await _grpc_status(stage, port, "grpc-well", environment) == health_pb2.HealthCheckResponse.SERVING
-    environment["SHOP_TILL_BROKEN"] = "yes"
-    assert await _grpc_status(stage, port, "grpc-ill", environment) == health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-async def _grpc_status(stage: Stage, port: int, name: str, environment: dict[str, str]) -> int:
-    with stage.serve(name, environment=environment):
-        await stage.registry.wait_for(name, 1)
+async def test_grpc_health_answers_as_readiness_does(stage: Stage, tmp_path: Path) -> None:
+    port, jam = free_port(), tmp_path / "jam"
+    with stage.serve("grpc", environment={"SHOP_GRPC_PORT": str(port), "SHOP_TILL_JAM": str(jam)}):
+        await stage.registry.wait_for("grpc", 1)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            request = health_pb2.HealthCheckRequest(service=name)
-            answer = await stub.Check(request, wait_for_ready=True, timeout=10)
-            watched = stub.Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
-            assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-            return answer.status
+
+            async def status(service: str) -> int:
+                request = health_pb2.HealthCheckRequest(service=service)
+                return (await stub.Check(request, wait_for_ready=True, timeout=10)).status
+
+            assert await status("grpc") == await status("") == health_pb2.HealthCheckResponse.SERVING
+            watched = stub.Watch(health_pb2.HealthCheckRequest(service="grpc"), timeout=10)
+            assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
+            jam.touch()
+            assert await status("grpc") == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await watched.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await status("nobody")
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND

@@ -1,7 +1,6 @@
 """A registry of a test's own, and apps that join it, served as users serve theirs."""
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -59,12 +58,6 @@ class Registry:
     def stop(self) -> None:
         """Kill it."""
         self._running.close()
-
-    def forget(self) -> None:
-        """Lose everything but the credentials, as a registry that keeps its state in memory does when it restarts."""
-        for path in self.home.iterdir():
-            if path.suffix != ".token":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     async def instances(self, service: str) -> list[dict[str, Any]]:
         """The registered instances of a service that are passing, as `health/service` has them."""

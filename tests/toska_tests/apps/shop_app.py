@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ mesh = Mesh(
     name=os.environ.get("SHOP_NAME", "shop"),
     tags=["test"],
     metadata={"team": "shops"},
-    checks={"till": lambda: "SHOP_TILL_BROKEN" not in os.environ},
+    checks={"till": lambda: not Path(os.environ.get("SHOP_TILL_JAM", "/no/jam")).exists()},
     grpc_health_port=int(os.environ["SHOP_GRPC_PORT"]) if "SHOP_GRPC_PORT" in os.environ else None,
 )
 sold = Counter("shop_sold", "Things sold")
