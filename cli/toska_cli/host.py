@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from toska_common.clock import now_utc
 from toska_common.meshfile import MeshFile, remove_mesh_file, write_mesh_file
 from toska_common.server import Service
+from toska_common.targets import TargetRules
 
 from toska_cli.children import ChildSpec, NurseryHandle
 from toska_cli.examples import TRY_PATH, ExampleProcesses, child_specs
@@ -140,7 +141,7 @@ class Host:
 
     async def _announce(self) -> None:
         write_mesh_file(self._mesh_file)
-        if self._examples is not None:
+        if self._examples is not None and self._plan.on_loopback:
             gateway = self._plan.gateway
             await wait_for_success(gateway.host, gateway.port, TRY_PATH, within=_FIRST_ANSWER_WITHIN_S)
         self._reporter.ready(self._view())
@@ -169,15 +170,24 @@ class Host:
                 PartView(spec.name, self._examples.states[spec.name], f"http://{spec.host}:{spec.port}", "example")
                 for spec in self._specs
             ]
-        path = TRY_PATH if self._examples is not None else "/api/v1/services"
         return MeshView(
             home=str(self._plan.home),
             pid=os.getpid(),
             ready_in_s=round(time.monotonic() - self._born_at, 2),
             urls=urls,
             parts=tuple(parts),
-            try_it=(f"curl {urls['gateway']}{path}",),
+            docs=f"{urls['gateway']}/docs" if self._plan.gateway.management_on_data_listener else None,
+            try_it=(f"curl {self._first_url()}",),
         )
+
+    def _first_url(self) -> str:
+        """Something that answers 200: routes of their own the examples have on loopback only, where nobody else comes."""
+        urls = self._plan.urls
+        if self._examples is not None and self._plan.on_loopback:
+            return urls["gateway"] + TRY_PATH
+        if self._plan.on_loopback:
+            return f"{urls['gateway']}/api/v1/services"
+        return f"{urls['gateway_admin']}/health/ready"
 
 
 def service_builders(plan: MeshPlan) -> list[Callable[[], Service]]:
@@ -186,8 +196,9 @@ def service_builders(plan: MeshPlan) -> list[Callable[[], Service]]:
     import toska_gateway.app
     import toska_router.app
 
+    targets = TargetRules(frozenset(plan.listeners))
     return [
-        lambda: toska_discovery.app.create_service(plan.discovery),
+        lambda: toska_discovery.app.create_service(plan.discovery, targets=targets),
         lambda: toska_router.app.create_service(plan.router),
         lambda: toska_gateway.app.create_service(plan.gateway),
     ]

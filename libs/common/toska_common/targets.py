@@ -43,10 +43,17 @@ class TargetRules:
             return f"{ip}:{port} is a management address of the mesh"
         if ip.is_loopback or ip.is_unspecified:
             for host, own_port in self.management:
-                own = ip_address(host)
-                if port == own_port and (own.is_loopback or own.is_unspecified):
+                if port == own_port and _reached_over_loopback(host):
                     return f"{ip}:{port} is a management address of the mesh"
         return None
+
+
+def _reached_over_loopback(host: str) -> bool:
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return ip.is_loopback or ip.is_unspecified
 
 
 def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
