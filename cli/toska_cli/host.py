@@ -181,7 +181,7 @@ class Host:
         )
 
     def _first_url(self) -> str:
-        """Something that answers 200: routes of their own the examples have on loopback only, where nobody else comes."""
+        """Something that answers 200; examples have routes of their own on loopback only, where no stranger comes."""
         urls = self._plan.urls
         if self._examples is not None and self._plan.on_loopback:
             return urls["gateway"] + TRY_PATH

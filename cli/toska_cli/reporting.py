@@ -46,13 +46,14 @@ class TableReporter(JsonReporter):
         out = sys.stdout
         for command in mesh.try_it:
             out.write(f"\n  try    {command}\n")
-        out.write(f"  docs   {mesh.urls['gateway']}/docs\n")
+        if mesh.docs is not None:
+            out.write(f"  docs   {mesh.docs}\n")
         out.write(f"  state  {mesh.home}\n")
         out.write("\nCtrl-C stops everything.\n")
         out.flush()
-        if self._open_browser:
+        if self._open_browser and mesh.docs is not None:
             # A thread: some browsers' starters return only when the browser is closed.
-            threading.Thread(target=webbrowser.open, args=(f"{mesh.urls['gateway']}/docs",), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(mesh.docs,), daemon=True).start()
 
 
 def print_parts(parts: Sequence[PartView], *, title: str = "") -> None:

@@ -25,6 +25,7 @@ class MeshView:
 
     Attributes:
         ready_in_s: Seconds from the command's start.
+        docs: Where its API documentation is; `None` if the data listener does not serve it.
         try_it: Shell commands to begin with.
     """
 
@@ -33,6 +34,7 @@ class MeshView:
     ready_in_s: float
     urls: dict[str, str]
     parts: tuple[PartView, ...]
+    docs: str | None
     try_it: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:

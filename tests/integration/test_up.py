@@ -251,6 +251,20 @@ async def test_open_shows_the_documentation_in_a_browser(tmp_path: Path) -> None
     assert shown.read_text().strip() == f"http://127.0.0.1:{first}/docs"
 
 
+async def test_on_every_interface_nothing_of_the_mesh_is_open(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    async with toska_up(tmp_path, environment={"TOSKA_HOST": "0.0.0.0"}) as exposed:
+        assert exposed.line["docs"] is None
+        answer = await client.get(exposed.line["try_it"][0].removeprefix("curl "))
+        assert answer.status_code == 200
+        for part in ("discovery", "router", "gateway_admin"):
+            assert (await client.get(f"{exposed.url(part)}/openapi.json")).status_code == 401, part
+            allowed = await client.get(f"{exposed.url(part)}/openapi.json", headers=exposed.authorization("admin"))
+            assert allowed.status_code == 200, part
+        assert (await client.get(f"{exposed.url('registry')}/v1/catalog/services")).status_code == 403
+        for path in ("/docs", "/openapi.json", "/api/v1/services", "/orders/42"):
+            assert (await client.get(exposed.gateway + path)).status_code == 404, path
+
+
 async def test_status_shows_every_part_and_service(mesh: RunningMesh) -> None:
     shown = await _run(mesh, "status")
     for name in ("gateway", "discovery", "registry", "router", "payments", "2 passing", str(mesh.home)):
