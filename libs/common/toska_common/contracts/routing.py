@@ -122,7 +122,9 @@ class RetryPolicy(Document):
 class Policies(Document):
     """What happens to a request on its way; each part costs only the routes that use it."""
 
-    timeout: Duration | None = Field(default=None, description="From the request's head to the response's last byte")
+    timeout: Duration | None = Field(
+        default=None, description="From the request's head to the response's last byte; of a tunnel, until it stands"
+    )
     connect_timeout: Duration = timedelta(seconds=2)
     response_timeout: Duration = Field(default=timedelta(seconds=60), description="Until the head of the response")
     idle_timeout: Duration = Field(

@@ -35,6 +35,10 @@ TITLES: Final = {
 """Titles by code; a code that is not in here has its status's own phrase."""
 
 
+_BODILESS: Final = frozenset({204, 304})
+"""Statuses whose responses end with their head (RFC 9112 §6.3)."""
+
+
 def reason_phrase(status: int) -> str:
     """The registered phrase of a status, or an empty one."""
     try:
@@ -47,11 +51,12 @@ def build(
     status: int, content_type: str, body: bytes, *, close: bool, extra: bytes = b"", bodiless: bool = False
 ) -> bytes:
     """A whole response; `extra` is further field lines in wire form, `bodiless` answers a HEAD."""
-    head = (
-        f"HTTP/1.1 {status} {reason_phrase(status)}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
-    ).encode("latin-1")
+    line = f"HTTP/1.1 {status} {reason_phrase(status)}\r\n"
     if close:
         extra += b"connection: close\r\n"
+    if status in _BODILESS:
+        return line.encode("latin-1") + extra + b"\r\n"
+    head = f"{line}content-type: {content_type}\r\ncontent-length: {len(body)}\r\n".encode("latin-1")
     return head + extra + b"\r\n" + (b"" if bodiless else body)
 
 

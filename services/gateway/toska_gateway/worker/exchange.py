@@ -429,6 +429,7 @@ class Exchange:
         self.status = head.status
         self.responding = True
         self.tunnelled = True
+        self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
         head.parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
         head.parts.append(rest)

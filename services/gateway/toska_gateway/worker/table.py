@@ -132,7 +132,8 @@ class Route:
         bodiless = head.method == b"HEAD"
         if self.redirect is not None:
             status, location = self.redirect
-            extra = b"location: " + location + head.query + b"\r\n"
+            query = head.query if b"?" not in location else head.query.replace(b"?", b"&", 1)
+            extra = b"location: " + location + query + b"\r\n"
             return status, answers.build(status, "text/plain; charset=utf-8", b"", close=close, extra=extra)
         assert self.direct is not None  # noqa: S101 - the contract: to, redirect or respond
         status, content_type, body = self.direct
