@@ -4,9 +4,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
+from toska_common.security import is_loopback
+from toska_gateway.addresses import local_addresses
 from toska_tests.control import ControlMesh, control_mesh, web_server
 from toska_tests.waiting import wait_until
 
@@ -143,3 +146,63 @@ async def test_problem_types_are_explained_to_programs_and_people(mesh: ControlM
     assert {item["type"] for item in listed} >= {refused.json()["type"], "/problems/unauthenticated"}
     assert (await mesh.get(f"{mesh.data}/problems/nothing-like-it")).status_code == 404
     assert (await mesh.get(f"{mesh.data}/problems/%3Cscript%3E", headers={"accept": "text/html"})).status_code == 404
+
+
+async def test_a_stop_lets_a_request_in_flight_finish(home: Path) -> None:
+    asked, answer = anyio.Event(), anyio.Event()
+
+    async def slow(_: web.BaseRequest) -> web.Response:
+        asked.set()
+        await answer.wait()
+        return web.Response(text="finished")
+
+    answers: list[str] = []
+    async with control_mesh(home, "discovery", "router", "gateway") as mesh, web_server(slow) as port:
+        await mesh.register("slow", port, meta={"toska-openapi": ""})
+
+        async def is_routed() -> bool:
+            ranked = (await mesh.get(f"{mesh.admin}/api/v1/gateway/routes")).json()
+            return ranked[-1]["route"]["name"] == "auto:slow"
+
+        await wait_until(is_routed)
+
+        async def ask() -> None:
+            answers.append((await mesh.get(f"{mesh.data}/slow/")).text)
+
+        async def is_stopping() -> bool:
+            return not (await mesh.get(f"{mesh.registry}/v1/health/service/toska-gateway")).json()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await asked.wait()
+            group.start_soon(mesh.stop, "gateway")
+            await wait_until(is_stopping)
+            answer.set()
+    assert answers == ["finished"]
+
+
+async def test_off_loopback_a_read_needs_the_admin_token_wherever_it_is_forwarded_to(home: Path) -> None:
+    elsewhere = next((address for address in local_addresses() if not is_loopback(address) and "." in address), None)
+    if elsewhere is None:
+        pytest.skip("this machine has no address but loopback")
+    async with control_mesh(home, "discovery") as mesh:
+        await mesh.start_router(allowed_hosts=(elsewhere,))
+        await mesh.start_gateway(host="0.0.0.0", serve_management=True, allowed_hosts=(elsewhere,))
+        base = f"http://{elsewhere}:{mesh.first}"
+        await mesh.until_answered(f"{base}/api/v1/routes", 401)
+        for path in ("/api/v1/gateway", "/openapi.json"):
+            assert (await mesh.get(f"{base}{path}")).status_code == 401
+        routes = await mesh.get(f"{base}/api/v1/routes", headers=mesh.bearer())
+        assert routes.status_code == 200
+        document = (await mesh.get(f"{base}/openapi.json", headers=mesh.bearer())).json()
+        assert document["paths"]["/api/v1/routes"]["get"]["security"] == [{"MeshToken": []}]
+        assert (await mesh.get(f"{mesh.router}/api/v1/routes")).status_code == 200
+
+
+async def test_off_loopback_nothing_of_the_mesh_is_on_the_data_listener_unless_asked_for(home: Path) -> None:
+    async with control_mesh(home, "discovery", "router") as mesh:
+        await mesh.start_gateway(host="0.0.0.0", admin_host="127.0.0.1")
+        await mesh.until_answered(f"{mesh.admin}/health/ready")
+        for path in ("/api/v1/routes", "/api/v1/gateway", "/docs", "/openapi.json", "/problems"):
+            refused = await mesh.get(f"{mesh.data}{path}", headers=mesh.bearer())
+            assert refused.headers["x-toska-error"] == "no-route"

@@ -178,6 +178,12 @@ async def test_nobody_there_and_no_such_name_are_told_apart(fetcher: DocumentFet
         await fetcher.fetch("no-such-host.invalid", 80, "/", RULES.refusal)
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+async def test_what_is_no_port_is_refused(fetcher: DocumentFetcher, port: int) -> None:
+    with pytest.raises(UpstreamError, match="not a port"):
+        await fetcher.fetch("127.0.0.1", port, "/", RULES.refusal)
+
+
 async def test_a_cookie_of_one_service_is_not_sent_to_another(
     fetcher: DocumentFetcher, server: tuple[Server, int]
 ) -> None:

@@ -63,11 +63,18 @@ def _changed(text: str, **changes: Any) -> str:
     return json.dumps({**json.loads(text), **changes})
 
 
+def _with_other_endpoints(text: str) -> str:
+    body = json.loads(text)
+    body["snapshot"]["endpoints"]["legacy"]["endpoints"][0]["port"] = 9002
+    return json.dumps(body)
+
+
 DAMAGES: dict[str, Callable[[str], str]] = {
     "truncated": lambda text: text[: len(text) // 2],
     "empty": lambda _: "",
     "zeros": lambda text: "\x00" * len(text),
-    "endpoint": lambda text: text.replace("9001", "9002"),
+    "cluster": lambda text: text.replace("9001", "9002"),
+    "endpoints": _with_other_endpoints,
     "route": lambda text: text.replace("/legacy", "/other"),
     "format": lambda text: _changed(text, format=99),
     "shape": lambda text: _changed(text, snapshot={"routes_version": "x", "table": {"routes": [{}]}}),

@@ -73,4 +73,6 @@ def _place_of_the_data_listener(slot: PartsSlot, request: Request) -> str | None
     if came_through_it or not parts.settings.management_on_data_listener:
         return None
     query = f"?{request.url.query}" if request.url.query else ""
-    return f"http://{request.url.hostname}:{parts.data_plane.address[1]}/docs{query}"
+    host = request.url.hostname or ""
+    named = f"[{host}]" if ":" in host else host
+    return f"http://{named}:{parts.data_plane.address[1]}/docs{query}"

@@ -10,6 +10,7 @@ the view there is.
 import json
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -25,7 +26,7 @@ from toska_gateway.openapi.fetch import TIMEOUT, parse_document
 from toska_gateway.openapi.merge import merge_fragments
 from toska_gateway.openapi.parts import DocumentRefused
 from toska_gateway.openapi.reach import Reach
-from toska_gateway.openapi.rewrite import Fragment, rewrite_document
+from toska_gateway.openapi.rewrite import FindPath, Fragment, rewrite_document
 from toska_gateway.openapi.sources import DocumentSource, NoDocument, Offer
 from toska_gateway.routing import Routing
 
@@ -227,28 +228,39 @@ def _check(service: str, content: bytes) -> None:
     Raises:
         UpstreamError: It cannot.
     """
-    fragment = rewrite_document(service, parse_document(content), lambda _, path: path)
+    fragment = _rewrite(service, content, lambda _, path: path, apart=True)
     try:
         json.dumps([fragment.paths, fragment.components, fragment.tags], allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise DocumentRefused("the document is nested too deeply") from error
 
 
-def _rewrite(service: str, content: bytes, reach: Reach, *, apart: bool) -> Fragment:
-    def find_path(method: str, path: str) -> str | None:
-        return reach.find_path(service, method, path)
+def _rewrite(service: str, content: bytes, find_path: FindPath, *, apart: bool) -> Fragment:
+    try:
+        return rewrite_document(service, parse_document(content), find_path, apart=apart)
+    except MeshError:
+        raise
+    except Exception as error:
+        # The document is anybody's: what it makes us stumble over must not take the gateway down.
+        log.exception("openapi_document_unforeseen", of=service)
+        raise DocumentRefused("the document is of a kind that nobody foresaw; this is a bug of the mesh") from error
 
-    return rewrite_document(service, parse_document(content), find_path, apart=apart)
+
+def _find_fragment(service: str, entry: _Entry, reach: Reach) -> Fragment | None:
+    if not entry.content:
+        return None
+    try:
+        return _rewrite(service, entry.content, partial(reach.find_path, service), apart=True)
+    except MeshError as error:
+        entry.problem = error.detail
+        return None
 
 
 def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach: Reach, open_reads: bool) -> _View:
     # Users' services come first; the mesh's own are what they came through.
     order = sorted(entries, key=lambda service: (_is_mesh(service), service))
-    fragments = {
-        service: _rewrite(service, entries[service].content, reach, apart=True)
-        for service in order
-        if entries[service].content
-    }
+    found = {service: _find_fragment(service, entries[service], reach) for service in order}
+    fragments = {service: fragment for service, fragment in found.items() if fragment is not None}
     return _View(
         routes_version=routes_version,
         revision=revision,
@@ -258,7 +270,7 @@ def _build(routes_version: str, revision: int, entries: dict[str, _Entry], reach
 
 
 def _build_single(service: str, content: bytes, reach: Reach, open_reads: bool) -> bytes:
-    fragment = _rewrite(service, content, reach, apart=False)
+    fragment = _rewrite(service, content, partial(reach.find_path, service), apart=False)
     return _encode([fragment], fragment.title, fragment.version or "0", open_reads)
 
 

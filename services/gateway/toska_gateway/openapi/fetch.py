@@ -53,6 +53,8 @@ class DocumentFetcher:
         """
         if _PATH.fullmatch(path) is None:
             raise UpstreamError("toska-openapi is not a path such as /openapi.json")
+        if not 0 < port < 65536:
+            raise UpstreamError(f"{port} is not a port")
         try:
             with anyio.fail_after(self._timeout.total_seconds()):
                 address = await _resolve(host, port)
