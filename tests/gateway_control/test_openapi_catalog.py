@@ -98,6 +98,7 @@ async def test_what_no_caller_reaches_is_not_listed(mesh: ControlMesh) -> None:
         joined(mesh, "hidden", meta={"toska-expose": ""}),
         joined(mesh, "silent", meta={"toska-openapi": ""}),
     ):
+        await mesh.until_answered(f"{mesh.data}/silent/items/1")
         document = await until_paths(mesh, "/exposed/items/{id}")
         assert "/exposed/metrics" not in document["paths"]
         assert not [

@@ -3,6 +3,7 @@
 `toska_gateway.supervisor.Supervisor` is the Python engine's; another engine has to offer no more than this.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -45,8 +46,8 @@ class DataPlane(Protocol):
         """
         ...
 
-    def workers(self) -> list[Any]:
-        """A `WorkerStatus` for each worker, in a stable order."""
+    def workers(self) -> Sequence[WorkerStatus]:
+        """How each worker is, in a stable order."""
         ...
 
     async def metrics(self) -> str:

@@ -76,10 +76,6 @@ class Routing:
         """Whether the route in this place is one of the mesh's own, which come first."""
         return rank < len(self._system.table.routes)
 
-    def readiness(self) -> bool:
-        """Whether some snapshot is served, however old."""
-        return self.current is not None
-
 
 def check_snapshot(snapshot: Snapshot) -> list[dict[str, str]]:
     """Everything that is wrong with a snapshot as a whole; a router has checked it too, and may be another release."""
