@@ -3,11 +3,14 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from toska_common.clients.consul import TTLCheck
+from toska_common.contracts.discovery import Health
 from toska_tests.control import ControlMesh, control_mesh, web_server
 from toska_tests.waiting import wait_until
 
@@ -155,6 +158,17 @@ async def test_a_new_instance_brings_its_document_and_a_broken_one_leaves_the_la
         await wait_until(is_stale, every=0.1)
         assert "status 500" in (await listed(mesh))["orders"]["problem"]
         assert "/orders/new" in (await merged(mesh))["paths"]
+
+
+async def test_an_instance_that_is_not_passing_is_not_asked(mesh: ControlMesh) -> None:
+    down, check = Service("Down"), TTLCheck(timedelta(hours=1), status=Health.CRITICAL)
+    async with joined(mesh, "orders") as (service, _), web_server(down) as port:
+        await mesh.register("orders", port, id="orders-down", checks=(check,))
+        try:
+            await until_paths(mesh, "/orders/items/{id}")
+            assert (service.fetched, down.fetched) == (1, 0)
+        finally:
+            await mesh.deregister("orders-down")
 
 
 async def test_a_document_is_not_fetched_for_each_question(mesh: ControlMesh) -> None:

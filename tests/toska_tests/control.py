@@ -151,6 +151,7 @@ class ControlMesh:
             address=options.pop("address", "127.0.0.1"),
             port=port,
             meta={key: value for key, value in meta.items() if value},
+            **options,
         )
         async with ConsulClient.open(self.registry, token=self.credentials.join) as consul:
             await consul.register_service(registration)
