@@ -131,12 +131,7 @@ def load(staging: Staging, snapshot: Snapshot, known: Known | None = None) -> li
     """Bring a worker's staging to a snapshot, as its parent's messages do; returns the problems."""
     owned = owned_by_the_mesh(snapshot.table.clusters)
     for message in messages(known or Known(), snapshot, owned):
-        if message["op"] == "table":
-            staging.table(message["server"], message["clusters"])
-        elif message["op"] == "routes":
-            staging.routes(message["routes"])
-        else:
-            staging.endpoints(message)
+        staging.take(message)
     return staging.commit()
 
 

@@ -281,7 +281,11 @@ async def connect(address: tuple[str, int], *, window: int = 0) -> Client:
     """Connect a client; its owner closes it. `window` bounds what the kernel takes for it unread."""
     end = _socket(window)
     async with asyncio.timeout(PATIENCE_S):
-        await asyncio.get_running_loop().sock_connect(end, address)
+        try:
+            await asyncio.get_running_loop().sock_connect(end, address)
+        except BaseException:
+            end.close()
+            raise
         reader, writer = await asyncio.open_connection(sock=end, limit=window or _LIMIT)
     return Client(reader, writer)
 

@@ -16,7 +16,7 @@ from toska_common.contracts.routing import Snapshot
 from toska_gateway.errors import SnapshotRejected
 from toska_gateway.exposition import Totals, render
 from toska_gateway.sockets import open_listeners
-from toska_gateway.wire import owned_by_the_mesh
+from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
 
 log = structlog.get_logger(__name__)
@@ -86,7 +86,8 @@ class Supervisor:
         """
         mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
         async with self._lock:
-            problems = await self._offer(snapshot, mesh_owned)
+            offered = bool(self._live())
+            problems = await self._offer(snapshot, mesh_owned) if offered else rehearse(snapshot, mesh_owned)
             if problems:
                 # Compiling is deterministic, so as a rule all refuse alike; one that did not goes back.
                 if self._snapshot is not None:
@@ -126,7 +127,7 @@ class Supervisor:
         await self._refresh_reports()
         live = self._live()
         totals = self._retired.copy()
-        for worker in live:
+        for worker in self._workers.values():  # also those that have just ended and are not among the retired yet
             totals.add(worker.report)
         return render(totals, (worker.report for worker in live), len(live))
 
@@ -162,7 +163,13 @@ class Supervisor:
         delay = 0.0
         while not self._stopping:
             started = loop.time()
-            worker = await self._start(slot)
+            try:
+                worker = await self._start(slot)
+            except OSError as error:
+                delay = min(_MAX_DELAY_S, delay * 2 + 0.05)
+                log.error("gateway_worker_failed_to_start", slot=slot, reason=str(error))
+                await anyio.sleep(delay)
+                continue
             try:
                 await self._greet(worker)
                 code = await worker.process.wait()

@@ -1,5 +1,6 @@
 """Snapshots as workers take them: plain data with seconds for durations, and only what differs from before."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -7,6 +8,10 @@ from typing import Any, cast
 
 from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint, Snapshot
+from toska_common.targets import TargetRules
+
+from toska_gateway.worker.plane import Plane
+from toska_gateway.worker.staging import Staging
 
 _SLICE = 40
 """Routes in one message: compiled by a worker in well under a millisecond."""
@@ -38,6 +43,14 @@ def messages(known: Known, snapshot: Snapshot, mesh_owned: frozenset[str]) -> It
         before = known.endpoints.get(name)
         if before is None or before.version != cluster.version:
             yield from _endpoint_messages(name, before, cluster)
+
+
+def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:
+    """What is wrong with a snapshot, as a worker would say; for when there is no worker to ask."""
+    staging = Staging(Plane(asyncio.get_running_loop(), TargetRules()))
+    for message in messages(Known(), snapshot, mesh_owned):
+        staging.take(message)
+    return staging.commit()
 
 
 def _endpoint_messages(name: str, before: ClusterEndpoints | None, now: ClusterEndpoints) -> Iterator[dict[str, Any]]:

@@ -58,17 +58,22 @@ class WorkerProcess:
         """Start a process on `listener`."""
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), listener.fileno()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "toska_gateway.worker",
-            *map(str, descriptors),
-            pass_fds=descriptors,
-            stdin=asyncio.subprocess.DEVNULL,
-            # What a terminal sends to our whole group is ours to act on: workers finish what they have when told.
-            start_new_session=True,
-        )
-        theirs.close()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "toska_gateway.worker",
+                *map(str, descriptors),
+                pass_fds=descriptors,
+                stdin=asyncio.subprocess.DEVNULL,
+                # What a terminal sends to our whole group is ours to act on: workers finish what they have when told.
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         ours.setblocking(False)
         worker = cls(slot, process)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)

@@ -372,8 +372,8 @@ class Downstream(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether nothing more is served on it."""
-        return self._closing
+        """Whether nothing more is served on it, and nothing is left to be taken by the client."""
+        return self._closing and not self.transport.get_write_buffer_size()
 
     def close_if_idle(self) -> None:
         """Draining: close unless a request is being served."""

@@ -43,12 +43,8 @@ class Worker:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         op = message["op"]
-        if op == "endpoints":
-            self._staging.endpoints(message)
-        elif op == "routes":
-            self._staging.routes(message["routes"])
-        elif op == "table":
-            self._staging.table(message["server"], message["clusters"])
+        if op in ("endpoints", "routes", "table"):
+            self._staging.take(message)
         elif op == "commit":
             self._commit(message["seq"])
         elif op == "stats":

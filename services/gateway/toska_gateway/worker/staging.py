@@ -23,6 +23,16 @@ class Staging:
         self._endpoints: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {}
         self._problems: list[str] = []
 
+    def take(self, message: dict[str, Any]) -> None:
+        """Take one of the messages that carry a snapshot."""
+        op = message["op"]
+        if op == "endpoints":
+            self.endpoints(message)
+        elif op == "routes":
+            self.routes(message["routes"])
+        else:
+            self.table(message["server"], message["clusters"])
+
     def table(self, server: dict[str, Any], clusters: dict[str, dict[str, Any]]) -> None:
         """Begin a new table."""
         self._table = RoutingTable()
