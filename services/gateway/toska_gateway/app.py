@@ -1,5 +1,6 @@
 """Builds the gateway: its data plane, its admin API and its place in the mesh."""
 
+import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,6 +8,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import anyio
 import structlog
 from toska_common import __version__
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
@@ -107,6 +109,8 @@ def create_standalone_service(settings: Settings) -> Service:
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
+            # Before anything is served: a SIGHUP that nobody receives ends the process.
+            hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
             data_plane = Supervisor(
                 settings.host, settings.port, settings.workers, await management_addresses(settings)
             )
@@ -121,7 +125,7 @@ def create_standalone_service(settings: Settings) -> Service:
                 ) from error
             admin.service.withdraw = partial(_drain, admin.health)
             tasks.start_soon(file.watch, routing)
-            tasks.start_soon(file.reload_on_hangup, routing)
+            tasks.start_soon(file.reload_on, hangups, routing)
             reload = partial(file.reload, routing)
             admin.slot.fill(Parts(settings, data_plane, routing, file=FileParts(file.status, reload)))
             yield

@@ -6,7 +6,7 @@ watched by the kernel: that works on every file system, on bind mounts, and with
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -107,11 +107,10 @@ class RoutesFile:
                 await self._settle(stamp)
                 await self._reload_quietly(routing)
 
-    async def reload_on_hangup(self, routing: Routing) -> None:
-        """Reload on each SIGHUP, for ever."""
-        with anyio.open_signal_receiver(signal.SIGHUP) as signals:
-            async for _ in signals:
-                await self._reload_quietly(routing)
+    async def reload_on(self, signals: AsyncIterator[signal.Signals], routing: Routing) -> None:
+        """Reload on each signal, for ever."""
+        async for _ in signals:
+            await self._reload_quietly(routing)
 
     async def _reload_quietly(self, routing: Routing) -> None:
         try:
