@@ -7,6 +7,7 @@ from typing import Any
 import toska_discovery.settings
 import toska_gateway.settings
 import toska_router.settings
+from toska_common.errors import ConfigurationError
 from toska_common.security import is_loopback
 from toska_common.settings import prepare_home, registry_http_url
 
@@ -103,6 +104,11 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         router_url=base_url(router.host, router.port),
         discovery_url=base_url(discovery.host, discovery.port),
     )
+    if gateway.routes is not None:
+        raise ConfigurationError(
+            "TOSKA_GATEWAY_ROUTES: a gateway with a file of its own follows no router, so it is for `toska gateway`; "
+            "give the file to the mesh's router as TOSKA_ROUTER_ROUTES"
+        )
     examples_from = (options.ports_from + EXAMPLES_OFFSET) if options.ports_from is not None else ports.examples
     return MeshPlan(
         home=shared["home"],

@@ -74,6 +74,22 @@ async def test_a_bad_setting_is_named_with_its_reason(tmp_path: Path, variable: 
     assert reason in line
 
 
+async def test_a_routing_file_for_the_gateway_alone_is_sent_to_the_router(tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("routes: []")
+    line = await _refusal(tmp_path, environment={"TOSKA_GATEWAY_ROUTES": str(tmp_path / "mesh.yaml")})
+    assert "TOSKA_ROUTER_ROUTES" in line
+
+
+async def test_a_routing_file_that_is_wrong_is_named_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("routes: [{name: a, match: {path: /a}, to: nowhere}]")
+    ports = ("--ports-from", str(free_ports(20)))
+    environment = {**surroundings(tmp_path), "TOSKA_ROUTER_ROUTES": str(tmp_path / "mesh.yaml")}
+    with running([TOSKA, "up", *ports], tmp_path, environment=environment) as program:
+        assert await program.exit_code(within=20) == 2
+        assert 'line 1: routes[0].to: there is no cluster "nowhere"' in program.stderr
+        assert not alive(program.descendants())
+
+
 async def test_ports_that_do_not_fit(tmp_path: Path) -> None:
     assert "between 1 and" in await _refusal(tmp_path, "--ports-from", "65530")
 
