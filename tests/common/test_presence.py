@@ -56,7 +56,7 @@ async def test_it_registers_again_when_the_registry_forgot_it(home: Path) -> Non
         await wait_for_listing(consul)
         await consul.deregister_service(REGISTRATION.id)
         await wait_for_listing(consul)
-        assert presence.listed
+        await wait_until(lambda: presence.listed, what="the registry's answer")
 
 
 async def test_it_outlives_a_registry_that_is_away_at_the_start_and_later(home: Path) -> None:
