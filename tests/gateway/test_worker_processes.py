@@ -47,6 +47,7 @@ class Stoppable:
     async def run(self) -> None:
         """Serve until stopped."""
         async with running_gateway(self._document, workers=2) as gateway:
+            await until_running(gateway, 2)  # what is queued for one that does not run yet is not accepted any more
             self._started.set_result(gateway)
             await self._stop.wait()
 
@@ -152,6 +153,30 @@ async def test_a_worker_that_is_asked_to_end_finishes_its_request_and_is_replace
         assert {task.result().value("connection") for task in answers} <= {None, b"close"}
         for victim in victims:
             await until_running(pair, 2, without=victim)
+
+
+async def test_a_connection_that_has_just_been_made_is_served_although_its_worker_is_to_end() -> None:
+    async with upstream() as app, running_gateway(single(app.port)) as gateway:
+        async with connected(gateway.address) as client, connected(gateway.address) as silent:
+            await wait_until_connected(gateway, 2)
+            started = asyncio.get_running_loop().time()
+            os.kill(gateway.pids()[0], signal.SIGTERM)
+            await asyncio.sleep(0.05)  # the worker has begun to end
+            answer = await client.ask(get())
+            assert (answer.status, answer.value("connection")) == (200, b"close")
+            assert await client.is_closed()
+            assert await silent.is_closed()  # but one that says nothing is not waited for
+            assert asyncio.get_running_loop().time() - started < 1
+        assert (await ask(gateway.address, get())).status == 200
+
+
+async def wait_until_connected(gateway: Gateway, count: int) -> None:
+    """Wait until so many clients are connected."""
+
+    async def reached() -> bool:
+        return await gateway.metric("connections") == count
+
+    await wait_until(reached)
 
 
 async def test_ctrl_c_in_the_terminal_is_for_the_parent_to_answer(pair: Gateway) -> None:

@@ -46,7 +46,7 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
-        self._received = 0
+        self._received = -1  # payload bytes of the request's body; until the first request -1
         self._paused = False
         self.blocked = False  # the client does not take what is written
         self._closing = False
@@ -375,9 +375,9 @@ class Downstream(asyncio.Protocol):
         """Whether nothing more is served on it, and nothing is left to be taken by the client."""
         return self._closing and not self.transport.get_write_buffer_size()
 
-    def close_if_idle(self) -> None:
-        """Draining: close unless a request is being served."""
-        if self._exchange is None and not self._closing and not self._buffer:
+    def close_if_idle(self, *, fresh: bool) -> None:
+        """Draining: close unless a request is being served; `fresh` ones, which had none yet, only if it says so."""
+        if self._exchange is None and not self._closing and not self._buffer and (fresh or self._received >= 0):
             self.close_gently()
 
     def on_deadline(self) -> None:

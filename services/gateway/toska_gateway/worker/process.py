@@ -106,12 +106,16 @@ class Worker:
         if self._server is not None:
             self._server.close()
         for downstream in list(self._plane.downstreams):
-            downstream.close_if_idle()
+            downstream.close_if_idle(fresh=False)
         now = self._loop.time()
-        self._await_quiet(now + min(seconds, _DRAIN_LINGER), now + seconds)
+        # Not at once: a connection that has been accepted may not have been made known yet.
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, now + min(seconds, _DRAIN_LINGER), now + seconds)
 
     def _await_quiet(self, lingering: float, deadline: float) -> None:
         now, downstreams = self._loop.time(), list(self._plane.downstreams)
+        if now >= lingering:
+            for downstream in downstreams:
+                downstream.close_if_idle(fresh=True)
         # A client that keeps an idle connection may not look at it for long, so those are not waited for to the end.
         idle = all(downstream.closing for downstream in downstreams)
         if not downstreams or (idle and now >= lingering) or now >= deadline:
