@@ -173,7 +173,8 @@ class HealthChecks:
         self._last[kind] = status
         if status is before or (before is None and status is Status.HEALTHY):
             return
-        write = log.warning if status is Status.UNHEALTHY else log.info
+        # What is not ready when it is asked for the first time is starting, and that is nothing to warn of.
+        write = log.warning if status is Status.UNHEALTHY and before is not None else log.info
         write(
             "health_changed",
             kind=kind.value,
