@@ -27,7 +27,7 @@ from toska_cli.stopping import stop_on_signal
 from toska_cli.supervision import HostedService
 from toska_cli.view import MeshView, PartView
 
-_FIRST_ANSWER_WITHIN_S = 10.0
+_FIRST_ANSWERS_WITHIN_S = 10.0
 _WITHDRAWALS_WITHIN_S = 0.7
 """How long discovery outlives the rest: enough to take registrations back, and within the time that a stop may take."""
 
@@ -141,9 +141,10 @@ class Host:
 
     async def _announce(self) -> None:
         write_mesh_file(self._mesh_file)
-        if self._examples is not None and self._plan.on_loopback:
-            gateway = self._plan.gateway
-            await wait_for_success(gateway.host, gateway.port, TRY_PATH, within=_FIRST_ANSWER_WITHIN_S)
+        with anyio.move_on_after(_FIRST_ANSWERS_WITHIN_S):
+            # Ready is what answers: a gateway that has started still waits for its first snapshot.
+            await wait_for_success(f"{self._plan.urls['gateway_admin']}/health/ready")
+            await wait_for_success(self._first_url())
         self._reporter.ready(self._view())
 
     def _stop(self, running: anyio.CancelScope) -> None:
