@@ -213,7 +213,7 @@ async def test_the_timeout_of_a_route_covers_the_request_from_its_head_to_the_re
             await asyncio.sleep(0.02)
 
     async with upstream(dripping) as app:
-        await gateway.serve(single(app.port, policies={"timeout": "300ms"}))
+        await gateway.serve(single(app.port, policies={"timeout": "600ms"}))
         async with asyncio.timeout(3), connected(gateway.address) as client:
             with pytest.raises((CutOff, ConnectionError)):
                 await client.ask(get())

@@ -22,11 +22,58 @@ JSON = st.recursive(
 
 def received(pieces: list[bytes]) -> list[dict[str, Any]]:
     """The messages that come out of a channel."""
-    found: list[dict[str, Any]] = []
-    channel = ControlChannel(found.append, lambda: None)
-    for piece in pieces:
-        channel.data_received(piece)
-    return found
+
+    async def receive() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        channel = ControlChannel(found.append, lambda: None)
+        for piece in pieces:
+            channel.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(20):  # more turns than there are messages
+            await asyncio.sleep(0)
+        return found
+
+    return asyncio.run(receive())
+
+
+def test_of_many_messages_in_one_read_each_waits_for_its_turn_of_the_loop() -> None:
+    async def receive() -> None:
+        found: list[dict[str, Any]] = []
+        channel = ControlChannel(found.append, lambda: None)
+        channel.data_received(b"".join(encode({"op": str(number)}) for number in range(5)))
+        for count in range(1, 6):
+            assert len(found) == count
+            await asyncio.sleep(0)
+        channel.data_received(encode({"op": "5"}))
+        assert [message["op"] for message in found] == ["0", "1", "2", "3", "4", "5"]
+
+    asyncio.run(receive())
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_an_error_in_taking_a_message_ends_the_channel(before: int) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    lost = asyncio.Event()
+    taken: list[str] = []
+
+    def take(message: dict[str, Any]) -> None:
+        taken.append(message["op"])
+        if message["op"] == "bad":
+            raise KeyError("bad")
+
+    problems: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    try:
+        with theirs:
+            await loop.create_connection(lambda: ControlChannel(take, lost.set), sock=ours)
+            theirs.sendall(b"".join(encode({"op": op}) for op in [*["good"] * before, "bad"]))
+            await asyncio.wait_for(lost.wait(), 5)
+    finally:
+        loop.set_exception_handler(None)
+    assert taken[-1] == "bad"
+    assert len(problems) == 1
 
 
 @given(contents=st.lists(JSON, max_size=5), cuts=st.lists(st.integers(min_value=0, max_value=300), max_size=6))

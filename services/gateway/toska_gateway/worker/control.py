@@ -31,32 +31,57 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 class ControlChannel(asyncio.Protocol):
-    """One end of the channel; `on_message` is called for each message, `on_lost` when the other side is gone."""
+    """One end of the channel; `on_message` is called for each message, `on_lost` when the other side is gone.
+
+    Of the messages that one read brings, each but the first waits for another turn of the loop: a table comes in slices
+    that are small enough to compile between two requests, and a read holds many of them.
+    """
 
     def __init__(self, on_message: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]) -> None:
         self._on_message = on_message
         self._on_lost = on_lost
         self._buffer = bytearray()
+        self._delivering = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        position = 0
-        while len(buffer) - position >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, position)
-            if length > MAX_MESSAGE:
-                raise ValueError(f"a control message of {length} bytes")
-            end = position + _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            message = json.loads(buffer[position + _LENGTH.size : end])
-            position = end
-            self._on_message(message)
-        del buffer[:position]
+        self._buffer += data
+        if not self._delivering:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        try:
+            self._deliver_one()
+        except BaseException:
+            # After half of a conversation neither end knows what the other has: it is over.
+            if self._transport is not None:
+                self._transport.abort()
+            raise
+
+    def _deliver_one(self) -> None:
+        self._delivering = False
+        end = self._end_of_message()
+        if end is None:
+            return
+        body = self._buffer[_LENGTH.size : end]
+        del self._buffer[:end]
+        if self._end_of_message() is not None:
+            self._delivering = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._on_message(json.loads(body))
+
+    def _end_of_message(self) -> int | None:
+        """Where the first message in the buffer ends, if all of it is there."""
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > MAX_MESSAGE:
+            raise ValueError(f"a control message of {length} bytes")
+        end = _LENGTH.size + length
+        return end if len(self._buffer) >= end else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
