@@ -204,3 +204,13 @@ async def test_only_clusters_of_the_mesh_may_lead_to_its_management_addresses() 
             await gateway.supervisor.apply(snapshot)
             assert (await ask(gateway.address, get("/mesh"))).status == 200
             assert (await ask(gateway.address, get("/other"))).error == "target-refused"
+
+
+@pytest.mark.parametrize(("client", "seen"), [("127.0.0.1", b"127.0.0.1"), ("::1", b"::1")])
+async def test_a_listener_for_both_families_knows_ipv4_clients_by_their_ipv4_address(client: str, seen: bytes) -> None:
+    async with upstream() as app:
+        document = {**single(app.port), "server": {"trusted_proxies": ["127.0.0.0/8", "::1/128"]}}
+        async with running_gateway(document, host="::") as gateway:
+            address = (client, gateway.address[1])
+            assert (await ask(address, get("/", "X-Forwarded-For: 10.9.9.9"))).status == 200
+        assert app.requests[0].value("x-forwarded-for") == b"10.9.9.9, " + seen

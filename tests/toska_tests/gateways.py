@@ -116,11 +116,11 @@ async def running_gateway(
     document: Mapping[str, Any] = NOTHING,
     *,
     workers: int = 1,
-    port: int = 0,
+    host: str = "127.0.0.1",
     management: Iterable[tuple[str, int]] = (),
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
-    supervisor = Supervisor("127.0.0.1", port, workers, management)
+    supervisor = Supervisor(host, 0, workers, management)
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

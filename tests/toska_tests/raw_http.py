@@ -257,8 +257,8 @@ class Client(Wire):
         return await self.response(to=to)
 
 
-def _socket(window: int) -> socket.socket:
-    end = socket.socket()
+def _socket(window: int, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    end = socket.socket(family)
     end.setblocking(False)
     if window:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -279,7 +279,7 @@ async def connected(address: tuple[str, int], *, window: int = 0) -> AsyncGenera
 
 async def connect(address: tuple[str, int], *, window: int = 0) -> Client:
     """Connect a client; its owner closes it. `window` bounds what the kernel takes for it unread."""
-    end = _socket(window)
+    end = _socket(window, socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     async with asyncio.timeout(PATIENCE_S):
         try:
             await asyncio.get_running_loop().sock_connect(end, address)

@@ -26,6 +26,12 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER without a time: closing sends RST."""
 
 
+def _plain_address(address: str) -> str:
+    """An address as networks are written: on a listener for both families, IPv4 clients come as ::ffff:192.0.2.1."""
+    mapped = address.startswith("::ffff:") and address.count(":") == 3 and "." in address
+    return address[7:] if mapped else address
+
+
 class Downstream(asyncio.Protocol):
     """A server connection of ours."""
 
@@ -64,7 +70,7 @@ class Downstream(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         plane = self.plane
         peername = transport.get_extra_info("peername")
-        self.peer = str(peername[0]) if peername else "unix"
+        self.peer = _plain_address(peername[0]) if peername else "unix"
         self.trusted = plane.trusts(self.peer)
         plane.downstreams[self] = None
         mine = plane.per_client[self.peer] = plane.per_client.get(self.peer, 0) + 1
