@@ -43,7 +43,9 @@ def _go_syntax_error(error: json.JSONDecodeError) -> str:
         return "EOF"
     if not rest.strip() or error.msg.startswith("Unterminated"):
         return "unexpected EOF"
-    wanted = "object key string" if "property name" in error.msg else "value"
+    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 points at the comma, earlier ones at what follows
+        rest = rest[1:].lstrip()
+    wanted = "object key string" if "property name" in error.msg or error.msg.endswith("of object") else "value"
     return f"invalid character '{rest[0]}' looking for beginning of {wanted}"
 
 
