@@ -272,6 +272,13 @@ def test_a_plain_length_is_taken(field: str, length: int) -> None:
     assert passed_on(head) == []
 
 
+def test_an_old_request_without_a_host_is_framed_like_any_other() -> None:
+    assert read("POST / HTTP/1.0", "Content-Length: 5", host=None).body_length == 5
+    assert not read("GET / HTTP/1.0", "Connection: keep-alive", host=None).close
+    assert refusal("POST / HTTP/1.0", "Content-Length: +5", host=None) == 400
+    assert refusal("POST / HTTP/1.0", "Transfer-Encoding: chunked", host=None) == 400
+
+
 def test_fields_for_this_hop_and_their_underscore_twins_are_not_passed_on() -> None:
     names = ["Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Proxy-Authorization", "HTTP2-Settings",
              "X-Forwarded-For", "X_Forwarded_For", "x-forwarded_proto", "X_Real_IP", "Forwarded", "X_Request_Id",

@@ -328,7 +328,7 @@ def _read_special(head: RequestHead) -> None:
     head.expect = False
     head.upgrade = b""
     head.body_length = 0
-    if len(special) > 1:
+    if len(special) > 1 or hosts is None:
         _read_framing(head)
         if b"connection" in special:
             _read_connection(head)
