@@ -27,8 +27,8 @@ RESPONSES = [
 ]
 PIECES = [
     b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\x00", b"\xff", b"%2e", b"//", b"../", b"1", b"-", b"+",
-    b"%00", b"_", b"%", b"\r\n\r\n", b"?", b"#", b"HTTP/1.1", b"HTTP/1.0", b"chunked", b"Host: x\r\n", b"Content-Length: 5\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"0\r\n\r\n",
+    b"%00", b"_", b"%", b"?", b"#", b"HTTP/1.1", b"HTTP/1.0", b"chunked", b"Host: x\r\n", b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"0\r\n\r\n", b"\r\n\r\n",
 ]  # fmt: skip
 
 
