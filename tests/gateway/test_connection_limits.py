@@ -113,6 +113,23 @@ async def test_idle_connections_to_other_endpoints_do_not_stand_in_the_way(gatew
         assert len(one.requests) == len(other.requests) == 3
 
 
+async def test_a_waiting_request_takes_the_first_connection_that_frees_of_whatever_endpoint(gateway: Gateway) -> None:
+    gates = Gate(), Gate()
+    async with upstream(gates[0]) as one, upstream(gates[1]) as other:
+        await gateway.serve(bounded(one.port, other.port, connections=2, pending=10, balancer="round_robin"))
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            answers = [group.create_task(ask(gateway.address, get())) for _ in range(6)]
+            await until_waiting(gateway, 6)
+            gates[1].open()
+            await until_waiting(gateway, 1)
+            gates[0].open()
+        assert {task.result().status for task in answers} == {200}
+        assert (len(one.requests), len(other.requests)) == (1, 5)
+        for app, count in ((one, 1), (other, 5)):
+            assert await gateway.metric("endpoint_requests", endpoint=f"127.0.0.1:{app.port}") == count
+        assert await gateway.active() == 0
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_waiting_request_goes_on_when_the_connect_before_it_fails(gateway: Gateway, method: str) -> None:
     with black_hole() as port:

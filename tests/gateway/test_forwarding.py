@@ -257,6 +257,8 @@ async def test_an_old_client_without_a_host_is_served(gateway: Gateway) -> None:
         assert (await ask(gateway.address, get(version="HTTP/1.0", host=None))).status == 200
         assert app.requests[0].start == b"GET / HTTP/1.1"
         assert app.requests[0].value("host") == b""
+        assert app.requests[0].value("x-forwarded-for") == b"127.0.0.1"
+        assert app.requests[0].value("via") == b"1.1 toska"
 
 
 async def test_a_body_that_ends_with_its_connection_is_given_an_end(gateway: Gateway) -> None:

@@ -61,7 +61,7 @@ class Downstream(asyncio.Protocol):
         self.eof = False  # the client has said all it will
         self._tunnel = False
         self._forwarded = b""
-        self._forwarded_host = b""
+        self._forwarded_host: bytes | None = None  # (an HTTP/1.0 request may come with an empty one)
         self._scheme = b"http"
 
     # -- asyncio.Protocol

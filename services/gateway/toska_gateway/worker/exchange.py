@@ -183,9 +183,11 @@ class Exchange:
 
     def take(self, upstream: "Upstream") -> None:
         """Take a connection that another exchange has freed, perhaps to another endpoint than the one chosen."""
-        if upstream.endpoint is not self._endpoint:
+        if upstream.endpoint is not self._endpoint and self._endpoint is not None:
+            self._endpoint.requests -= 1
             self._leave_endpoint()
             self._endpoint = upstream.endpoint
+            self._endpoint.requests += 1
             self._endpoint.active += 1
             self._active = True
         self.send_on(upstream)
