@@ -181,7 +181,9 @@ class Supervisor:
             if self._stopping:
                 return
             log.warning("gateway_worker_ended", slot=slot, pid=worker.process.pid, exit_code=code)
-            delay = 0.0 if loop.time() - started > _STEADY_S else min(_MAX_DELAY_S, delay * 2 + 0.05)
+            # One that was told to end and has (0) is no crash, however young: what is queued for it should not wait.
+            steady = code == 0 or loop.time() - started > _STEADY_S
+            delay = 0.0 if steady else min(_MAX_DELAY_S, delay * 2 + 0.05)
             await anyio.sleep(delay)
 
     async def _start(self, slot: int) -> WorkerProcess:

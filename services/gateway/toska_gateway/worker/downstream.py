@@ -52,7 +52,7 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
-        self._received = -1  # payload bytes of the request's body; until the first request -1
+        self._received = 0
         self._paused = False
         self.blocked = False  # the client does not take what is written
         self._closing = False
@@ -343,7 +343,7 @@ class Downstream(asyncio.Protocol):
             self._read_heads(data)
 
     def _after_answer(self, *, close: bool) -> None:
-        if close or self.plane.draining or (self.eof and not self._buffer):
+        if close or (self.eof and not self._buffer):
             self.close_gently()
         else:
             self.deadline = self.plane.now + self.plane.limits.idle_timeout
@@ -381,9 +381,14 @@ class Downstream(asyncio.Protocol):
         """Whether nothing more is served on it, and nothing is left to be taken by the client."""
         return self._closing and not self.transport.get_write_buffer_size()
 
-    def close_if_idle(self, *, fresh: bool) -> None:
-        """Draining: close unless a request is being served; `fresh` ones, which had none yet, only if it says so."""
-        if self._exchange is None and not self._closing and not self._buffer and (fresh or self._received >= 0):
+    def answer_for_the_last_time(self) -> None:
+        """Draining: an answer that has not begun says that the connection closes after it."""
+        if self._exchange is not None:
+            self._exchange.close_after_answer()
+
+    def close_if_idle(self) -> None:
+        """Draining: close unless a request is being served."""
+        if self._exchange is None and not self._closing and not self._buffer:
             self.close_gently()
 
     def on_deadline(self) -> None:

@@ -317,6 +317,11 @@ class Exchange:
         self._finish()
         self.down.exchange_done(close=close)
 
+    def close_after_answer(self) -> None:
+        """Say with the answer, unless it has begun, that the connection closes after it."""
+        if not self.responding:
+            self._close_after = True
+
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
         self._drop_upstream()

@@ -17,7 +17,7 @@ from toska_gateway.worker.staging import Staging
 
 _BACKLOG: Final = 4096
 _DRAIN_POLL: Final = 0.02
-_DRAIN_LINGER: Final = 0.2
+_DRAIN_GRACE: Final = 0.2
 
 
 class Worker:
@@ -106,25 +106,26 @@ class Worker:
         if self._server is not None:
             self._server.close()
         for downstream in list(self._plane.downstreams):
-            downstream.close_if_idle(fresh=False)
+            downstream.answer_for_the_last_time()
+        # A request may be on its way on any connection, however idle, and on those that have just been accepted. Each
+        # may have one more, whose answer closes it; what has had none after the grace is closed.
         now = self._loop.time()
-        # Not at once: a connection that has been accepted may not have been made known yet.
-        self._loop.call_later(_DRAIN_POLL, self._await_quiet, now + min(seconds, _DRAIN_LINGER), now + seconds)
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, now + min(seconds, _DRAIN_GRACE), now + seconds)
 
-    def _await_quiet(self, lingering: float, deadline: float) -> None:
+    def _await_quiet(self, grace: float, deadline: float) -> None:
         now, downstreams = self._loop.time(), list(self._plane.downstreams)
-        if now >= lingering:
+        if now >= grace:
             for downstream in downstreams:
-                downstream.close_if_idle(fresh=True)
+                downstream.close_if_idle()
         # A client that keeps an idle connection may not look at it for long, so those are not waited for to the end.
         idle = all(downstream.closing for downstream in downstreams)
-        if not downstreams or (idle and now >= lingering) or now >= deadline:
+        if not downstreams or (idle and now >= grace) or now >= deadline:
             for downstream in downstreams:
                 if not downstream.closing:
                     downstream.abort()
             self._drained.set()
             return
-        self._loop.call_later(_DRAIN_POLL, self._await_quiet, lingering, deadline)
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, grace, deadline)
 
 
 def main(control_fd: int, listen_fd: int) -> None:
