@@ -5,8 +5,17 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toska_gateway.worker import http1
-from toska_gateway.worker.http1 import CHUNKED, BadMessage, RequestHead, encode_path, normalize_path, read_request
+from toska_gateway.worker.http1 import (
+    CHUNKED,
+    BadMessage,
+    RequestHead,
+    encode_path,
+    fields,
+    normalize_path,
+    read_request,
+    requests,
+    targets,
+)
 
 
 def read(*lines: str, host: str | None = "test") -> RequestHead:
@@ -429,10 +438,10 @@ def test_no_path_takes_long_to_read(unit: str) -> None:
 
 def test_what_is_remembered_of_strangers_is_bounded_in_bytes() -> None:
     for number in range(200):
-        for fields in ([f"Connection: {number}" + ",a" * 500], [f"X-{number}: " + "a" * 5000]):
-            read("GET / HTTP/1.1", *fields)
+        for lines in ([f"Connection: {number}" + ",a" * 500], [f"X-{number}: " + "a" * 5000]):
+            read("GET / HTTP/1.1", *lines)
         read(f"GET /{number}%20{'a' * 5000} HTTP/1.1")
         refusal("GET / HTTP/1.1", host=f"a{number}" + "b" * 5000)
-    for memory in (http1._paths, http1._hosts, http1._connections, http1._request_fields._lines):  # pyright: ignore[reportPrivateUsage] # (their size is what this is about)
+    for memory in (targets._paths, targets._hosts, fields._connections, requests._fields._lines):  # pyright: ignore[reportPrivateUsage] # (their size is what this is about)
         assert sum(map(len, memory)) < 1_000_000
         assert max(map(len, memory), default=0) <= 512

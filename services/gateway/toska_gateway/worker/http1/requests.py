@@ -1,0 +1,209 @@
+"""Reading a request's head: its line, its fields, and how long its body is."""
+
+import re
+from typing import Final
+
+from toska_gateway.worker.http1.fields import (
+    REQUEST_SPECIAL,
+    TOKEN_PREFIX,
+    FieldMemo,
+    connection_options,
+    drop_fields,
+    field_name,
+    field_value,
+)
+from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, TOKEN, BadMessage
+from toska_gateway.worker.http1.targets import ABSOLUTE_FORM, is_host, read_path_and_query
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+"""RFC 9110 §9.2.2."""
+
+METHODS: Final = frozenset(
+    {
+        b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
+        b"ACL", b"BASELINE-CONTROL", b"BIND", b"CHECKIN", b"CHECKOUT", b"COPY", b"LABEL", b"LINK", b"LOCK", b"MERGE",
+        b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MKREDIRECTREF", b"MKWORKSPACE", b"MOVE", b"ORDERPATCH", b"PROPFIND",
+        b"PROPPATCH", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"UNBIND", b"UNCHECKOUT", b"UNLINK", b"UNLOCK",
+        b"UPDATE", b"UPDATEREDIRECTREF", b"VERSION-CONTROL", b"PURGE",
+    }
+)  # fmt: skip
+"""IANA's registry of methods without CONNECT and PRI, and PURGE, which caches know."""
+
+_fields = FieldMemo(REQUEST_SPECIAL)
+
+
+class RequestHead:
+    """One request's head. `parts` holds the end-to-end field lines as they are passed on, each with its CRLF.
+
+    The first part is the place of the request line, so that a head is built without moving the others.
+    """
+
+    __slots__ = (
+        "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query",
+        "special", "upgrade",
+    )  # fmt: skip
+
+    method: bytes
+    path: bytes  # decoded and normalised; what routes match and what is forwarded (encoded again)
+    query: bytes  # as it came, with its question mark
+    host: bytes  # the authority, as it is forwarded
+    http11: bool
+    holds_token: bool  # somewhere in it stands what looks like a credential of the mesh
+    close: bool  # the client wants, or needs, the connection closed after the answer
+    expect: bool  # Expect: 100-continue
+    upgrade: bytes  # protocol that the client asks to switch to, lower-case
+    body_length: int  # bytes, or CHUNKED
+    parts: list[bytes]
+    special: dict[bytes, tuple[bytes, ...]]
+
+    def field(self, name: bytes) -> bytes | None:
+        """A field's value by lower-case name, members joined; for routes that match on headers."""
+        found = [field_value(part) for part in self.parts[1:] if field_name(part) == name]
+        found += self.special.get(name, ())
+        return b", ".join(found) if found else None
+
+
+def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
+    """Read a request's head, which ends with its empty line.
+
+    Raises:
+        BadMessage: It is not HTTP/1.1 as the RFC has it, or over a limit.
+    """
+    lines = data.split(CRLF)
+    line = lines[0].split(b" ")
+    if len(line) != 3:
+        raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version")
+    head = RequestHead()
+    head.method, target, version = line
+    if version == b"HTTP/1.1":
+        head.http11 = True
+    elif version == b"HTTP/1.0":
+        head.http11 = False
+    else:
+        raise _bad_version(version)
+    if head.method not in METHODS:
+        raise _bad_method(head.method)
+    if len(target) > max_target:
+        raise BadMessage(414, "target-too-long", f"the request target exceeds {max_target} bytes")
+    if len(lines) > max_fields + 3:
+        raise BadMessage(431, "too-many-headers", f"the request has more than {max_fields} header fields")
+    head.parts = parts = [b""]
+    special: dict[bytes, tuple[bytes, ...]] = {}
+    head.special = special
+    known, learn = _fields.get, _fields.learn
+    for field in lines[1:-2]:
+        entry = known(field) or learn(field)
+        if entry is None:
+            raise BadMessage(400, "bad-header", "a header field is malformed")
+        key, wire, value = entry
+        if key is None:
+            parts.append(wire)
+        elif key in special:
+            special[key] += (value,)
+        else:
+            special[key] = (value,)
+    head.holds_token = TOKEN_PREFIX in data
+    if target[:1] != b"/":
+        target = _foreign_form(head, target)
+    head.path, head.query = read_path_and_query(target)
+    _read_special(head)
+    return head
+
+
+def _bad_method(method: bytes) -> BadMessage:
+    if TOKEN.fullmatch(method) is None:
+        return BadMessage(400, "bad-request-line", "a request line starts with a method")
+    if method == b"CONNECT":
+        return BadMessage(501, "unknown-method", "this gateway is no forward proxy: CONNECT is not served")
+    return BadMessage(501, "unknown-method", "this method is not known here")
+
+
+def _bad_version(version: bytes) -> BadMessage:
+    if re.fullmatch(rb"HTTP/[0-9](?:\.[0-9])?", version):
+        return BadMessage(505, "unsupported-version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    return BadMessage(400, "bad-request-line", "a request line ends with its HTTP version")
+
+
+def _foreign_form(head: RequestHead, target: bytes) -> bytes:
+    if target == b"*" and head.method == b"OPTIONS":
+        raise BadMessage(400, "bad-target", "OPTIONS * asks about the server itself; name a path")
+    match = ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise BadMessage(400, "bad-target", "a request target starts with /")
+    # RFC 9112 §3.2: the target's authority replaces Host, which has to be a proper one all the same.
+    hosts = head.special.get(b"host", ())
+    if len(hosts) > 1 or (head.http11 and not hosts) or (hosts and not is_host(hosts[0])):
+        raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
+    head.special[b"host"] = (match[2],)
+    rest = match[3] or b"/"
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
+def _read_special(head: RequestHead) -> None:
+    special = head.special
+    hosts = special.get(b"host")
+    if hosts is not None and len(hosts) == 1 and is_host(hosts[0]):
+        head.host = hosts[0]
+    elif hosts is None and not head.http11:
+        head.host = b""
+    else:
+        raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
+    head.close = not head.http11
+    head.expect = False
+    head.upgrade = b""
+    head.body_length = 0
+    if len(special) > 1 or hosts is None:
+        _read_framing(head)
+        if b"connection" in special:
+            _read_connection(head)
+        if b"expect" in special:
+            head.expect = _expects_continue(head)
+
+
+def _read_framing(head: RequestHead) -> None:
+    special = head.special
+    codings = special.get(b"transfer-encoding")
+    if codings is not None:
+        if not head.http11:
+            raise BadMessage(400, "bad-framing", "Transfer-Encoding has no meaning in HTTP/1.0")
+        if b"content-length" in special:
+            raise BadMessage(400, "bad-framing", "a request has a Content-Length or a Transfer-Encoding, not both")
+        _require_chunked(codings)
+        head.body_length = CHUNKED
+        return
+    lengths = special.get(b"content-length")
+    if lengths is not None:
+        if len(lengths) != 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
+            raise BadMessage(400, "bad-framing", "Content-Length is one plain decimal number")
+        head.body_length = int(lengths[0])
+
+
+def _require_chunked(codings: tuple[bytes, ...]) -> None:
+    if len(codings) == 1 and codings[0].lower() == b"chunked":
+        return
+    members = [member.strip(b" \t").lower() for coding in codings for member in coding.split(b",")]
+    if any(TOKEN.fullmatch(member) is None for member in members) or members.count(b"chunked") > 1:
+        raise BadMessage(400, "bad-framing", "Transfer-Encoding is malformed")
+    if members[-1] != b"chunked":
+        raise BadMessage(400, "bad-framing", "the last transfer coding of a request is chunked (RFC 9112 §6.3)")
+    raise BadMessage(501, "unknown-coding", "of the transfer codings, only chunked is served")
+
+
+def _read_connection(head: RequestHead) -> None:
+    options = connection_options(head.special[b"connection"])
+    if options.close:
+        head.close = True
+    elif options.keep_alive and not head.http11:
+        head.close = False
+    # Only WebSocket-like switches: never h2c, never with a body (RFC 9110 §7.8 lets a server ignore Upgrade).
+    if options.upgrade and head.http11 and head.body_length == 0:
+        head.upgrade = b",".join(head.special.get(b"upgrade", ())).lower()
+    if options.nominated:
+        drop_fields(head.parts, options.nominated)
+
+
+def _expects_continue(head: RequestHead) -> bool:
+    value = b",".join(head.special[b"expect"]).lower()
+    if value != b"100-continue":
+        raise BadMessage(417, "unknown-expectation", "of the expectations, only 100-continue is served")
+    return head.http11 and head.body_length != 0
