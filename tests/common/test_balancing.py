@@ -1,33 +1,117 @@
-"""The pure balancers: fairness, weights and what they do when endpoints drop out."""
+"""The pure balancers: fairness, weights, what moves when endpoints come and go, and what they do when some drop out."""
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from toska_common.balancing import MAX_SCHEDULE, LeastRequest, RoundRobin, smooth_schedule
+from toska_common.balancing import (
+    Balancer,
+    LatencyAverage,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Random,
+    RingHash,
+    RoundRobin,
+    interleave,
+)
+from toska_common.balancing.base import hash_of
+from toska_common.balancing.turns import MAX_TURNS
 
 
 @dataclass(eq=False)
 class Endpoint:
-    name: str
+    key: str
     weight: int = 1
     in_flight: int = 0
+    latency: LatencyAverage = field(default_factory=LatencyAverage)
+
+
+ALL: list[Callable[..., Balancer[Endpoint]]] = [RoundRobin, Random, LeastRequest, PeakEwma, RingHash, Maglev]
+BY_KEY: list[Callable[..., Balancer[Endpoint]]] = [RingHash, Maglev]
+WITHOUT_KEY = [RoundRobin, Random, LeastRequest, PeakEwma]
+KEYS = [hash_of(b"user-%d" % number) for number in range(20_000)]
 
 
 def endpoints(**weights: int) -> list[Endpoint]:
-    return [Endpoint(name, weight) for name, weight in weights.items()]
+    return [Endpoint(key, weight) for key, weight in weights.items()]
+
+
+def numbered(count: int) -> list[Endpoint]:
+    return [Endpoint(f"10.0.0.{number}:80") for number in range(count)]
+
+
+def picked(balancer: Balancer[Endpoint], times: int) -> Counter[str]:
+    keys = random.Random(11)
+    found = (balancer.pick(key=keys.getrandbits(64)) for _ in range(times))
+    return Counter(endpoint.key for endpoint in found if endpoint)
+
+
+# All of them.
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_over_nothing_nothing_is_picked(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    assert kind([]).pick() is None
+    assert kind([]).pick(lambda _: True) is None
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_one_endpoint_takes_everything(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    assert picked(kind(endpoints(a=7)), 10) == {"a": 10}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_what_is_not_usable_is_passed_over(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    balancer = kind(endpoints(a=1, b=5, c=1), chance=random.Random(5))
+    found = {endpoint.key for key in KEYS[:200] if (endpoint := balancer.pick(lambda e: e.key != "b", key))}
+    assert found == {"a", "c"}
+    assert balancer.pick(lambda _: False) is None
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_last_usable_one_of_many_is_found(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    balancer = kind(numbered(500), chance=random.Random(2))
+    for key in KEYS[:20]:
+        last = balancer.pick(lambda endpoint: endpoint.key == "10.0.0.321:80", key)
+        assert last is not None
+        assert last.key == "10.0.0.321:80"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_shares_follow_the_weights(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    counts = picked(kind(endpoints(a=6, b=3, c=1), chance=random.Random(7)), 20_000)
+    assert counts["a"] / 20_000 == pytest.approx(0.6, abs=0.07)
+    assert counts["c"] / 20_000 == pytest.approx(0.1, abs=0.04)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_weights_may_be_others_than_the_endpoints_own(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    counts = picked(kind(endpoints(a=1, b=1), [0.25, 0.75], chance=random.Random(7)), 20_000)
+    assert counts["b"] / 20_000 == pytest.approx(0.75, abs=0.07)
+
+
+@pytest.mark.parametrize("kind", WITHOUT_KEY)
+def test_equal_endpoints_get_equal_shares(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    counts = picked(kind(numbered(10), chance=random.Random(3)), 20_000)
+    # Five standard deviations of a binomial share.
+    assert all(abs(count - 2000) < 212 for count in counts.values())
+
+
+# In turn.
 
 
 def test_round_robin_takes_each_endpoint_in_turn() -> None:
-    balancer = RoundRobin(endpoints(a=1, b=1, c=1), chance=random.Random(1))
-    counts = Counter(endpoint.name for endpoint in (balancer.pick() for _ in range(30)) if endpoint)
-    assert counts == {"a": 10, "b": 10, "c": 10}
+    assert picked(RoundRobin(endpoints(a=1, b=1, c=1), chance=random.Random(1)), 30) == {"a": 10, "b": 10, "c": 10}
 
 
 def test_round_robin_spreads_a_heavy_endpoint_evenly() -> None:
-    assert "".join(endpoint.name for endpoint in smooth_schedule(endpoints(a=5, b=1, c=1))) == "aabacaa"
+    assert "".join("abc"[index] for index in interleave([5, 1, 1])) == "abaaaca"
+    assert "".join("ab"[index] for index in interleave([2, 2])) == "ab"
 
 
 def test_round_robin_callers_with_the_same_list_start_at_different_endpoints() -> None:
@@ -36,23 +120,29 @@ def test_round_robin_callers_with_the_same_list_start_at_different_endpoints() -
     assert len(starts) == 4
 
 
-def test_round_robin_skips_what_is_not_usable() -> None:
-    balancer = RoundRobin(endpoints(a=1, b=1))
-    assert {balancer.pick(lambda endpoint: endpoint.name == "b").name for _ in range(4)} == {"b"}  # pyright: ignore[reportOptionalMemberAccess] - b is usable
-    assert balancer.pick(lambda _: False) is None
-
-
-def test_balancers_over_nothing_pick_nothing() -> None:
-    assert RoundRobin(list[Endpoint]()).pick() is None
-    assert LeastRequest(list[Endpoint]()).pick() is None
-
-
 @given(st.lists(st.integers(1, 65535), min_size=1, max_size=20))
-def test_a_schedule_is_bounded_and_forgets_nobody(weights: list[int]) -> None:
-    many = [Endpoint(str(number), weight) for number, weight in enumerate(weights)]
-    schedule = smooth_schedule(many)
-    assert len(schedule) <= MAX_SCHEDULE + len(many)
-    assert {endpoint.name for endpoint in schedule} == {endpoint.name for endpoint in many}
+def test_a_round_is_bounded_and_forgets_nobody(weights: list[int]) -> None:
+    turns = interleave(weights)
+    assert len(turns) <= MAX_TURNS + len(weights)
+    assert set(turns) == set(range(len(weights)))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_in_a_round_small_weights_are_exact(weights: list[int]) -> None:
+    counts = Counter(interleave(weights))
+    assert all(counts[index] * weights[0] == counts[0] * weight for index, weight in enumerate(weights))
+
+
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=8))
+def test_in_a_round_nobody_runs_ahead_of_his_share(weights: list[int]) -> None:
+    turns = interleave(weights)
+    had = [0] * len(weights)
+    for position, index in enumerate(turns, start=1):
+        had[index] += 1
+        assert abs(had[index] - position * turns.count(index) / len(turns)) <= 2
+
+
+# By load.
 
 
 def test_least_request_takes_the_less_loaded_of_two() -> None:
@@ -61,34 +151,122 @@ def test_least_request_takes_the_less_loaded_of_two() -> None:
 
 
 def test_least_request_measures_load_by_weight() -> None:
-    big, small = Endpoint("big", weight=10, in_flight=5), Endpoint("small", weight=1, in_flight=1)
-    assert {LeastRequest([big, small], chance=random.Random(seed)).pick() for seed in range(20)} == {big}
-
-
-def test_least_request_without_load_shares_by_weight() -> None:
-    balancer = LeastRequest(endpoints(a=3, b=1), chance=random.Random(7))
-    counts = Counter(endpoint.name for endpoint in (balancer.pick() for _ in range(4000)) if endpoint)
-    assert 2800 < counts["a"] < 3200
+    big, small = Endpoint("big", weight=10, in_flight=5), Endpoint("small", weight=1, in_flight=2)
+    assert Counter(LeastRequest([big, small], chance=random.Random(s)).pick() for s in range(200))[small] < 40
 
 
 def test_least_request_keeps_load_even_when_answers_are_slow() -> None:
-    many = endpoints(**{f"e{number}": 1 for number in range(10)})
+    many = numbered(10)
     balancer = LeastRequest(many, chance=random.Random(3))
     for _ in range(1000):  # none of them is answered
-        picked = balancer.pick()
-        assert picked is not None
-        picked.in_flight += 1
+        endpoint = balancer.pick()
+        assert endpoint is not None
+        endpoint.in_flight += 1
     assert max(endpoint.in_flight for endpoint in many) - min(endpoint.in_flight for endpoint in many) <= 5
 
 
 def test_least_request_never_takes_the_most_loaded_of_all() -> None:
     many = [*endpoints(a=1, b=1, c=1), Endpoint("hot", in_flight=100)]
-    balancer = LeastRequest(many, chance=random.Random(5))
-    assert "hot" not in {endpoint.name for endpoint in (balancer.pick() for _ in range(500)) if endpoint}
+    assert "hot" not in picked(LeastRequest(many, chance=random.Random(5)), 500)
 
 
-def test_least_request_skips_what_is_not_usable() -> None:
-    balancer = LeastRequest(endpoints(a=1, b=5, c=1), chance=random.Random(5))
-    picked = {endpoint.name for endpoint in (balancer.pick(lambda e: e.name != "b") for _ in range(100)) if endpoint}
-    assert picked == {"a", "c"}
-    assert balancer.pick(lambda _: False) is None
+# By latency.
+
+
+def test_an_average_believes_a_slow_answer_at_once_and_a_quick_one_slowly() -> None:
+    average = LatencyAverage()
+    average.observe(0.01, now=0.0)
+    average.observe(1.0, now=0.1)
+    assert average.value == 1.0
+    average.observe(0.01, now=0.2)
+    assert 0.98 < average.value < 1.0
+    for tenth in range(3, 603):
+        average.observe(0.01, now=tenth / 10)
+    assert average.value == pytest.approx(0.01, rel=0.5)
+
+
+def test_peak_ewma_leaves_a_stalling_endpoint_alone_and_comes_back_to_it() -> None:
+    quick, slow = endpoints(quick=1, slow=1)
+    balancer = PeakEwma([quick, slow], chance=random.Random(1))
+    now = 0.0
+    for endpoint in (quick, slow):
+        endpoint.latency.observe(0.01, now)
+    slow.latency.observe(2.0, now)
+    while_slow = Counter[str]()
+    for step in range(1000):
+        now = step / 100
+        endpoint = balancer.pick(now=now)
+        assert endpoint is not None
+        while_slow[endpoint.key] += 1
+        quick.latency.observe(0.01, now)
+    assert while_slow["slow"] == 0
+    for _ in range(1200):  # half forgotten, it is tried again
+        now += 0.1
+        quick.latency.observe(0.01, now)
+    later = Counter(endpoint.key for _ in range(200) if (endpoint := balancer.pick(now=now)))
+    assert later["slow"] > 50
+
+
+def test_peak_ewma_sends_a_newcomer_one_request_to_prove_itself_with() -> None:
+    known, newcomer = endpoints(known=1, newcomer=1)
+    known.latency.observe(0.01, now=0.0)
+    balancer = PeakEwma([known, newcomer], chance=random.Random(1))
+    for _ in range(50):
+        endpoint = balancer.pick(now=0.0)
+        assert endpoint is not None
+        endpoint.in_flight += 1
+    assert newcomer.in_flight == 1
+
+
+# By key.
+
+
+@pytest.mark.parametrize("kind", BY_KEY)
+def test_a_key_stays_where_it_is(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    one, other = kind(numbered(20), chance=random.Random(1)), kind(numbered(20), chance=random.Random(2))
+    assert all(_owner(one, key) == _owner(other, key) for key in KEYS[:2000])
+
+
+def test_on_the_ring_only_the_leavers_keys_move() -> None:
+    before, after = RingHash(numbered(20)), RingHash(numbered(20)[:-1])
+    left = "10.0.0.19:80"
+    for key in KEYS:
+        assert _owner(before, key) in (left, _owner(after, key))
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_of_maglev_at_most_two_nths_of_the_keys_move_when_one_leaves(count: int) -> None:
+    before, after = Maglev(numbered(count)), Maglev(numbered(count)[:-1])
+    moved = sum(_owner(before, key) != _owner(after, key) for key in KEYS)
+    assert 0 < moved <= len(KEYS) * 2 / count
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [(RingHash, 0.35), (Maglev, 0.05)])
+def test_keys_spread_evenly(kind: Callable[..., Balancer[Endpoint]], tolerance: float) -> None:
+    balancer = kind(numbered(10))
+    keys = random.Random(4)
+    counts = Counter(_owner(balancer, keys.getrandbits(64)) for _ in range(200_000))
+    assert all(count == pytest.approx(20_000, rel=tolerance) for count in counts.values())
+
+
+@pytest.mark.parametrize("kind", BY_KEY)
+def test_the_keys_of_one_that_is_away_spread_over_the_others(kind: Callable[..., Balancer[Endpoint]]) -> None:
+    balancer = kind(numbered(10))
+    its = [key for key in KEYS if _owner(balancer, key) == "10.0.0.3:80"]
+    heirs = Counter(e.key for key in its if (e := balancer.pick(lambda e: e.key != "10.0.0.3:80", key)))
+    assert len(heirs) == 9
+    assert max(heirs.values()) < len(its) * 0.4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 60))
+def test_on_the_ring_weights_change_nobody_elses_keys_but_the_leavers(count: int, weight: int) -> None:
+    many = [Endpoint(f"e{number}", weight) for number in range(count)]
+    before, after = RingHash(many), RingHash(many[1:])
+    assert all(_owner(before, key) in ("e0", _owner(after, key)) for key in KEYS[:300])
+
+
+def _owner(balancer: Balancer[Endpoint], key: int) -> str:
+    endpoint = balancer.pick(key=key)
+    assert endpoint is not None
+    return endpoint.key

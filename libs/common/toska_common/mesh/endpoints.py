@@ -48,7 +48,7 @@ class Endpoints:
         self._policy = policy
         self._rules = rules
         self._known: dict[tuple[str, str, int], Endpoint] = {}
-        self._balancer = LeastRequest[Endpoint](())
+        self._balancer: LeastRequest[Endpoint] = LeastRequest(())
 
     def __len__(self) -> int:
         return len(self._known)
