@@ -19,6 +19,7 @@ from benchmarks.machine import Cores, describe_machine, split_cores
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies import bench as proxies_bench
 from benchmarks.proxies import comparison as proxies
+from benchmarks.proxies.stage import PROXIES
 from benchmarks.report import Outcome, Report, commit, markdown, quote, save
 
 _FIRST = "proxies"
@@ -67,9 +68,11 @@ def _add_size(parser: argparse.ArgumentParser, *, rounds: int) -> None:
 
 def _add_proxies(parser: argparse.ArgumentParser) -> None:
     _add_size(parser, rounds=7)
-    parser.add_argument("--routes", type=int, default=1, help="size of every proxy's route table")
+    parser.add_argument("--parts", type=_some_of(proxies_bench.PARTS), default=proxies_bench.PARTS, metavar="A,B")
+    parser.add_argument("--routes", type=_numbers, default=(1, 500), metavar="N,M", help="sizes of the route table")
     parser.add_argument("--profiles", type=_some_of(PROFILES), default=("bare", "browser"), metavar="A,B")
-    parser.add_argument("--proxies", type=_some_of(proxies.PROXIES), default=tuple(proxies.PROXIES), metavar="A,B")
+    parser.add_argument("--proxies", type=_some_of(PROXIES), default=tuple(PROXIES), metavar="A,B")
+    parser.add_argument("--rate", type=int, default=8000, help="requests/s of the load that does not wait")
     parser.set_defaults(run=_run_proxies)
 
 
@@ -100,11 +103,17 @@ def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
 def _run_proxies(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     options = proxies.Options(
-        arguments.proxies, arguments.rounds, arguments.seconds, arguments.connections, arguments.routes
+        arguments.proxies, arguments.rounds, arguments.seconds, arguments.connections, arguments.rate
     )
-    return proxies_bench.run(console, options, arguments.profiles, cores)
+    return proxies_bench.run(
+        console, options, cores, parts=arguments.parts, profiles=arguments.profiles, routes=arguments.routes
+    )
 
 
 def _run_discovery(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

@@ -49,7 +49,7 @@ class Load:
             BenchError: wrk did not end by itself, or any request was refused or failed.
         """
         command = [
-            *("setpriv", "--pdeathsig", "TERM", "taskset", "-c", _listed(self.cores)),
+            *("setpriv", "--pdeathsig", "TERM", "taskset", "-c", listed(self.cores)),
             *(str(self.wrk.path), "-t", "1", "-c", str(self.connections), "-d", f"{seconds}s", "--timeout", "5s"),
             *("-s", str(_SCRIPT), f"http://127.0.0.1:{port}/", "--", str(self.request), str(self.routes)),
         ]
@@ -74,5 +74,6 @@ class Load:
         return answers
 
 
-def _listed(cores: Iterable[int]) -> str:
+def listed(cores: Iterable[int]) -> str:
+    """Cores in the words of `taskset`."""
     return ",".join(map(str, cores))

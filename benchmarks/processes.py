@@ -5,6 +5,7 @@ Each has a session of its own and the death signal of the kernel, so that none s
 
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -32,6 +33,11 @@ class Running:
     def cpu_seconds(self) -> dict[int, float]:
         """Processor time so far of each process of the tree, user and system."""
         return {pid: _cpu_seconds(pid) for pid in _tree(self.process.pid)}
+
+    def thread_seconds(self) -> dict[int, float]:
+        """Processor time so far of each thread of the tree, user and system."""
+        tasks = [task for pid in _tree(self.process.pid) for task in Path(f"/proc/{pid}/task").iterdir()]
+        return {int(task.name): _stat_seconds(task / "stat") for task in tasks}
 
     def pss_bytes(self) -> int:
         """Memory of the whole tree, shared pages counted once in all (proportional set size)."""
@@ -117,6 +123,18 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def allow_open_files(count: int) -> None:
+    """Let this process, and those it starts from now on, have that many files open.
+
+    Raises:
+        BenchError: The machine's limit is lower.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < count:
+        raise BenchError(f"{count:,} open files are needed, and the limit is {most:,} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
@@ -137,7 +155,11 @@ def _tree(pid: int) -> list[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return _stat_seconds(Path(f"/proc/{pid}/stat"))
+
+
+def _stat_seconds(file: Path) -> float:
+    fields = file.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 

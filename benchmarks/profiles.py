@@ -17,7 +17,7 @@ def route_path(route: int | str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One kind of traffic. `varied` requests differ from one another in target and headers."""
+    """One kind of traffic. `varied` requests differ from one another in target and headers; every answer has `body`."""
 
     name: str
     title: str
@@ -25,6 +25,7 @@ class Profile:
     request_headers: tuple[tuple[str, str], ...]
     response_headers: tuple[tuple[str, str], ...]
     varied: bool
+    body: bytes = BODY
 
     def request(self, routes: int) -> str:
         """The request as sent; with `varied` every route of the table gets its turn, else the one in the middle."""
@@ -102,3 +103,6 @@ PROFILES = {
     )
 }
 """The kinds of traffic by name. The browser's has 14 request and 10 response headers."""
+
+MEBIBYTE = Profile("bodies", "Responses of 1 MiB", "/items", _BARE, (), varied=False, body=bytes(range(256)) * 4096)
+"""For throughput instead of rate."""

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -10,24 +10,77 @@ from rich.console import Console
 from benchmarks.machine import Cores
 from benchmarks.meter import TOLERATED
 from benchmarks.profiles import PROFILES
-from benchmarks.proxies.comparison import Options, ProfileFigures, compare
+from benchmarks.proxies import bodies, idle, rate, workers
+from benchmarks.proxies.comparison import Options, compare
 from benchmarks.proxies.tables import table
-from benchmarks.report import Outcome, progress_bar, show
+from benchmarks.report import Figures, Outcome, progress_bar, show
+
+PARTS = ("requests", "bodies", "rate", "idle", "workers")
+"""What is measured, in this order."""
 
 
-def run(console: Console, options: Options, profiles: Sequence[str], cores: Cores) -> Outcome:
-    """Measure and show each profile in turn."""
-    found: list[ProfileFigures] = []
-    with tempfile.TemporaryDirectory(prefix="toska-bench-") as folder:
-        for name in profiles:
-            home = Path(folder) / name
-            home.mkdir()
+@dataclass(slots=True)
+class _Findings:
+    """What has been found so far; each table is shown when it is there."""
+
+    console: Console
+    tables: list[Figures] = field(default_factory=list[Figures])
+    figures: dict[str, object] = field(default_factory=dict[str, object])
+    disturbed: bool = False
+
+    def add(self, name: str, table: Figures, figures: object, *, disturbed: bool) -> None:
+        self.tables.append(table)
+        self.figures[name] = figures
+        self.disturbed = self.disturbed or disturbed
+        show(self.console, table)
+
+
+def run(
+    console: Console,
+    options: Options,
+    cores: Cores,
+    *,
+    parts: Sequence[str],
+    profiles: Sequence[str],
+    routes: Sequence[int],
+) -> Outcome:
+    """Measure and show each part in turn."""
+    found = _Findings(console)
+    with tempfile.TemporaryDirectory(prefix="toska-bench-") as place:
+        folder = Path(place)
+        if "requests" in parts:
+            for count in routes:
+                for name in profiles:
+                    _requests(found, options, name, count, cores, folder)
+        if "bodies" in parts:
             with progress_bar(console) as progress:
-                found.append(compare(PROFILES[name], options, cores=cores, folder=home, progress=progress))
-            show(console, table(found[-1]))
-    return Outcome(
-        [table(each) for each in found],
-        asdict(options),
-        {each.name: each.model_dump() for each in found},
-        disturbed=any(each.disturbance > TOLERATED for each in found),
-    )
+                big = bodies.measure(options, cores=cores, folder=folder / "bodies", progress=progress)
+            found.add("bodies", bodies.table(big), big.model_dump(), disturbed=big.disturbance > TOLERATED)
+        if "rate" in parts:
+            with progress_bar(console) as progress:
+                paced = rate.measure(options, cores=cores, folder=folder / "rate", progress=progress)
+            disturbed = paced.disturbance > TOLERATED or paced.lateness_ms > rate.PUNCTUAL_MS
+            found.add("rate", rate.table(paced), paced.model_dump(), disturbed=disturbed)
+        if "idle" in parts:
+            with progress_bar(console) as progress:
+                held = idle.measure(options.proxies, cores=cores, folder=folder / "idle", progress=progress)
+            found.add("idle", idle.table(held), [each.model_dump() for each in held], disturbed=False)
+        if "workers" in parts:
+            with progress_bar(console) as progress:
+                scaling = workers.measure(options, cores=cores, folder=folder / "workers", progress=progress)
+            found.add("workers", workers.table(scaling), [each.model_dump() for each in scaling], disturbed=False)
+    settings: dict[str, object] = {
+        **asdict(options),
+        "profiles": list(profiles),
+        "routes": list(routes),
+        "parts": list(parts),
+    }
+    return Outcome(found.tables, settings, found.figures, found.disturbed)
+
+
+def _requests(found: _Findings, options: Options, name: str, routes: int, cores: Cores, folder: Path) -> None:
+    home = folder / f"{name}-{routes}"
+    with progress_bar(found.console) as progress:
+        figures = compare(PROFILES[name], options, routes=routes, cores=cores, folder=home, progress=progress)
+    disturbed = figures.disturbance > TOLERATED
+    found.add(f"{name}, {routes} routes", table(figures), figures.model_dump(), disturbed=disturbed)

@@ -1,4 +1,4 @@
-"""Envoy with one worker thread, as an edge proxy: client address trusted from the socket, paths normalised."""
+"""Envoy, as an edge proxy: client address trusted from the socket, paths normalised."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,8 @@ from benchmarks.profiles import route_path
 from benchmarks.proxies.setup import Proxy, Setup
 
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_QUIET = ("--disable-hot-restart", "--log-level", "error")
+_ROOM = 16_384
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
 
@@ -35,6 +37,9 @@ def _bootstrap(setup: Setup) -> dict[str, object]:
         "name": "everybody",
         "type": "STATIC",
         "connect_timeout": "2s",
+        "circuit_breakers": {
+            "thresholds": [{"max_connections": _ROOM, "max_requests": _ROOM, "max_pending_requests": _ROOM}]
+        },
         "load_assignment": {"cluster_name": "everybody", "endpoints": [{"lb_endpoints": endpoints}]},
     }
     listener = {"name": "edge", "address": _address(setup.port), "filter_chains": [chain]}
@@ -44,7 +49,7 @@ def _bootstrap(setup: Setup) -> dict[str, object]:
 def _command(program: Program, setup: Setup) -> list[str | Path]:
     file = setup.folder / "envoy.json"
     file.write_text(json.dumps(_bootstrap(setup)))
-    return [program.path, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    return [program.path, "-c", file, "--concurrency", str(setup.workers), *_QUIET]
 
 
 def _version(program: Program) -> str:

@@ -1,4 +1,4 @@
-"""HAProxy with one thread; routes are looked up in a map, the form its manual recommends for many of them."""
+"""HAProxy; routes are looked up in a map, the form its manual recommends for many of them."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from benchmarks.proxies.setup import Proxy, Setup
 
 _CONFIGURATION = """
 global
-    nbthread 1
-    maxconn 4096
+    nbthread {workers}
+    maxconn {connections}
+    no strict-limits
 defaults
     mode http
     timeout connect 2s
@@ -35,7 +36,15 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
     routes.write_text("".join(f"{route_path(route)}/ everybody\n" for route in range(setup.routes)))
     servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in setup.upstreams)
     file = setup.folder / "haproxy.cfg"
-    file.write_text(_CONFIGURATION.format(port=setup.port, map=routes, servers=servers))
+    file.write_text(
+        _CONFIGURATION.format(
+            port=setup.port,
+            map=routes,
+            servers=servers,
+            workers=setup.workers,
+            connections=setup.room,
+        )
+    )
     return [program.path, "-db", "-f", file]
 
 

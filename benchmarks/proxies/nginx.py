@@ -1,5 +1,6 @@
 """nginx: as a proxy with kept upstream connections, and as the upstream of everybody."""
 
+import os
 from pathlib import Path
 
 from benchmarks.parts import Program, get_program
@@ -7,13 +8,15 @@ from benchmarks.profiles import BODY, CONTENT_TYPE, Profile, route_path
 from benchmarks.proxies.setup import Proxy, Setup
 
 STATUS_PATH = "/upstream-status"
+_UPSTREAM_CONNECTIONS = 4096
 
 _FRAME = """
 daemon off;
-worker_processes 1;
+{user}
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     tcp_nodelay on;
@@ -29,9 +32,10 @@ http {{
 """
 
 _PROXY = """
-    upstream everybody {{ {servers} keepalive 64; keepalive_requests 1000000000; }}
+    upstream everybody {{ {servers} keepalive {connections}; keepalive_requests 1000000000; }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{shared};
+        {buffering}
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header Host $http_host;
@@ -42,12 +46,15 @@ _PROXY = """
     }}
 """
 
+# With its default of a page or two, nginx would take three times as long for what it does not collect.
+_UNBUFFERED = "proxy_buffering off; proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+
 
 def upstream_command(program: Program, folder: Path, ports: tuple[int, ...], profile: Profile) -> list[str | Path]:
-    """The upstream: 60 bytes of JSON for every path, and a counter of the requests that reached it."""
+    """The upstream: the profile's body for every path, and a counter of the requests that reached it."""
     headers = "\n".join(f"        add_header {name} '{value}';" for name, value in profile.response_headers)
     listens = " ".join(f"listen 127.0.0.1:{port};" for port in ports)
-    answer = f"default_type {CONTENT_TYPE}; return 200 '{BODY.decode()}';"
+    answer = f"default_type {CONTENT_TYPE}; {_answer(folder, profile.body)}"
     server = (
         f"    server {{\n        {listens}\n{headers}\n"
         f"        location / {{ {answer} }}\n        location = {STATUS_PATH} {{ stub_status; }}\n    }}"
@@ -55,17 +62,39 @@ def upstream_command(program: Program, folder: Path, ports: tuple[int, ...], pro
     return _run(program, folder, server)
 
 
+def _answer(folder: Path, body: bytes) -> str:
+    if body == BODY:
+        return f"return 200 '{BODY.decode()}';"
+    file = folder / "www" / "body"
+    file.parent.mkdir()
+    file.write_bytes(body)
+    return f"root {file.parent}; sendfile on; etag off; if_modified_since off; rewrite ^ /body break;"
+
+
 def _command(program: Program, setup: Setup) -> list[str | Path]:
     servers = " ".join(f"server 127.0.0.1:{port};" for port in setup.upstreams)
     locations = "\n".join(
         f"        location {route_path(route)}/ {{ proxy_pass http://everybody; }}" for route in range(setup.routes)
     )
-    return _run(program, setup.folder, _PROXY.format(servers=servers, port=setup.port, locations=locations))
+    proxy = _PROXY.format(
+        servers=servers,
+        port=setup.port,
+        shared=" reuseport" if setup.workers > 1 else "",
+        buffering=_UNBUFFERED if setup.streaming else "",
+        connections=setup.room,
+        locations=locations,
+    )
+    # A connection to the upstream is one of nginx's own connections as well.
+    return _run(program, setup.folder, proxy, setup.workers, 2 * setup.room)
 
 
-def _run(program: Program, folder: Path, servers: str) -> list[str | Path]:
+def _run(
+    program: Program, folder: Path, servers: str, workers: int = 1, connections: int = _UPSTREAM_CONNECTIONS
+) -> list[str | Path]:
     file = folder / "nginx.conf"
-    file.write_text(_FRAME.format(folder=folder, servers=servers))
+    # Started by root it would become nobody, who may not look into a temporary folder.
+    user = "" if os.geteuid() else "user root;"
+    file.write_text(_FRAME.format(user=user, folder=folder, servers=servers, workers=workers, connections=connections))
     return [program.path, "-e", "stderr", "-p", folder, "-c", file]
 
 

@@ -6,15 +6,37 @@ from pathlib import Path
 
 from benchmarks.parts import Program
 
+_ROOM = 4096
+"""Connections that every proxy may have; haproxy keeps fewer to the upstream where it may have few."""
+_SPARE = 64
+"""Beside those of the load, for whoever looks whether all is well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a proxy is to be configured with. `folder` is its own."""
+    """What a proxy is to be configured with.
+
+    Attributes:
+        folder: Its own.
+        upstreams: Ports of the one upstream, used in turn.
+        routes: Size of its route table.
+        connections: The load's.
+        workers: Threads or processes that do the work.
+        streaming: Whether bodies are passed on as they come, for the proxy that would collect them first.
+    """
 
     folder: Path
     port: int
     upstreams: tuple[int, ...]
-    routes: int
+    routes: int = 1
+    connections: int = 1024
+    workers: int = 1
+    streaming: bool = False
+
+    @property
+    def room(self) -> int:
+        """Clients it must be able to have at a time."""
+        return max(_ROOM, self.connections + _SPARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The comparison of proxies as people read it."""
 
 from benchmarks.figures import Spread
-from benchmarks.proxies.comparison import DIRECT, ProfileFigures, Row
+from benchmarks.proxies.comparison import ProfileFigures, Row
+from benchmarks.proxies.stage import DIRECT
 from benchmarks.report import Figures, disturbance_note
 
 _COLUMNS = ("proxy", "requests/s", "p50 ms", "p99 ms", "µs CPU/request", "of Envoy's", "of nginx's", "core")
@@ -13,7 +14,8 @@ def table(figures: ProfileFigures) -> Figures:
     idle = [row.name for row in figures.rows if row.name != DIRECT and row.busy < _SATURATED]
     if idle:
         notes.append(f"{', '.join(idle)}: core not full, so requests/s and latency are those of the load and upstream.")
-    return Figures(figures.title, _COLUMNS, [_cells(row) for row in figures.rows], notes=notes)
+    title = f"{figures.title}, {'one route' if figures.routes == 1 else f'{figures.routes} routes'}"
+    return Figures(title, _COLUMNS, [_cells(row) for row in figures.rows], notes=notes)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

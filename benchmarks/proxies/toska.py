@@ -1,4 +1,4 @@
-"""Our own gateway alone, with one worker, on its default policies."""
+"""Our own gateway alone, on its default policies."""
 
 import json
 from importlib.metadata import version
@@ -17,10 +17,12 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
         for route in range(setup.routes)
     ]
     file = setup.folder / "routes.yaml"
-    file.write_text(json.dumps({"clusters": {"everybody": {"endpoints": endpoints}}, "routes": routes}))
+    cluster = {"endpoints": endpoints, "limits": {"max_connections": setup.room}}
+    server = {"limits": {"connections": setup.room, "connections_per_client": setup.room}}
+    file.write_text(json.dumps({"server": server, "clusters": {"everybody": cluster}, "routes": routes}))
     (admin,) = free_ports(1)
     return [
-        *(program.path, "gateway", "--routes", file, "--workers", "1"),
+        *(program.path, "gateway", "--routes", file, "--workers", str(setup.workers)),
         *("--listen", f"127.0.0.1:{setup.port}", "--admin", f"127.0.0.1:{admin}"),
     ]
 

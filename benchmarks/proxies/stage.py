@@ -1,0 +1,121 @@
+"""Upstream and proxies, started and looked at before they are measured."""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import BenchError
+from benchmarks.load import Load
+from benchmarks.machine import Cores
+from benchmarks.parts import get_program
+from benchmarks.processes import Running, fetch, free_ports, running, wait_until_answering
+from benchmarks.profiles import Profile
+from benchmarks.proxies.envoy import ENVOY
+from benchmarks.proxies.haproxy import HAPROXY
+from benchmarks.proxies.nginx import NGINX, STATUS_PATH, upstream_command
+from benchmarks.proxies.setup import Proxy, Setup
+from benchmarks.proxies.toska import TOSKA
+
+PROXIES = {proxy.name: proxy for proxy in (NGINX, HAPROXY, ENVOY, TOSKA)}
+DIRECT = "upstream, direct"
+PEERS = (ENVOY.name, NGINX.name)
+"""Whom the others are compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that answers under load. The upstream itself is one too, without a core of its own."""
+
+    name: str
+    version: str
+    port: int
+    process: Running | None = None
+    workers: int = 1
+
+    @property
+    def running(self) -> Running:
+        """Its process; not for the upstream."""
+        assert self.process is not None
+        return self.process
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is started for one kind of traffic. All stay up between their turns, idle."""
+
+    profile: Profile
+    routes: int
+    cores: Cores
+    folder: Path
+    request: Path
+    upstreams: tuple[int, ...]
+    direct: Subject
+    _stack: ExitStack = field(repr=False)
+
+    def start(self, name: str, *, connections: int = 1024, workers: int = 1, streaming: bool = False) -> Subject:
+        """Start a proxy; with several workers on all cores, else on the one that is measured."""
+        proxy: Proxy = PROXIES[name]
+        program = proxy.find()
+        home = self.folder / f"{name}-{workers}"
+        home.mkdir()
+        (port,) = free_ports(1)
+        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming)
+        process = self._stack.enter_context(
+            running(
+                name,
+                proxy.command(program, setup),
+                folder=home,
+                cores=[self.cores.measured] if workers == 1 else [self.cores.measured, *self.cores.load],
+                environment={"TOSKA_HOME": str(home / "home")} | program.environment,
+            )
+        )
+        subject = Subject(name, proxy.version(program), port, process, workers)
+        self.check_answer(subject)
+        return subject
+
+    def load(self, connections: int) -> Load:
+        """The closed loop that sends this stage's requests."""
+        return Load(get_program("wrk"), self.cores.load, connections, self.request, self.routes)
+
+    def check_answer(self, subject: Subject) -> None:
+        """One request as the load sends them must be answered with the upstream's own body."""
+        profile = self.profile
+        target = profile.request(self.routes).split(" ", 2)[1]
+        target = target.replace("{n}", "0" * 16).replace("{route}", f"{self.routes - 1:04d}")
+        if subject.process is not None:
+            wait_until_answering(subject.process, subject.port, target)
+        status, body = fetch(subject.port, target, profile.sample())
+        if status != 200 or body != profile.body:
+            raise BenchError(f"{subject.name} answers {target} with {status} and {body[:200]!r}")
+
+    def arrived(self) -> int:
+        """Requests that have reached the upstream, by its own count (`stub_status`)."""
+        _, body = fetch(self.upstreams[0], STATUS_PATH)
+        return int(body.decode().splitlines()[2].split()[2])
+
+
+@contextmanager
+def open_stage(profile: Profile, cores: Cores, folder: Path, *, routes: int = 1) -> Generator[Stage]:
+    """The upstream and what is started on the stage, until the block is left."""
+    nginx = get_program("nginx")
+    upstreams = (*free_ports(2),)
+    folder.mkdir(parents=True)
+    request = folder / "request"
+    request.write_text(profile.request(routes))
+    home = folder / "upstream"
+    home.mkdir()
+    command = upstream_command(nginx, home, upstreams, profile)
+    with ExitStack() as stack:
+        upstream = stack.enter_context(
+            running("upstream", command, folder=home, cores=cores.load, environment=nginx.environment)
+        )
+        wait_until_answering(upstream, upstreams[0], STATUS_PATH)
+        direct = Subject(DIRECT, NGINX.version(nginx), upstreams[0])
+        yield Stage(profile, routes, cores, folder, request, upstreams, direct, stack)
+
+
+def subjects_of(stage: Stage, proxies: Sequence[str], *, connections: int, streaming: bool = False) -> list[Subject]:
+    """The upstream itself and these proxies, one worker each."""
+    started = [stage.start(name, connections=connections, streaming=streaming) for name in proxies]
+    return [stage.direct, *started]
