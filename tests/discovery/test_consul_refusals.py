@@ -185,13 +185,10 @@ async def test_methods_are_listed_on_request(port: ConsulPort) -> None:
 @pytest.mark.parametrize(
     ("check", "kind"),
     [
-        ({"HTTP": "http://127.0.0.1:9/health", "Interval": "10s"}, "HTTP"),
-        ({"TCP": "127.0.0.1:9", "Interval": "10s"}, "TCP"),
-        ({"GRPC": "127.0.0.1:9", "Interval": "10s"}, "gRPC"),
+        ({"HTTP": "http://127.0.0.1:9/health", "Interval": "10s"}, "http"),
+        ({"TCP": "127.0.0.1:9", "Interval": "10s"}, "tcp"),
+        ({"GRPC": "127.0.0.1:9", "Interval": "10s"}, "grpc"),
         ({"AliasService": "web"}, "alias"),
-        ({"Args": ["true"], "Interval": "10s"}, "script"),
-        ({"ScriptArgs": ["true"], "Interval": "10s"}, "script"),
-        ({"DockerContainerID": "x", "Args": ["true"], "Interval": "10s"}, "Docker"),
     ],
 )
 async def test_a_check_of_a_kind_that_is_not_run_is_refused_and_not_ignored(
@@ -201,6 +198,19 @@ async def test_a_check_of_a_kind_that_is_not_run_is_refused_and_not_ignored(
     assert answer.status == 400
     assert answer.text == f"Invalid check: {kind} checks are not supported by this registry; use a TTL check"
     assert (await ours.get("agent/service/checked")).status == 404
+
+
+@pytest.mark.parametrize("body", [{"Args": ["true"]}, {"ScriptArgs": ["true"]}, {"Args": ["true"], "Shell": "sh"}])
+async def test_scripts_are_off_unless_an_operator_enables_them(ours: ConsulPort, body: dict[str, Any]) -> None:
+    answer = await ours.put(REGISTER, {"Name": "checked", "Check": {**body, "Interval": "10s"}})
+    assert answer.status == 500
+    assert answer.text.startswith("Scripts are disabled on this agent")
+
+
+@pytest.mark.parametrize("field", ["UDP", "H2PING", "OSService", "DockerContainerID", "TLSServerName", "ProxyHTTP"])
+async def test_a_field_of_a_check_that_is_not_honoured_is_refused(ours: ConsulPort, field: str) -> None:
+    answer = await ours.put(REGISTER, {"Name": "checked", "Check": {field: "x", "TTL": "10s"}})
+    assert (answer.status, answer.text) == (400, f"Invalid check: {field} is not supported by this registry")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,20 @@ async def test_the_meshs_own_services_need_the_admin_token_in_every_way_of_chang
     assert await put(discovery, http, "admin", "/v1/agent/service/deregister/own") == 200
 
 
+async def test_checks_of_the_node_need_the_admin_token_in_every_way_of_changing_them(
+    discovery: RunningDiscovery, http: httpx.AsyncClient
+) -> None:
+    check = {"ID": "disk", "Name": "disk", "TTL": "30s", "Status": "passing"}
+    assert await put(discovery, http, "join", "/v1/agent/check/register", check) == 403
+    assert await put(discovery, http, "admin", "/v1/agent/check/register", check) == 200
+    for path in ("fail/disk", "update/disk", "deregister/disk"):
+        assert await put(discovery, http, "join", f"/v1/agent/check/{path}", {"Status": "critical"}) == 403
+    stolen = {"Name": "mine", "Check": {"CheckID": "disk", "TTL": "30s"}}
+    assert await put(discovery, http, "join", REGISTER, stolen) == 403
+    assert (await http.get(f"{discovery.consul}/v1/agent/checks")).json()["disk"]["Status"] == "passing"
+    assert await put(discovery, http, "admin", "/v1/agent/check/deregister/disk") == 200
+
+
 async def test_nobody_but_the_admin_registers_as_consul_itself(
     discovery: RunningDiscovery, http: httpx.AsyncClient
 ) -> None:

@@ -1,13 +1,24 @@
 """Leases and the time they live in: hours of it, without waiting for any."""
 
 import pytest
+from toska_common.contracts.discovery import Health
+from toska_discovery.check import Check, CheckDefinition
 from toska_discovery.lease import Due, Lease, Leases, LeaseTime
 
 TTL_S, REMOVAL_S = 15.0, 60.0
 
 
-def grant(leases: Leases, name: str = "c", *, at: float = 0.0, critical: bool = False) -> Lease:
-    return leases.grant(name, TTL_S, REMOVAL_S, at, critical=critical)
+def grant(
+    leases: Leases,
+    name: str = "c",
+    *,
+    at: float = 0.0,
+    critical: bool = False,
+    ttl_s: float | None = TTL_S,
+    removal_after_s: float | None = REMOVAL_S,
+) -> Lease:
+    definition = CheckDefinition(name, "lease", ttl_s, removal_after_s=removal_after_s)
+    return leases.grant(Check(definition, Health.CRITICAL if critical else Health.PASSING, "", 1, 1), at)
 
 
 def due(leases: Leases, at: float) -> list[tuple[str, Due]]:
@@ -60,9 +71,21 @@ def test_reports_that_it_is_critical_do_not_put_off_its_removal() -> None:
 
 def test_a_lease_without_removal_time_lapses_and_stays() -> None:
     leases = Leases()
-    leases.grant("c", TTL_S, None, 0.0, critical=False)
+    grant(leases, removal_after_s=None)
     assert due(leases, 1e9) == [("c", Due.LAPSED)]
     assert due(leases, 2e9) == []
+
+
+def test_a_lease_without_a_ttl_never_lapses_and_is_to_be_removed_once_it_was_critical_for_too_long() -> None:
+    leases = Leases()
+    lease = grant(leases, ttl_s=None)
+    assert due(leases, 1000.0) == []
+    leases.renew(lease, 1000.0, "refused", critical=True)
+    assert due(leases, 1059.0) == []
+    leases.renew(lease, 1059.5, "accepts", critical=False)
+    assert due(leases, 1e6) == []
+    leases.renew(lease, 1e6, "refused", critical=True)
+    assert due(leases, 1e6 + 60.0) == [("c", Due.REMOVE)]
 
 
 def test_a_dropped_lease_is_never_due() -> None:
@@ -75,8 +98,8 @@ def test_a_dropped_lease_is_never_due() -> None:
 
 def test_a_new_grant_replaces_the_old_deadline() -> None:
     leases = Leases()
-    leases.grant("c", 5.0, REMOVAL_S, 0.0, critical=False)
-    leases.grant("c", 100.0, REMOVAL_S, 1.0, critical=False)
+    grant(leases, ttl_s=5.0)
+    grant(leases, ttl_s=100.0, at=1.0)
     assert due(leases, 100.9) == []
     assert due(leases, 101.0) == [("c", Due.LAPSED)]
 

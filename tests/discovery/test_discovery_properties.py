@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from toska_common.contracts.discovery import Health
 from toska_discovery.changes import CHECKS, SERVICES, Changes, service_topic
-from toska_discovery.errors import UnknownCheck
+from toska_discovery.check import Check, CheckDefinition
+from toska_discovery.errors import UnknownCheck, UnknownInstance
 from toska_discovery.instance import ServiceDefinition
 from toska_discovery.kv import KeyValues
+from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
-from toska_tests.registrations import NOON, check
+from toska_tests.registrations import NOON, check, probed
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
 NAMES = st.sampled_from(["orders", "payments", "stock"])
@@ -19,6 +21,15 @@ PORTS = st.integers(0, 3)
 CHECK_IDS = st.sampled_from(["service:a", "service:b", "x", "y"])
 STATES = st.sampled_from(list(Health))
 SWEEP_S = 0.25
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> CheckDefinition:
+    """A check that is renewed, or one that is probed."""
+    own_id, status = draw(CHECK_IDS), draw(STATES)
+    if draw(st.booleans()):
+        return check(own_id, status=status)
+    return probed(own_id, status=status, target=draw(st.sampled_from(["127.0.0.1:1", "127.0.0.1:2"])))
 
 
 class RegistryLife(RuleBasedStateMachine):
@@ -31,24 +42,31 @@ class RegistryLife(RuleBasedStateMachine):
         self.indexes: dict[str, int] = {}
         self.contents: dict[str, Any] = {}
         self.woken: set[str] = set()
-        self.heard = {}
+        self.probing: dict[str, CheckDefinition] = {}
 
     def take(self, changes: Changes) -> None:
         self.woken = changes.topics
         assert bool(changes) == bool(changes.topics)
+        for check_id, definition in changes.probes.items():
+            if definition is None:
+                del self.probing[check_id]
+            else:
+                self.probing[check_id] = definition
         for instance_id, instance in changes.instances.items():
             assert self.registry.instances.get(instance_id) == instance
 
     @rule(
-        own_id=IDS, name=NAMES, port=PORTS, checks=st.lists(CHECK_IDS, max_size=2, unique=True), replace=st.booleans()
+        own_id=IDS,
+        name=NAMES,
+        port=PORTS,
+        checks=st.lists(definitions(), max_size=2, unique_by=lambda item: item.id),
+        replace=st.booleans(),
     )
-    def register(self, own_id: str, name: str, port: int, checks: list[str], replace: bool) -> None:
+    def register(self, own_id: str, name: str, port: int, checks: list[CheckDefinition], replace: bool) -> None:
         definition = ServiceDefinition(own_id, name, "127.0.0.1", port)
-        touched = self.registry.touched_by(definition, [check(item) for item in checks])
+        touched = self.registry.touched_by(definition, checks)
         before = {key: item.service.name for key, item in self.registry.instances.items()}
-        changes = self.registry.register(
-            definition, [check(item) for item in checks], self.now, NOON, replace_checks=replace
-        )
+        changes = self.registry.register(definition, checks, self.now, NOON, replace_checks=replace)
         changed = {before[key] for key in changes.instances if key in before}
         assert changed <= touched
         assert own_id in self.registry.instances
@@ -59,14 +77,41 @@ class RegistryLife(RuleBasedStateMachine):
         self.take(self.registry.deregister(own_id))
         assert own_id not in self.registry.instances
 
+    @rule(definition=definitions(), own_id=st.none() | IDS)
+    def register_check(self, definition: CheckDefinition, own_id: str | None) -> None:
+        known = own_id is None or own_id in self.registry.instances
+        try:
+            self.take(self.registry.register_check(definition, own_id, self.now))
+            assert known
+        except UnknownInstance:
+            assert not known
+            return
+        found = self.registry.find_check(definition.id)
+        assert found is not None
+        assert (None if found[0] is None else found[0].service.id, found[1].definition) == (own_id, definition)
+
+    @rule(check_id=CHECK_IDS)
+    def deregister_check(self, check_id: str) -> None:
+        self.take(self.registry.deregister_check(check_id))
+        assert self.registry.find_check(check_id) is None
+
     @rule(check_id=CHECK_IDS, status=STATES)
     def report(self, check_id: str, status: Health) -> None:
-        known = self.registry.find_check(check_id) is not None
+        found = self.registry.find_check(check_id)
         try:
             self.take(self.registry.report(check_id, status, "", self.now))
-            assert known
+            assert found is not None
+            assert found[1].definition.probe is None
         except UnknownCheck:
-            assert not known
+            assert found is None or found[1].definition.probe is not None
+
+    @rule(check_id=CHECK_IDS, status=STATES)
+    def judge(self, check_id: str, status: Health) -> None:
+        try:
+            self.take(self.registry.judge(check_id, status, "", self.now))
+            assert check_id in self.probing
+        except UnknownCheck:
+            assert check_id not in self.probing
 
     @rule(seconds=st.sampled_from([0.25, 5.0, 15.0, 40.0]))
     def live(self, seconds: float) -> None:
@@ -82,6 +127,10 @@ class RegistryLife(RuleBasedStateMachine):
         self.now += seconds
         self.take(self.registry.sweep(self.now))
 
+    def own_checks(self) -> dict[str, Check]:
+        """The checks of the registry's own node, which every instance on it shows."""
+        return dict(self.registry.nodes[OWN_NODE].checks)
+
     @invariant()
     def no_index_goes_back_and_no_content_changes_under_an_index(self) -> None:
         if not hasattr(self, "registry"):
@@ -92,10 +141,16 @@ class RegistryLife(RuleBasedStateMachine):
                 registry.services_index,
                 {item.service.id: item.service for item in registry.instances.values()},
             ),
-            CHECKS: (registry.checks_index, [dict(item.checks) for item in registry.instances.values() if item.checks]),
+            CHECKS: (
+                registry.checks_index,
+                [dict(item.checks) for item in (*registry.nodes.values(), *registry.instances.values()) if item.checks],
+            ),
         }
         for name in ("orders", "payments", "stock"):
-            readings[service_topic(name)] = registry.service_index(name), dict(registry.services.get(name, {}))
+            readings[service_topic(name)] = (
+                registry.service_index(name),
+                {key: (item, self.own_checks()) for key, item in registry.services.get(name, {}).items()},
+            )
         for topic, (index, content) in readings.items():
             seen = self.indexes.get(topic, 0)
             assert index >= seen
@@ -115,10 +170,15 @@ class RegistryLife(RuleBasedStateMachine):
         assert all(registry.services.values())
         endpoints = [item.service.endpoint for item in registry.instances.values() if item.service.endpoint]
         assert len(endpoints) == len(set(endpoints))
-        checks = [check_id for item in registry.instances.values() for check_id in item.checks]
+        owners = (registry.nodes[OWN_NODE], *registry.instances.values())
+        checks = [check_id for item in owners for check_id in item.checks]
         assert len(checks) == len(set(checks))
         assert all((registry.find_lease(item) is None) == (registry.find_check(item) is None) for item in checks)
-        assert len(registry._leases) == len(checks)  # pyright: ignore[reportPrivateUsage] - a leak shows nowhere else
+        assert len(registry._checks.leases) == len(checks)  # pyright: ignore[reportPrivateUsage] - a leak shows nowhere else
+        known = {check_id: item.definition for owner in owners for check_id, item in owner.checks.items()}
+        wanted = {check_id: item.probe for check_id, item in known.items() if item.probe is not None}
+        assert {check_id: item.probe for check_id, item in registry.probes.items()} == wanted
+        assert {check_id: item.probe for check_id, item in self.probing.items()} == wanted
         assert sum(registry.by_health.values()) == len(registry.instances)
         assert all(
             count == sum(item.health is health for item in registry.instances.values())

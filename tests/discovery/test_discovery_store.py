@@ -9,8 +9,10 @@ import structlog.testing
 from toska_common.contracts.discovery import Health
 from toska_common.errors import ConfigurationError
 from toska_discovery.changes import Changes
+from toska_discovery.check import CheckDefinition, CheckKind, Probe
 from toska_discovery.errors import StoreUnavailable
 from toska_discovery.instance import ServiceDefinition
+from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
 from toska_discovery.store import FILE_NAME, SqliteStore
 from toska_tests.registrations import NOON, check, service
@@ -47,6 +49,31 @@ async def test_what_was_flushed_is_there_again(tmp_path: Path) -> None:
         assert (judged.definition.ttl_s, judged.definition.removal_after_s) == (15.0, None)
         entry = registry.keys.find("a/b")
         assert store.stored.keys == [entry]
+
+
+async def test_checks_of_every_kind_and_those_of_the_node_are_there_again(tmp_path: Path) -> None:
+    registry = new_registry()
+    probe = Probe("http://127.0.0.1:1/", 5.0, 2.0, "POST", {"a": ("b", "c")}, "x", args=("y",), node="n")
+    of_instance = CheckDefinition("h", "http", None, "n", Health.CRITICAL, 90.0, CheckKind.HTTP, probe, 100)
+    async with SqliteStore.open(tmp_path) as store:
+        store.save(registry.register(service(), [of_instance], 0.0, NOON))
+        store.save(registry.register_check(check("of-node"), None, 0.0))
+        store.save(registry.register_check(check("gone"), None, 0.0))
+        store.save(registry.deregister_check("gone"))
+        store.save(registry.judge("h", Health.PASSING, "200 OK", 1.0))
+        await store.flush()
+    async with SqliteStore.open(tmp_path) as store:
+        stored = store.stored
+    restarted = new_registry()
+    restarted.load(stored.instances, stored.keys, stored.index, 0.0, nodes=stored.nodes)
+    assert restarted.instances == registry.instances
+    assert restarted.nodes[OWN_NODE].checks == registry.nodes[OWN_NODE].checks
+    assert [*restarted.nodes[OWN_NODE].checks] == ["of-node"]
+    kept = restarted.probes["h"]
+    assert (kept.probe, kept.removal_after_s, kept.output_max_bytes, kept.ttl_s) == (probe, 90.0, 100, None)
+    lease = restarted.find_lease("h")
+    assert lease is not None
+    assert (lease.deadline, lease.output) == (None, "200 OK")
 
 
 async def test_no_index_is_given_out_twice_and_the_node_keeps_its_id(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from toska_common.tasks import SupervisedTasks, every, supervised_tasks
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.app import ConsulApi
-from toska_discovery.consul.decode import RegistrationRules
 from toska_discovery.consul.endpoints import Endpoints
+from toska_discovery.consul.rules import RegistrationRules
 from toska_discovery.consul.views import Node
 from toska_discovery.consul_backend import ConsulBackend
 from toska_discovery.embedded import EmbeddedRegistry
@@ -105,7 +105,8 @@ class _Discovery:
         async with SqliteStore.open(settings.home) as store:
             now = self._clock.monotonic()
             state = Registry(sweep_interval_s=settings.sweep_interval.total_seconds(), now=now)
-            state.load(store.stored.instances, store.stored.keys, store.stored.index, now)
+            stored = store.stored
+            state.load(stored.instances, stored.keys, stored.index, now, nodes=stored.nodes)
             registry = EmbeddedRegistry(state, store, Watchers(settings.max_watchers), self._clock)
             node = Node(
                 id=store.stored.node_id,

@@ -3,13 +3,17 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from toska_discovery.check import CheckDefinition
 from toska_discovery.instance import Instance
 from toska_discovery.kv import Entry
+from toska_discovery.node import Node
 
 SERVICES = "services"
 """Topic of the list of services: every registration, change or removal of an instance."""
 CHECKS = "checks"
 """Topic of all checks: every change of a verdict, and every check that comes or goes."""
+NODES = "nodes"
+"""Topic of the list of nodes: every one that comes, changes or goes, its checks aside."""
 
 
 def service_topic(name: str) -> str:
@@ -35,14 +39,18 @@ class Changes:
 
     Attributes:
         index: The registry's index afterwards; 0 if nothing changed.
-        instances: By id, as they are now; `None` for those that are gone.
+        instances: By key, as they are now; `None` for those that are gone.
+        nodes: Likewise, by name.
         keys: Likewise, by key.
+        probes: Checks that want to be probed from now on, or in another way, by id; `None` for those that no longer do.
         topics: What to wake watchers of; those of keys follow from `keys`.
         happenings: What to log and count.
     """
 
     index: int = 0
     instances: dict[str, Instance | None] = field(default_factory=dict[str, Instance | None])
+    nodes: dict[str, Node | None] = field(default_factory=dict[str, Node | None])
+    probes: dict[str, CheckDefinition | None] = field(default_factory=dict[str, CheckDefinition | None])
     keys: dict[str, Entry | None] = field(default_factory=dict[str, Entry | None])
     topics: set[str] = field(default_factory=set[str])
     happenings: list[tuple[Happening, Instance]] = field(default_factory=list[tuple[Happening, Instance]])

@@ -5,7 +5,7 @@ it is durable. Verdicts are stored behind the caller's back: one that is lost in
 renewal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,7 +13,8 @@ from toska_common.clock import Clock
 from toska_common.contracts.discovery import Health
 
 from toska_discovery.changes import Changes, Happening
-from toska_discovery.instance import CheckDefinition, ServiceDefinition
+from toska_discovery.check import CheckDefinition
+from toska_discovery.instance import ServiceDefinition
 from toska_discovery.registry import Registry
 from toska_discovery.store import SqliteStore
 from toska_discovery.watch import Watchers
@@ -38,6 +39,11 @@ class EmbeddedRegistry:
         self.watchers = watchers
         self.counts = Counts()
         self._clock = clock
+        self._listeners: list[Callable[[Changes], None]] = []
+
+    def on_change(self, listener: Callable[[Changes], None]) -> None:
+        """Have `listener` told of every change, after the watchers; it must not change the registry in the call."""
+        self._listeners.append(listener)
 
     async def register(
         self, service: ServiceDefinition, checks: Sequence[CheckDefinition], *, replace_checks: bool = False
@@ -65,6 +71,28 @@ class EmbeddedRegistry:
         self._publish(self.state.report(check_id, status, output, self._clock.monotonic()))
         self.counts.renewals += 1
 
+    async def register_check(self, check: CheckDefinition, instance_id: str | None) -> None:
+        """Give an instance, or with `None` the registry's own node, a check; durable when this returns.
+
+        Raises:
+            UnknownInstance: None is listed under `instance_id`.
+        """
+        self._publish(self.state.register_check(check, instance_id, self._clock.monotonic()))
+        await self.store.flush()
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Take a check away; durable when this returns."""
+        self._publish(self.state.deregister_check(check_id))
+        await self.store.flush()
+
+    def judge(self, check_id: str, status: Health, output: str = "") -> None:
+        """Take the verdict of whoever probes a check.
+
+        Raises:
+            UnknownCheck: There is none of that id to be probed, or no longer.
+        """
+        self._publish(self.state.judge(check_id, status, output, self._clock.monotonic()))
+
     async def put_key(self, key: str, value: bytes, flags: int = 0, *, cas: int | None = None) -> bool:
         """Write a key; durable when this returns."""
         done, changes = self.state.put_key(key, value, flags, cas=cas)
@@ -90,10 +118,12 @@ class EmbeddedRegistry:
 
     def _publish(self, changes: Changes) -> None:
         self.store.save(changes)
-        if not changes:
+        if not (changes or changes.probes):
             return
         self.watchers.wake(changes.topics)
         self.watchers.wake_keys(changes.keys)
+        for listener in self._listeners:
+            listener(changes)
         for happening, instance in changes.happenings:
             self.counts.happenings[happening] += 1
             service = instance.service

@@ -5,10 +5,11 @@ from datetime import timedelta
 from toska_common.contracts.discovery import Health, Heartbeat, Instance, Registration, ServiceSummary
 
 from toska_discovery.backend import id_of, lease_check_id, summarise
+from toska_discovery.check import CheckDefinition
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.errors import UnknownInstance
-from toska_discovery.instance import CheckDefinition, ServiceDefinition
 from toska_discovery.instance import Instance as Listed
+from toska_discovery.instance import ServiceDefinition
 
 
 class EmbeddedBackend:
@@ -33,7 +34,7 @@ class EmbeddedBackend:
     async def renew(self, instance_id: str) -> Heartbeat:
         instance = self._find(instance_id)
         lease = instance.checks.get(lease_check_id(instance_id))
-        if lease is None:
+        if lease is None or lease.definition.ttl_s is None:
             raise UnknownInstance("this instance has no lease to renew", id=instance_id)
         self._registry.report(lease.definition.id, Health.PASSING)
         return Heartbeat(id=instance_id, ttl_seconds=lease.definition.ttl_s)

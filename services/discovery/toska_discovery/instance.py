@@ -1,7 +1,6 @@
-"""What is registered: instances and their checks, as immutable values.
+"""What is registered: instances with their checks, as immutable values.
 
-A change makes a new `Instance`; whoever holds the old one keeps a consistent picture. What changes with every renewal
-is not in here but in the lease.
+A change makes a new `Instance`; whoever holds the old one keeps a consistent picture.
 """
 
 from collections.abc import Mapping
@@ -12,43 +11,8 @@ from ipaddress import ip_address
 
 from toska_common.contracts.discovery import Health
 
-OUTPUT_MAX_BYTES = 4096
-"""Longest output of a check that is kept; Consul's `check_output_max_size`."""
-
-_SEVERITY = {Health.PASSING: 0, Health.WARNING: 1, Health.CRITICAL: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class CheckDefinition:
-    """A TTL check as it is asked for; equal if the catalog shows the same of both.
-
-    Attributes:
-        ttl_s: How long a report is good for.
-        status: What it starts as.
-        removal_after_s: How long it may be critical before its instance is removed; for ever if `None`.
-    """
-
-    id: str
-    name: str
-    ttl_s: float = field(compare=False)
-    notes: str = ""
-    status: Health = field(default=Health.CRITICAL, compare=False)
-    removal_after_s: float | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A check and the verdict that the catalog shows.
-
-    `output` is that of the report which brought the verdict. Later reports of the same verdict leave it as it is, so
-    that a renewal changes nothing; Consul holds them back in the same way (`check_update_interval`).
-    """
-
-    definition: CheckDefinition
-    status: Health
-    output: str
-    create_index: int
-    modify_index: int
+from toska_discovery.check import Check, worst
+from toska_discovery.node import OWN_NODE
 
 
 @dataclass(frozen=True)
@@ -81,18 +45,33 @@ class ServiceDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A registered instance with its checks, by check id."""
+    """A registered instance with its checks, by check id.
+
+    Attributes:
+        node: Name of the node that it is on.
+    """
 
     service: ServiceDefinition
     checks: Mapping[str, Check]
     registered_at: datetime
     create_index: int
     modify_index: int
+    node: str = OWN_NODE
+
+    @property
+    def key(self) -> str:
+        """What it alone has in the whole registry: its id, after its node where that is another."""
+        return instance_key(self.service.id, self.node)
 
     @property
     def health(self) -> Health:
-        """The worst verdict of its checks; passing without any, as Consul has it."""
-        return max((check.status for check in self.checks.values()), key=_SEVERITY.__getitem__, default=Health.PASSING)
+        """The worst verdict of its checks, those of its node aside."""
+        return worst(check.status for check in self.checks.values())
+
+
+def instance_key(instance_id: str, node: str) -> str:
+    """The key of an instance; an id of the registry's own node is one by itself."""
+    return f"{node}\x1f{instance_id}" if node else instance_id  # neither has control characters
 
 
 def canonical_address(address: str) -> str:
@@ -104,12 +83,3 @@ def canonical_address(address: str) -> str:
         return str(ip_address(lowered))
     except ValueError:
         return lowered
-
-
-def bounded_output(output: str) -> str:
-    """`output` as Consul keeps it: cut where it is too long, saying so."""
-    encoded = output.encode()
-    if len(encoded) <= OUTPUT_MAX_BYTES:
-        return output
-    kept = encoded[:OUTPUT_MAX_BYTES].decode(errors="ignore")
-    return f"{kept} ... (captured {OUTPUT_MAX_BYTES} of {len(encoded)} bytes)"

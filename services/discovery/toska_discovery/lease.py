@@ -8,7 +8,8 @@
        ▼
     removed                             with its instance
 
-A check that is reported critical before its deadline starts its removal time at once and may lapse on top of it.
+A check that is reported critical before its deadline starts its removal time at once and may lapse on top of it. A
+check that is probed has no TTL and never lapses; its removal time runs all the same.
 
 Lease time is monotonic time minus what was lost: when a sweep comes late, because the loop stalled or the machine
 slept, lease time stands still for the lateness, so that nobody who could not be heard is taken for dead.
@@ -18,6 +19,10 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+
+from toska_common.contracts.discovery import Health
+
+from toska_discovery.check import OUTPUT_MAX_BYTES, Check
 
 
 class LeaseTime:
@@ -48,6 +53,7 @@ class Lease:
     """One check's lease.
 
     Attributes:
+        ttl_s: None for a check that is not renewed but probed.
         deadline: Lease time until which the last report is good.
         critical_since: Lease time at which the check turned critical, while it is.
         output: Of the last report, for what is said when the lease lapses.
@@ -56,10 +62,11 @@ class Lease:
     """
 
     check_id: str
-    ttl_s: float
+    ttl_s: float | None
     removal_after_s: float | None
-    deadline: float
+    deadline: float | None
     critical_since: float | None
+    output_max_bytes: int = OUTPUT_MAX_BYTES
     output: str = ""
     lapsed: bool = False
     scheduled: float | None = None
@@ -97,22 +104,23 @@ class Leases:
         """The lease of a check."""
         return self._leases.get(check_id)
 
-    def grant(
-        self, check_id: str, ttl_s: float, removal_after_s: float | None, moment: float, *, critical: bool
-    ) -> Lease:
+    def grant(self, check: Check, moment: float) -> Lease:
         """Give a check one whole TTL from `moment` (lease time); replaces the lease that it had.
 
         One that was critical already stays so from when it was.
         """
+        definition = check.definition
+        check_id, ttl_s = definition.id, definition.ttl_s
         before = self._leases.get(check_id)
         since = moment if before is None or before.critical_since is None else before.critical_since
         lease = Lease(
             check_id=check_id,
             ttl_s=ttl_s,
-            removal_after_s=removal_after_s,
-            deadline=moment + ttl_s,
-            critical_since=since if critical else None,
-            output=before.output if before is not None else "",
+            removal_after_s=definition.removal_after_s,
+            deadline=None if ttl_s is None else moment + ttl_s,
+            critical_since=since if check.status is Health.CRITICAL else None,
+            output_max_bytes=definition.output_max_bytes,
+            output=before.output if before is not None else check.output,
         )
         self._leases[check_id] = lease
         self._schedule(lease)
@@ -120,7 +128,8 @@ class Leases:
 
     def renew(self, lease: Lease, moment: float, output: str, *, critical: bool) -> None:
         """Take a report: it is good for one TTL from `moment`."""
-        lease.deadline = moment + lease.ttl_s
+        if lease.ttl_s is not None:
+            lease.deadline = moment + lease.ttl_s
         lease.output = output
         lease.lapsed = False
         if not critical:
@@ -145,7 +154,7 @@ class Leases:
             lease.scheduled = None
             if lease.due is None or lease.due > moment:
                 self._schedule(lease)
-            elif not lease.lapsed and lease.deadline <= moment:
+            elif not lease.lapsed and lease.deadline is not None and lease.deadline <= moment:
                 lease.lapsed = True
                 if lease.critical_since is None:
                     lease.critical_since = moment

@@ -2,13 +2,13 @@
 
     register ──▶ listed ──deregister, eviction, lease critical for too long──▶ gone
                   │  ▲
-          verdict └──┘ report, lapse
+          verdict └──┘ report, judge, lapse
 
 Every change takes the next index, one for the whole registry as Raft's is in Consul, so a later state always has a
-higher index. A service's own index is that of its last change; of a service that is not there it is that of the last
-service that ceased to be. Reports that bring no new verdict renew a lease and change nothing.
+higher index. Reports that bring no new verdict renew a lease and change nothing.
 
-Time is given as monotonic seconds, timestamps as datetimes. Storing, waking and answering are others' business.
+Time is given as monotonic seconds, timestamps as datetimes. Storing, waking, probing and answering are
+others' business.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,104 +17,125 @@ from datetime import datetime
 
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.changes import CHECKS, SERVICES, Changes, Happening, service_topic
-from toska_discovery.errors import UnknownCheck
-from toska_discovery.instance import (
-    Check,
-    CheckDefinition,
-    Instance,
-    ServiceDefinition,
-    bounded_output,
-)
+from toska_discovery.changes import Changes, Happening
+from toska_discovery.check import Check, CheckDefinition, bounded_output
+from toska_discovery.check_list import CheckList
+from toska_discovery.errors import UnknownCheck, UnknownInstance
+from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry, KeyValues
-from toska_discovery.lease import Due, Lease, Leases, LeaseTime
+from toska_discovery.lease import Due, Lease, LeaseTime
+from toska_discovery.listing import Listing
+from toska_discovery.node import OWN_NODE, Node, NodeDefinition
 
 TTL_EXPIRED = "TTL expired"
 """Consul's wording for a lapsed TTL check."""
 
 
 class Registry:
-    """Instances, their leases, and keys with values."""
+    """Nodes, instances, their checks and leases, and keys with values."""
 
-    def __init__(self, *, sweep_interval_s: float, now: float, index: int = 1) -> None:
-        self._index = index
-        self._time = LeaseTime(sweep_interval_s, now)
-        self._leases = Leases()
-        self._instances: dict[str, Instance] = {}
-        self._services: dict[str, dict[str, Instance]] = {}
-        self._service_index: dict[str, int] = {}
-        self._by_endpoint: dict[tuple[str, int], str] = {}
-        self._by_check: dict[str, str] = {}
-        self._by_health = dict.fromkeys(Health, 0)
-        self._services_index = self._checks_index = index
-        self._extinction_index = 0
+    def __init__(
+        self,
+        *,
+        sweep_interval_s: float,
+        now: float,
+        index: int = 1,
+        node: NodeDefinition = NodeDefinition("localhost", "127.0.0.1"),  # noqa: B008 - immutable
+    ) -> None:
+        self.listing = Listing(node, index)
         self.keys = KeyValues()
+        self._checks = CheckList()
+        self._time = LeaseTime(sweep_interval_s, now)
 
     # What is known.
 
     @property
     def index(self) -> int:
         """Index of the last change of anything."""
-        return self._index
+        return self.listing.index
 
     @property
     def services_index(self) -> int:
         """Index of the last change of any instance, verdicts aside."""
-        return self._services_index
+        return self.listing.services_index
 
     @property
     def checks_index(self) -> int:
         """Index of the last change of any check."""
-        return self._checks_index
+        return self.listing.checks_index
 
     def service_index(self, name: str) -> int:
         """Index of the last change of a service, or of the last extinction of any if there is none of the name."""
-        return self._service_index.get(name) or self._extinction_index or self._services_index
+        return self.listing.service_index(name)
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Instance]]:
-        """All instances, by service and id."""
-        return self._services
+        """All instances, by service and key."""
+        return self.listing.services
 
     @property
     def instances(self) -> Mapping[str, Instance]:
-        """All instances, by id."""
-        return self._instances
+        """All instances, by key; that of one on the registry's own node is its id."""
+        return self.listing.instances
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """All nodes, by name; the registry's own is `OWN_NODE`."""
+        return self.listing.nodes
 
     @property
     def by_health(self) -> Mapping[Health, int]:
-        """How many instances are in which state."""
-        return self._by_health
+        """How many instances are in which state, the checks of their nodes aside."""
+        return self.listing.by_health
 
-    def find_check(self, check_id: str) -> tuple[Instance, Check] | None:
-        """A check and the instance it belongs to."""
-        owner = self._by_check.get(check_id)
-        if owner is None:
+    @property
+    def probes(self) -> Mapping[str, CheckDefinition]:
+        """The checks that somebody must probe, by id; `Changes.probes` tells when they come, change or go."""
+        return self._checks.probes
+
+    def health_of(self, instance: Instance) -> Health:
+        """How an instance is, with the checks of its node."""
+        return self.listing.health_of(instance)
+
+    def find_check(self, check_id: str) -> tuple[Instance | None, Check] | None:
+        """A check of the registry's own node, and the instance that it belongs to, if it is not the node's."""
+        if check_id not in self._checks:
             return None
-        instance = self._instances[owner]
+        owner = self._checks.owner(check_id)
+        if owner is None:
+            return None, self._own_node.checks[check_id]
+        instance = self.instances[owner]
         return instance, instance.checks[check_id]
 
     def find_lease(self, check_id: str) -> Lease | None:
-        """The lease of a check, with the output of its last report."""
-        return self._leases.find(check_id)
+        """The lease of a check, with the output of its last report or probe."""
+        return self._checks.find_lease(check_id)
 
     def touched_by(self, service: ServiceDefinition, checks: Iterable[CheckDefinition]) -> set[str]:
         """Names of the services that a registration would change: its own, and those that it takes something from."""
-        owners = {service.id, self._holder(service), *(self._by_check.get(check.id) for check in checks)}
-        return {service.name} | {self._instances[owner].service.name for owner in owners if owner in self._instances}
+        owners = {service.id, self.listing.holder(service), *(self._checks.owner(check.id) for check in checks)}
+        known = (self.instances[owner] for owner in owners if owner is not None and owner in self.instances)
+        return {service.name, *(instance.service.name for instance in known)}
 
     # What happens.
 
-    def load(self, instances: Iterable[Instance], keys: list[Entry], index: int, now: float) -> None:
+    def load(
+        self,
+        instances: Iterable[Instance],
+        keys: list[Entry],
+        index: int,
+        now: float,
+        *,
+        nodes: Mapping[str, Node] | None = None,
+    ) -> None:
         """Take over what was stored; every lease gets one whole TTL, and everything counts as changed at `index`."""
         moment = self._time.sweep(now)
-        self._index = self._services_index = self._checks_index = self._extinction_index = index
-        for instance in instances:
-            self._put(instance)
-            self._service_index[instance.service.name] = index
-            for check in instance.checks.values():
-                self._by_check[check.definition.id] = instance.service.id
-                self._grant(check, moment)
+        self.listing.load(nodes or {}, instances, index)
+        owners = {key: instance.checks for key, instance in self.instances.items() if instance.node == OWN_NODE}
+        for owner, checks in [(None, self._own_node.checks), *owners.items()]:
+            self._checks.give(owner, checks)
+            for check in checks.values():
+                self._checks.grant(check, moment, Changes())
         self.keys.load(keys, index)
 
     def register(
@@ -133,220 +154,220 @@ class Registry:
         """
         changes = Changes()
         moment = self._time.at(now)
-        holder = self._holder(service)
+        holder = self.listing.holder(service)
         if holder is not None:
-            self._remove(self._instances[holder], changes, Happening.EVICTED)
-        taken = self._take_over(service, checks, changes)
-        before = self._instances.get(service.id)
-        index = self._index + 1
+            self._remove(self.instances[holder], changes, Happening.EVICTED)
+        taken = self._take_over(service.id, checks, changes)
+        before = self.instances.get(service.id)
+        index = self.index + 1
         taken = {key: replace(check, modify_index=index) for key, check in taken.items()}
         known = {**(before.checks if before is not None else {}), **taken}
         if before is not None and (before.service.name, before.service.tags) != (service.name, service.tags):
             # A check shows its service's name and tags, so it changes with them.
             known = {key: replace(check, modify_index=index) for key, check in known.items()}
         kept = {} if replace_checks else known
-        merged = {**kept, **{check.id: _merge(known.get(check.id), check, index) for check in checks}}
         same = before is not None and before.service == service
         after = Instance(
             service=service,
-            checks=merged,
+            checks={**kept, **{check.id: _merge(known.get(check.id), check, index) for check in checks}},
             registered_at=before.registered_at if before is not None and same else at,
             create_index=before.create_index if before is not None else index,
             modify_index=before.modify_index if before is not None and same else index,
         )
         if before is None or before != after:
-            self._step(changes)
-            self._replace(before, after, changes)
             changes.happenings.append((Happening.REGISTERED if before is None else Happening.UPDATED, after))
-        else:
-            self._put(after)  # what the catalog does not show, such as a TTL, may differ all the same
-        changes.instances[service.id] = after
+        self._settle(before, after, changes)
         for check in checks:
-            self._grant(merged[check.id], moment)
+            self._checks.grant(after.checks[check.id], moment, changes)
         return changes
 
     def deregister(self, instance_id: str) -> Changes:
         """Take an instance off the list; none of that id is fine and changes nothing."""
         changes = Changes()
-        instance = self._instances.get(instance_id)
+        instance = self.instances.get(instance_id)
         if instance is not None:
             self._remove(instance, changes, Happening.DEREGISTERED)
         return changes
 
-    def report(self, check_id: str, status: Health, output: str, now: float) -> Changes:
-        """Take a verdict on a check and renew its lease by one TTL.
+    def register_check(self, check: CheckDefinition, instance_id: str | None, now: float) -> Changes:
+        """Give an instance, or with `None` the registry's own node, one more check, or change the one of its id.
 
         Raises:
-            UnknownCheck: There is none of that id.
+            UnknownInstance: None is listed under `instance_id`.
         """
-        lease = self._leases.find(check_id)
-        if lease is None:
-            raise UnknownCheck(f'CheckID "{check_id}" does not have associated TTL', check_id=check_id)
-        output = bounded_output(output)
-        self._leases.renew(lease, self._time.at(now), output, critical=status is Health.CRITICAL)
+        if instance_id is not None and instance_id not in self.instances:
+            raise UnknownInstance(f'ServiceID "{instance_id}" does not exist', id=instance_id)
         changes = Changes()
-        self._judge(check_id, status, output, changes)
+        moment = self._time.at(now)
+        taken = self._take_over(instance_id, [check], changes)
+        before = self._checks_of(instance_id)
+        index = self.index + 1
+        known = before.get(check.id)
+        if check.id in taken:
+            known = replace(taken[check.id], modify_index=index)
+        merged = _merge(known, check, index)
+        self._set_checks(instance_id, {**before, check.id: merged}, changes)
+        self._checks.grant(merged, moment, changes)
         return changes
+
+    def deregister_check(self, check_id: str) -> Changes:
+        """Take a check away from its instance or node; none of that id is fine and changes nothing."""
+        changes = Changes()
+        if check_id in self._checks:
+            owner = self._checks.owner(check_id)
+            rest = {key: check for key, check in self._checks_of(owner).items() if key != check_id}
+            self._set_checks(owner, rest, changes)
+        return changes
+
+    def report(self, check_id: str, status: Health, output: str, now: float) -> Changes:
+        """Take a verdict on a TTL check and renew its lease by one TTL.
+
+        Raises:
+            UnknownCheck: There is none of that id, or it is of another kind.
+        """
+        lease = self._checks.find_lease(check_id)
+        if lease is None or lease.ttl_s is None:
+            raise UnknownCheck(f'CheckID "{check_id}" does not have associated TTL', check_id=check_id)
+        return self._take_verdict(lease, status, output, now)
+
+    def judge(self, check_id: str, status: Health, output: str, now: float) -> Changes:
+        """Take the verdict of whoever probes a check.
+
+        Raises:
+            UnknownCheck: There is none of that id to be probed, or no longer.
+        """
+        lease = self._checks.find_lease(check_id)
+        if lease is None or check_id not in self._checks.probes:
+            raise UnknownCheck("there is no such check to be probed", check_id=check_id)
+        return self._take_verdict(lease, status, output, now)
 
     def sweep(self, now: float) -> Changes:
         """Turn lapsed checks critical, and remove the instances that have been critical for too long."""
         changes = Changes()
-        for lease, due in self._leases.take_due(self._time.sweep(now)):
-            instance = self._instances[self._by_check[lease.check_id]]
+        for lease, due in self._checks.leases.take_due(self._time.sweep(now)):
+            owner = self._checks.owner(lease.check_id)
             if due is Due.REMOVE:
-                self._remove(instance, changes, Happening.REMOVED)
+                if owner is not None:
+                    self._remove(self.instances[owner], changes, Happening.REMOVED)
                 continue
             last = lease.output
             lease.output = f"{TTL_EXPIRED} (last output before timeout follows): {last}" if last else TTL_EXPIRED
-            if self._judge(lease.check_id, Health.CRITICAL, lease.output, changes):
-                changes.happenings.append((Happening.LAPSED, self._instances[instance.service.id]))
+            if self._decide(lease.check_id, Health.CRITICAL, lease.output, changes) and owner is not None:
+                changes.happenings.append((Happening.LAPSED, self.instances[owner]))
         return changes
 
     def put_key(self, key: str, value: bytes, flags: int = 0, *, cas: int | None = None) -> tuple[bool, Changes]:
         """Write a key, with `cas` only if that is its ModifyIndex (0: only if it does not exist)."""
         changes = Changes()
-        done, changed = self.keys.put(key, value, flags, self._index + 1, cas=cas)
+        done, changed = self.keys.put(key, value, flags, self.index + 1, cas=cas)
         if changed:
-            self._step(changes)
+            self.listing.step(changes)
             changes.keys[key] = self.keys.find(key)
         return done, changes
 
     def delete_key(self, key: str, *, cas: int | None = None) -> tuple[bool, Changes]:
         """Remove a key, with `cas` only if that is its ModifyIndex; one that does not exist is fine."""
         changes = Changes()
-        done, changed = self.keys.delete(key, self._index + 1, cas=cas)
+        done, changed = self.keys.delete(key, self.index + 1, cas=cas)
         if changed:
-            self._step(changes)
+            self.listing.step(changes)
             changes.keys[key] = None
         return done, changes
 
     def delete_keys_below(self, prefix: str) -> Changes:
         """Remove every key that starts with `prefix`."""
         changes = Changes()
-        for key in self.keys.delete_below(prefix, self._index + 1):
+        for key in self.keys.delete_below(prefix, self.index + 1):
             changes.keys[key] = None
         if changes.keys:
-            self._step(changes)
+            self.listing.step(changes)
         return changes
 
     # How it is done.
 
-    def _holder(self, service: ServiceDefinition) -> str | None:
-        """Who else has the address and port of `service`."""
-        endpoint = service.endpoint
-        holder = self._by_endpoint.get(endpoint) if endpoint is not None else None
-        return None if holder == service.id else holder
+    @property
+    def _own_node(self) -> Node:
+        return self.nodes[OWN_NODE]
 
-    def _take_over(
-        self, service: ServiceDefinition, checks: Iterable[CheckDefinition], changes: Changes
-    ) -> dict[str, Check]:
-        """Take checks away from other instances: an id stands for one check of the node."""
+    def _checks_of(self, owner: str | None) -> Mapping[str, Check]:
+        """The checks of an instance, or of the registry's own node."""
+        return self._own_node.checks if owner is None else self.instances[owner].checks
+
+    def _set_checks(self, owner: str | None, checks: Mapping[str, Check], changes: Changes) -> None:
+        """Give an instance, or the registry's own node, these checks in place of those that it has."""
+        if owner is not None:
+            before = self.instances[owner]
+            self._settle(before, replace(before, checks=checks), changes)
+            return
+        node = self._own_node
+        if node.checks == checks:
+            self.listing.put_node(OWN_NODE, replace(node, checks=checks), changes)
+            return
+        index = self.listing.step(changes)
+        self.listing.replace_node(OWN_NODE, replace(node, checks=checks, checks_index=index), changes)
+        self._checks.drop(node.checks.keys() - checks.keys(), changes)
+        self._checks.give(None, checks)
+
+    def _settle(self, before: Instance | None, after: Instance, changes: Changes) -> None:
+        """Put `after` in the place of `before`: as a change if a reader can see one."""
+        if before == after:
+            self.listing.put(after)  # what the catalog does not show, such as a TTL, may differ all the same
+            changes.instances[after.key] = after
+            return
+        self.listing.step(changes)
+        self.listing.replace(before, after, changes)
+        if before is not None:
+            self._checks.drop(before.checks.keys() - after.checks.keys(), changes)
+        self._checks.give(after.key, after.checks)
+
+    def _take_over(self, owner: str | None, checks: Iterable[CheckDefinition], changes: Changes) -> dict[str, Check]:
+        """Take checks away from others than `owner`: an id stands for one check of the node. Their leases go on."""
         taken: dict[str, Check] = {}
         for definition in checks:
-            owner = self._by_check.get(definition.id)
-            if owner is None or owner == service.id:
+            loser = self._checks.owner(definition.id)
+            if definition.id not in self._checks or loser == owner:
                 continue
-            loser = self._instances[owner]
-            self._step(changes)
-            taken[definition.id] = loser.checks[definition.id]
-            rest = {key: check for key, check in loser.checks.items() if key != definition.id}
-            self._replace(loser, replace(loser, checks=rest), changes, keep_leases=True)
+            before = self._checks_of(loser)
+            taken[definition.id] = before[definition.id]
+            self._strip(loser, {key: check for key, check in before.items() if key != definition.id}, changes)
         return taken
 
-    def _judge(self, check_id: str, status: Health, output: str, changes: Changes) -> bool:
+    def _strip(self, loser: str | None, rest: Mapping[str, Check], changes: Changes) -> None:
+        index = self.listing.step(changes)
+        if loser is None:
+            self.listing.replace_node(OWN_NODE, replace(self._own_node, checks=rest, checks_index=index), changes)
+        else:
+            before = self.instances[loser]
+            self.listing.replace(before, replace(before, checks=rest), changes)
+
+    def _take_verdict(self, lease: Lease, status: Health, output: str, now: float) -> Changes:
+        output = bounded_output(output, lease.output_max_bytes)
+        self._checks.leases.renew(lease, self._time.at(now), output, critical=status is Health.CRITICAL)
+        changes = Changes()
+        self._decide(lease.check_id, status, output, changes)
+        return changes
+
+    def _decide(self, check_id: str, status: Health, output: str, changes: Changes) -> bool:
         """Give a check a verdict; false if it has it already."""
-        before = self._instances[self._by_check[check_id]]
-        check = before.checks[check_id]
+        owner = self._checks.owner(check_id)
+        checks = self._checks_of(owner)
+        check = checks[check_id]
         if check.status is status:
             return False
-        self._step(changes)
-        judged = replace(check, status=status, output=output, modify_index=self._index)
-        after = replace(before, checks={**before.checks, check_id: judged})
-        self._replace(before, after, changes)
-        if after.health is not before.health:
+        index = self.index + 1
+        before = None if owner is None else self.instances[owner]
+        judged = replace(check, status=status, output=output, modify_index=index)
+        self._set_checks(owner, {**checks, check_id: judged}, changes)
+        after = None if owner is None else self.instances[owner]
+        if before is not None and after is not None and after.health is not before.health:
             changes.happenings.append((Happening.HEALTH, after))
         return True
 
     def _remove(self, instance: Instance, changes: Changes, happening: Happening) -> None:
-        service = instance.service
-        self._step(changes)
-        del self._instances[service.id]
-        self._by_health[instance.health] -= 1
-        if service.endpoint is not None and self._by_endpoint.get(service.endpoint) == service.id:
-            del self._by_endpoint[service.endpoint]
-        for check_id in instance.checks:
-            del self._by_check[check_id]
-            self._leases.drop(check_id)
-        self._leave_service(service, changes)
-        self._services_index = self._index
-        changes.topics.add(SERVICES)
-        if instance.checks:
-            self._checks_index = self._index
-            changes.topics.add(CHECKS)
-        changes.instances[service.id] = None
-        changes.happenings.append((happening, instance))
-
-    def _replace(
-        self, before: Instance | None, after: Instance, changes: Changes, *, keep_leases: bool = False
-    ) -> None:
-        """Put `after` in the place of `before`, at the current index."""
-        service = after.service
-        old_checks: Mapping[str, Check] = {} if before is None else before.checks
-        vacated = before.service.endpoint if before is not None else None
-        if vacated is not None and vacated != service.endpoint:
-            self._by_endpoint.pop(vacated, None)
-        if before is not None and before.service.name != service.name:
-            self._leave_service(before.service, changes)
-        for check_id in old_checks.keys() - after.checks.keys():
-            del self._by_check[check_id]
-            if not keep_leases:
-                self._leases.drop(check_id)
-        self._by_check.update(dict.fromkeys(after.checks, service.id))
-        self._put(after)
-        self._service_index[service.name] = self._index
-        changes.instances[service.id] = after
-        changes.topics.add(service_topic(service.name))
-        if before is None or before.service != service:
-            self._services_index = self._index
-            changes.topics.add(SERVICES)
-        if old_checks != after.checks:
-            self._checks_index = self._index
-            changes.topics.add(CHECKS)
-
-    def _put(self, instance: Instance) -> None:
-        service = instance.service
-        before = self._instances.get(service.id)
-        if before is not None:
-            self._by_health[before.health] -= 1
-        self._by_health[instance.health] += 1
-        self._instances[service.id] = instance
-        self._services.setdefault(service.name, {})[service.id] = instance
-        if service.endpoint is not None:
-            self._by_endpoint[service.endpoint] = service.id
-
-    def _leave_service(self, service: ServiceDefinition, changes: Changes) -> None:
-        members = self._services[service.name]
-        del members[service.id]
-        changes.topics.add(service_topic(service.name))
-        if members:
-            self._service_index[service.name] = self._index
-            return
-        del self._services[service.name], self._service_index[service.name]
-        self._extinction_index = self._index
-
-    def _grant(self, check: Check, moment: float) -> None:
-        definition = check.definition
-        self._leases.grant(
-            definition.id,
-            definition.ttl_s,
-            definition.removal_after_s,
-            moment,
-            critical=check.status is Health.CRITICAL,
-        )
-
-    def _step(self, changes: Changes) -> None:
-        self._index += 1
-        changes.index = self._index
+        self.listing.step(changes)
+        self.listing.remove(instance, changes, happening)
+        if instance.node == OWN_NODE:
+            self._checks.drop(instance.checks, changes)
 
 
 def _merge(before: Check | None, definition: CheckDefinition, index: int) -> Check:

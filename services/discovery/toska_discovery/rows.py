@@ -1,13 +1,19 @@
-"""Instances and keys as the columns of the state file. Fields only join: a row of an older version stays readable."""
+"""Instances, nodes and keys as the columns of the state file.
+
+Fields only join: a row of an older version stays readable.
+"""
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.instance import Check, CheckDefinition, Instance, ServiceDefinition
+from toska_discovery.check import OUTPUT_MAX_BYTES, Check, CheckDefinition, CheckKind, Probe
+from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry
+from toska_discovery.node import OWN_NODE, Node, NodeDefinition
 
 
 def entry_columns(entry: Entry) -> tuple[str, bytes]:
@@ -45,6 +51,7 @@ def instance_column(instance: Instance) -> str:
         "registered_at": instance.registered_at.isoformat(),
         "create_index": instance.create_index,
         "modify_index": instance.modify_index,
+        "node": instance.node,
     }
     return json.dumps(body)
 
@@ -57,6 +64,9 @@ def _write_check(check: Check) -> dict[str, Any]:
         "ttl_s": definition.ttl_s,
         "notes": definition.notes,
         "removal_after_s": definition.removal_after_s,
+        "kind": definition.kind.value,
+        "probe": None if definition.probe is None else asdict(definition.probe),
+        "output_max_bytes": definition.output_max_bytes,
         "status": check.status.value,
         "output": check.output,
         "create_index": check.create_index,
@@ -77,6 +87,31 @@ def read_instance(column: str) -> Instance:
         registered_at=datetime.fromisoformat(body["registered_at"]),
         create_index=body["create_index"],
         modify_index=body["modify_index"],
+        node=body.get("node", OWN_NODE),
+    )
+
+
+def node_column(node: Node) -> str:
+    """The column `body` of a node."""
+    body = {
+        "definition": asdict(node.definition),
+        "create_index": node.create_index,
+        "modify_index": node.modify_index,
+        "checks": [_write_check(check) for check in node.checks.values()],
+        "checks_index": node.checks_index,
+    }
+    return json.dumps(body)
+
+
+def read_node(column: str) -> Node:
+    """A node from its column."""
+    body: dict[str, Any] = json.loads(column)
+    return Node(
+        definition=NodeDefinition(**body["definition"]),
+        create_index=body["create_index"],
+        modify_index=body["modify_index"],
+        checks={check["id"]: _read_check(check) for check in body["checks"]},
+        checks_index=body["checks_index"],
     )
 
 
@@ -88,9 +123,20 @@ def _read_check(body: dict[str, Any]) -> Check:
             ttl_s=body["ttl_s"],
             notes=body["notes"],
             removal_after_s=body["removal_after_s"],
+            kind=CheckKind(body.get("kind", CheckKind.TTL)),
+            probe=_read_probe(body.get("probe")),
+            output_max_bytes=body.get("output_max_bytes", OUTPUT_MAX_BYTES),
         ),
         status=Health(body["status"]),
         output=body["output"],
         create_index=body["create_index"],
         modify_index=body["modify_index"],
     )
+
+
+def _read_probe(body: dict[str, Any] | None) -> Probe | None:
+    if body is None:
+        return None
+    body["header"] = {name: tuple(values) for name, values in body["header"].items()}
+    body["args"] = tuple(body["args"])
+    return Probe(**body)

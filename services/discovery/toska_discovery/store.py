@@ -4,8 +4,8 @@ Rows that changed wait in memory, the newest of each key only; the writer takes 
 commit costs one fsync for everybody who waits for it, what waits is bounded by the registry's own size, and the file
 always holds a state that the registry really was in. `flush` returns once everything saved before it is durable.
 
-What is stored are registrations, verdicts and keys. Renewals are not: after a restart each lease gets one whole TTL.
-Indexes are reserved in strides, so that after a crash none is given out twice.
+What is stored are registrations, nodes, verdicts and keys. Renewals are not: after a restart each lease gets one whole
+TTL. Indexes are reserved in strides, so that after a crash none is given out twice.
 """
 
 import asyncio
@@ -25,7 +25,15 @@ from toska_discovery.changes import Changes
 from toska_discovery.errors import StoreUnavailable
 from toska_discovery.instance import Instance
 from toska_discovery.kv import Entry
-from toska_discovery.rows import entry_columns, instance_column, read_entry, read_instance
+from toska_discovery.node import Node
+from toska_discovery.rows import (
+    entry_columns,
+    instance_column,
+    node_column,
+    read_entry,
+    read_instance,
+    read_node,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +47,18 @@ CLOSE_TIMEOUT_S = 2.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, body TEXT NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 """
 
 _WRITES = {
     "meta": ("INSERT OR REPLACE INTO meta VALUES (?, ?)", ""),
     "instances": ("INSERT OR REPLACE INTO instances VALUES (?, ?)", "DELETE FROM instances WHERE id = ?"),
+    "nodes": ("INSERT OR REPLACE INTO nodes VALUES (?, ?)", "DELETE FROM nodes WHERE name = ?"),
     "keys": ("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", "DELETE FROM keys WHERE name = ?"),
 }
 
-_Row = Instance | Entry | str | None
+_Row = Instance | Node | Entry | str | None
 """What a row is made of; `None` takes it away. It becomes SQL in the writer, off the event loop."""
 
 
@@ -59,6 +69,7 @@ class Stored:
     node_id: str
     index: int
     instances: list[Instance] = field(default_factory=list[Instance])
+    nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     keys: list[Entry] = field(default_factory=list[Entry])
 
 
@@ -103,11 +114,13 @@ class SqliteStore:
 
     def save(self, changes: Changes) -> None:
         """Have `changes` written soon; waits for nothing."""
-        if not (changes.index or changes.instances):
+        if not (changes.index or changes.instances or changes.nodes):
             return
         with self._lock:
             for instance_id, instance in changes.instances.items():
                 self._dirty["instances", instance_id] = instance
+            for name, node in changes.nodes.items():
+                self._dirty["nodes", name] = node
             for key, entry in changes.keys.items():
                 self._dirty["keys", key] = entry
             if changes.index > self._reserved - INDEX_STRIDE // 2:
@@ -248,6 +261,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
         node_id=meta.get("node_id") or str(uuid.uuid4()),
         index=int(meta.get("index", 1)),
         instances=[read_instance(body) for (body,) in connection.execute("SELECT body FROM instances")],
+        nodes={name: read_node(body) for name, body in connection.execute("SELECT name, body FROM nodes")},
         keys=[read_entry(*row) for row in connection.execute("SELECT name, body, value FROM keys")],
     )
     written = {
@@ -276,7 +290,9 @@ def _remedy(error: sqlite3.OperationalError) -> str:
     return f"{error}; set TOSKA_HOME to a folder that can be written"
 
 
-def _columns(row: Instance | Entry | str) -> tuple[str | bytes, ...]:
+def _columns(row: Instance | Node | Entry | str) -> tuple[str | bytes, ...]:
     if isinstance(row, Instance):
         return (instance_column(row),)
+    if isinstance(row, Node):
+        return (node_column(row),)
     return entry_columns(row) if isinstance(row, Entry) else (row,)

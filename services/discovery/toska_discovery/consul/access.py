@@ -1,6 +1,7 @@
 """Who may do what on the Consul port, and the words of refusal.
 
-Changes need a token: `join` for services and checks, `admin` for keys and for services named `toska-*`. Reads are open
+Changes need a token: `join` for services and their checks, `admin` for keys, for services named `toska-*`, and for what
+befalls every service of a node, such as checks of the node itself. Reads are open
 where only this machine can connect; elsewhere `join` reads services and `admin` reads keys, which may hold secrets.
 A token comes as `X-Consul-Token`, `Authorization: Bearer` or `?token=`.
 """
@@ -57,17 +58,25 @@ class ConsulPolicy:
         return Access.ADMIN if path.startswith("/v1/kv/") else Access.JOIN
 
 
+def require_admin(access: Access | None, what: str) -> None:
+    """Keep `what` to the admin token.
+
+    Raises:
+        Refusal: `access` is less.
+    """
+    if access is not Access.ADMIN:
+        raise Refusal(403, f"{PERMISSION_DENIED}: {what} needs the admin token")
+
+
 def require_for_names(access: Access | None, names: Iterable[str]) -> None:
     """Keep the mesh's own services to the admin token.
 
     Raises:
         Refusal: One of `names` is theirs and `access` is less.
     """
-    if access is Access.ADMIN:
-        return
     for name in names:
         if name.startswith(RESERVED_PREFIX) or name == CONSUL:
-            raise Refusal(403, f"{PERMISSION_DENIED}: the service {name} needs the admin token")
+            require_admin(access, f"the service {name}")
 
 
 def _token(query: Query, headers: Mapping[bytes, bytes]) -> str:

@@ -5,12 +5,14 @@ from typing import Any
 from toska_common import __version__
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.consul.access import require_for_names
+from toska_discovery.consul.access import require_admin, require_for_names
 from toska_discovery.consul.decode import decode_registration, decode_update
+from toska_discovery.consul.decode_checks import CHECKS_MAX, decode_check
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.request import ConsulRequest, Refusal, Reply, json_reply, text_reply
 from toska_discovery.consul.views import SEGMENT, Node, agent_service, content_hash
 from toska_discovery.errors import UnknownCheck
+from toska_discovery.node import OWN_NODE
 
 CONSUL_VERSION = "1.8.7"
 """The Consul that this registry is measured against; clients parse it."""
@@ -21,6 +23,8 @@ async def register_service(here: Endpoints, request: ConsulRequest) -> Reply:
     trusted = request.access == "admin"
     service, checks = decode_registration(await request.body(), here.rules, trusted=trusted)
     require_for_names(request.access, here.registry.state.touched_by(service, checks))
+    for check in checks:
+        _require_for_check(here, request, check.id)
     replace = request.query.first("replace-existing-checks") == "true"
     await here.registry.register(service, checks, replace_checks=replace)
     return Reply()
@@ -53,14 +57,52 @@ async def update_check(here: Endpoints, request: ConsulRequest) -> Reply:
 
 
 def _report(here: Endpoints, request: ConsulRequest, status: Health, output: str) -> Reply:
-    found = here.registry.state.find_check(request.name)
-    if found is not None:
-        require_for_names(request.access, [found[0].service.name])
+    _require_for_check(here, request, request.name)
     try:
         here.registry.report(request.name, status, output)
     except UnknownCheck as error:
         return text_reply(500, error.detail)
     return Reply()
+
+
+async def register_check(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`PUT agent/check/register`: of an instance, or of the node."""
+    check, instance_id = decode_check(await request.body(), here.rules)
+    state = here.registry.state
+    if instance_id is None:
+        require_admin(request.access, "a check of the node")
+        checks = state.nodes[OWN_NODE].checks
+    else:
+        instance = state.instances.get(instance_id)
+        if instance is None:
+            return text_reply(500, f'ServiceID "{instance_id}" does not exist')
+        require_for_names(request.access, [instance.service.name])
+        checks = instance.checks
+    _require_for_check(here, request, check.id)
+    if check.id not in checks and len(checks) >= CHECKS_MAX:
+        raise Refusal(400, f"Invalid check: {CHECKS_MAX} checks are the most that one service or node can have")
+    await here.registry.register_check(check, instance_id)
+    return Reply()
+
+
+async def deregister_check(here: Endpoints, request: ConsulRequest) -> Reply:
+    """`PUT agent/check/deregister/:id`; an id that is not there is fine."""
+    if not request.name:
+        raise Refusal(500, "CheckID missing")
+    _require_for_check(here, request, request.name)
+    await here.registry.deregister_check(request.name)
+    return Reply()
+
+
+def _require_for_check(here: Endpoints, request: ConsulRequest, check_id: str) -> None:
+    """Keep the checks of the mesh's own services, and those of the node, to the admin token."""
+    found = here.registry.state.find_check(check_id)
+    if found is None:
+        return
+    if found[0] is None:
+        require_admin(request.access, "a check of the node")
+    else:
+        require_for_names(request.access, [found[0].service.name])
 
 
 async def list_services(here: Endpoints, request: ConsulRequest) -> Reply:
@@ -86,11 +128,13 @@ async def list_checks(here: Endpoints, request: ConsulRequest) -> Reply:
     _refuse_filter(request)
     state = here.registry.state
     found: dict[str, Any] = {}
-    for instance in state.instances.values():
-        for check_id, check in instance.checks.items():
+    owners = [None, *(instance for instance in state.instances.values() if instance.node == OWN_NODE)]
+    for owner in owners:
+        checks = state.nodes[OWN_NODE].checks if owner is None else owner.checks
+        for check_id, check in checks.items():
             lease = state.find_lease(check_id)
             output = check.output if lease is None else lease.output
-            found[check_id] = here.node.check(instance, check, output, 0, 0)
+            found[check_id] = here.node.check(owner, check, output, 0, 0)
     return json_reply(dict(sorted(found.items())))
 
 

@@ -1,13 +1,15 @@
 """Answers of the catalog, encoded once for each (query, index): a thousand watchers of one change cost one encoding."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toska_common.contracts.discovery import Health
 
+from toska_discovery.check import Check
 from toska_discovery.consul.request import encode
-from toska_discovery.consul.views import Node, health_service
+from toska_discovery.consul.views import CONSUL, Node, health_service
 from toska_discovery.instance import Instance
+from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
 
 MAX_ANSWERS = 8192
@@ -28,15 +30,13 @@ class Answers:
 
     def catalog_service(self, name: str, tags: tuple[str, ...]) -> bytes:
         """`catalog/service/:name`."""
-        return self._keep(
-            ("catalog", name, tags), self._state.service_index(name), lambda: self._list_catalog(name, tags)
-        )
+        return self._keep(("catalog", name, tags), self._index_of(name), lambda: self._list_catalog(name, tags))
 
     def health_service(self, name: str, tags: tuple[str, ...], *, passing: bool) -> bytes:
         """`health/service/:name`."""
         return self._keep(
             ("health", name, tags, passing),
-            self._state.service_index(name),
+            self._index_of(name),
             lambda: self._list_health(name, tags, passing=passing),
         )
 
@@ -44,8 +44,10 @@ class Answers:
         """`health/checks/:service`."""
         return self._keep(
             ("checks", name),
-            self._state.service_index(name),
-            lambda: [check for instance in self._instances(name) for check in self._node.checks(instance)],
+            self._index_of(name),
+            lambda: [
+                check for instance in self._instances(name) for check in self._node.checks(instance, instance.checks)
+            ],
         )
 
     def health_state(self, state: str) -> bytes:
@@ -93,24 +95,40 @@ class Answers:
 
     def _list_health(self, name: str, tags: tuple[str, ...], *, passing: bool) -> list[dict[str, Any]]:
         entries = [
-            self._node.health_entry(instance)
+            self._node.health_entry(instance, self._node_checks)
             for instance in _tagged(self._instances(name), tags)
-            if not passing or instance.health is Health.PASSING
+            if not passing or self._state.health_of(instance) is Health.PASSING
         ]
         own = self._node.consul_service
         if name == own.name and not tags:
             service = health_service(own, self._node.index, self._node.index)
-            entries.insert(0, {"Node": self._node.body, "Service": service, "Checks": [self._node.serf_health]})
+            checks = [self._node.serf_health, *self._node.checks(None, self._node_checks)]
+            if not passing or self._state.nodes[OWN_NODE].health is Health.PASSING:
+                entries.insert(0, {"Node": self._node.body, "Service": service, "Checks": checks})
         return entries
 
     def _list_state(self, state: str) -> list[dict[str, Any]]:
         checks = [
             self._node.serf_health,
-            *(check for instance in self._state.instances.values() for check in self._node.checks(instance)),
+            *self._node.checks(None, self._node_checks),
+            *(
+                check
+                for instance in self._state.instances.values()
+                for check in self._node.checks(instance, instance.checks)
+            ),
         ]
         return sorted(
             (check for check in checks if state in {"any", check["Status"]}), key=lambda check: check["CheckID"]
         )
+
+    def _index_of(self, name: str) -> int:
+        index = self._state.service_index(name)
+        # The registry's own service is not registered, but on a node whose checks it shows.
+        return max(index, self._state.nodes[OWN_NODE].checks_index) if name == CONSUL else index
+
+    @property
+    def _node_checks(self) -> Mapping[str, Check]:
+        return self._state.nodes[OWN_NODE].checks
 
     def _instances(self, name: str) -> list[Instance]:
         return [instance for _, instance in sorted(self._state.services.get(name, {}).items())]

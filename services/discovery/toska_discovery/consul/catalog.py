@@ -4,6 +4,7 @@ from toska_discovery.changes import CHECKS, SERVICES, service_topic
 from toska_discovery.consul.endpoints import Endpoints, index_headers
 from toska_discovery.consul.request import ConsulRequest, Header, Refusal, Reply, encoded_reply, json_reply
 from toska_discovery.consul.views import CONSUL, SEGMENT
+from toska_discovery.node import OWN_NODE
 
 
 async def list_datacenters(here: Endpoints, _: ConsulRequest) -> Reply:
@@ -63,7 +64,11 @@ async def _changed_service(here: Endpoints, request: ConsulRequest) -> int:
         raise Refusal(400, "Missing service name")
     _check_common(here, request)
     if name == CONSUL and name not in here.registry.state.services:
-        return await here.changed(request, (service_topic(name),), lambda: here.node.index)
+        return await here.changed(
+            request,
+            (service_topic(name), CHECKS),
+            lambda: max(here.node.index, here.registry.state.nodes[OWN_NODE].checks_index),
+        )
     return await here.changed(request, (service_topic(name),), lambda: here.registry.state.service_index(name))
 
 

@@ -5,8 +5,6 @@ registers must be able to trust what was acknowledged.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -15,12 +13,13 @@ from toska_common.contracts.discovery import Health
 from toska_common.contracts.names import RESERVED_PREFIX, Host
 from toska_common.targets import TargetRules
 
+from toska_discovery.check import CheckDefinition
+from toska_discovery.consul.decode_checks import decode_checks
 from toska_discovery.consul.gojson import (
     Struct,
     anything,
     boolean,
     decode_json,
-    duration,
     integer,
     mismatch,
     string,
@@ -28,17 +27,21 @@ from toska_discovery.consul.gojson import (
     strings,
 )
 from toska_discovery.consul.request import Refusal
-from toska_discovery.instance import CheckDefinition, ServiceDefinition
-
-REMOVAL_FLOOR_S = 60.0
-"""Least `DeregisterCriticalServiceAfter`; Consul raises shorter ones to it."""
-
-NAME_MAX, ID_MAX, TAG_MAX, NOTES_MAX = 255, 255, 255, 4096
-TAGS_MAX, CHECKS_MAX, META_MAX = 64, 16, 64
-META_KEY_MAX, META_VALUE_MAX = 128, 512
+from toska_discovery.consul.rules import (
+    CONTROL,
+    ID_MAX,
+    META_KEY_MAX,
+    META_MAX,
+    META_VALUE_MAX,
+    NAME_MAX,
+    TAG_MAX,
+    TAGS_MAX,
+    RegistrationRules,
+    bound,
+)
+from toska_discovery.instance import ServiceDefinition
 
 _META_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = TypeAdapter[str](Host)
 
 _ADDRESS = Struct.of(Address=string, Port=integer)
@@ -54,25 +57,6 @@ def _addresses(value: Any, field: str) -> dict[str, tuple[str, int]]:
     return found
 
 
-# Go's decoder writes the struct's own tag; both JSON names of a field, such as ScriptArgs and Args, mean the same.
-_CHECK = Struct.of(
-    ID=string, CheckID=string, Name=string, Status=string, Notes=string, TTL=duration, Interval=duration,
-    Timeout=duration, DeregisterCriticalServiceAfter=duration, ServiceID=string, OutputMaxSize=integer,
-    SuccessBeforePassing=integer, FailuresBeforeWarning=integer, FailuresBeforeCritical=integer,
-    Args=strings, ScriptArgs=strings, Script=string, HTTP=string, Header=anything, Method=string, Body=string,
-    TCP=string, TCPUseTLS=boolean, UDP=string, GRPC=string, GRPCUseTLS=boolean, H2PING=string, H2PingUseTLS=boolean,
-    OSService=string, AliasNode=string, AliasService=string, DockerContainerID=string, Shell=string,
-    TLSServerName=string, TLSSkipVerify=boolean, ProxyHTTP=string, ProxyGRPC=string, Namespace=string,
-    Partition=string, DisableRedirects=boolean,
-)  # fmt: skip
-
-# What makes a check one of a kind that must be run, rather than reported to.
-_ACTIVE_KINDS = {
-    "HTTP": "HTTP", "TCP": "TCP", "UDP": "UDP", "GRPC": "gRPC", "H2PING": "H2PING", "OSService": "OSService",
-    "AliasNode": "alias", "AliasService": "alias", "DockerContainerID": "Docker", "Args": "script",
-    "ScriptArgs": "script", "Script": "script",
-}  # fmt: skip
-
 _WEIGHTS = Struct.of(Passing=integer, Warning=integer)
 
 _SERVICE = Struct.of(
@@ -85,19 +69,6 @@ _SERVICE = Struct.of(
 _UPDATE = Struct.of(Status=string, Output=string)
 
 _STATUSES = {status.value: status for status in Health}
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationRules:
-    """What the registry makes of registrations.
-
-    Attributes:
-        removal_after_s: For checks that do not say after how long of being critical their service goes.
-        targets: Addresses that may not be registered.
-    """
-
-    removal_after_s: float
-    targets: TargetRules
 
 
 def decode_registration(
@@ -118,8 +89,8 @@ def decode_registration(
     if not name:
         raise Refusal(400, "Missing service name")
     service_id = fields.get("ID", "") or name
-    _bound("service name", name, NAME_MAX)
-    _bound("service ID", service_id, ID_MAX)
+    bound("service name", name, NAME_MAX)
+    bound("service ID", service_id, ID_MAX)
     for part in ("Kind", "SocketPath", "Proxy", "Connect", "Namespace", "Partition", "Locality", "Ports"):
         if fields.get(part) not in (None, "", {}, [], "default"):
             raise Refusal(400, f"Invalid service: {part} is not supported by this registry")
@@ -140,7 +111,7 @@ def decode_registration(
         weights=_decode_weights(fields.get("Weights")),
         enable_tag_override=fields.get("EnableTagOverride", False),
     )
-    return service, _decode_checks(fields, service, rules)
+    return service, decode_checks(fields, service.id, service.name, rules)
 
 
 def decode_update(body: bytes) -> tuple[Health, str]:
@@ -154,55 +125,6 @@ def decode_update(body: bytes) -> tuple[Health, str]:
     if status not in _STATUSES:
         raise Refusal(400, f"Invalid check status: '{status}'")
     return _STATUSES[status], fields.get("Output", "")
-
-
-def _decode_checks(
-    fields: Mapping[str, Any], service: ServiceDefinition, rules: RegistrationRules
-) -> list[CheckDefinition]:
-    several: Any = fields.get("Checks", [])
-    if not isinstance(several, list):
-        raise mismatch(several, "Checks", "structs.CheckTypes")
-    bodies = [_CHECK.decode(fields.get("Check", {})), *(_CHECK.decode(part) for part in cast("list[Any]", several))]
-    # Nothing asked for is nothing wrong: clients send an empty Check along.
-    bodies = [body for body in bodies if any(value not in ("", 0, False, (), {}, []) for value in body.values())]
-    if len(bodies) > CHECKS_MAX:
-        raise Refusal(400, f"Invalid check: a service cannot have more than {CHECKS_MAX} checks")
-    checks: dict[str, CheckDefinition] = {}
-    for number, body in enumerate(bodies, start=1):
-        own_id = f"service:{service.id}" if len(bodies) == 1 else f"service:{service.id}:{number}"
-        check = _decode_check(body, own_id, service.name, rules)
-        checks[check.id] = check
-    return list(checks.values())
-
-
-def _decode_check(body: Mapping[str, Any], own_id: str, service_name: str, rules: RegistrationRules) -> CheckDefinition:
-    active = next((kind for field, kind in _ACTIVE_KINDS.items() if body.get(field)), None)
-    ttl_s = body.get("TTL", 0.0)
-    if (active or body.get("Interval")) and ttl_s:
-        raise Refusal(400, "Invalid check: Interval and TTL cannot both be specified")
-    if active is not None:
-        raise Refusal(400, f"Invalid check: {active} checks are not supported by this registry; use a TTL check")
-    if ttl_s <= 0:
-        raise Refusal(400, "Invalid check: TTL must be > 0 for TTL checks")
-    status = body.get("Status", "") or Health.CRITICAL.value
-    if status not in _STATUSES:
-        raise Refusal(400, "Status for checks must 'passing', 'warning', 'critical'")
-    check_id = body.get("CheckID") or body.get("ID") or own_id
-    _bound("check ID", check_id, ID_MAX)
-    notes = body.get("Notes", "")
-    if len(notes) > NOTES_MAX:
-        raise Refusal(400, f"Invalid check: Notes is too long (limit: {NOTES_MAX} characters)")
-    name = body.get("Name") or f"Service '{service_name}' check"
-    _bound("check name", name, NAME_MAX + 20)
-    removal = body.get("DeregisterCriticalServiceAfter", 0.0)
-    return CheckDefinition(
-        id=check_id,
-        name=name,
-        ttl_s=ttl_s,
-        notes=notes,
-        status=_STATUSES[status],
-        removal_after_s=max(removal, REMOVAL_FLOOR_S) if removal > 0 else rules.removal_after_s,
-    )
 
 
 def _decode_weights(value: Any) -> tuple[int, int]:
@@ -252,7 +174,7 @@ def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     if len(tags) > TAGS_MAX:
         raise Refusal(400, f"Invalid service tags: cannot contain more than {TAGS_MAX} tags")
     for tag in tags:
-        if len(tag) > TAG_MAX or _CONTROL.search(tag):
+        if len(tag) > TAG_MAX or CONTROL.search(tag):
             raise Refusal(
                 400, f"Invalid service tags: a tag has at most {TAG_MAX} characters and no control characters"
             )
@@ -277,8 +199,3 @@ def _check_meta(meta: dict[str, str]) -> dict[str, str]:
         if reason is not None:
             raise Refusal(400, f"Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}")
     return meta
-
-
-def _bound(what: str, text: str, limit: int) -> None:
-    if len(text) > limit or _CONTROL.search(text):
-        raise Refusal(400, f"Invalid {what}: at most {limit} characters and no control characters")

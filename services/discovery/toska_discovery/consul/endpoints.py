@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from toska_discovery.consul.answers import Answers
-from toska_discovery.consul.decode import RegistrationRules
 from toska_discovery.consul.request import CLOSE, CallerGone, ConsulRequest, Header, Refusal, Reply
+from toska_discovery.consul.rules import RegistrationRules
 from toska_discovery.consul.views import Node
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.watch import Woken

@@ -138,6 +138,13 @@ def strings(value: Any, field: str) -> tuple[str, ...]:
     return tuple(string(part, field) for part in cast("list[Any]", value))
 
 
+def string_lists(value: Any, field: str) -> dict[str, tuple[str, ...]]:
+    """An object of lists of strings, such as HTTP header fields."""
+    if not isinstance(value, dict):
+        raise mismatch(value, field, "map[string][]string")
+    return {key: strings(part, field) for key, part in cast("dict[str, Any]", value).items() if part is not None}
+
+
 def string_map(value: Any, field: str) -> dict[str, str]:
     """An object of strings."""
     if not isinstance(value, dict):

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toska_discovery.check import Check
 from toska_discovery.consul.request import encode
-from toska_discovery.instance import Check, Instance, ServiceDefinition
+from toska_discovery.instance import Instance, ServiceDefinition
 
 CONSUL = "consul"
 """The registry's own service."""
@@ -96,23 +97,23 @@ class Node:
             "ModifyIndex": modify_index,
         }
 
-    def health_entry(self, instance: Instance) -> dict[str, Any]:
-        """An instance as `health/service` shows it."""
+    def health_entry(self, instance: Instance, checks: Mapping[str, Check]) -> dict[str, Any]:
+        """An instance as `health/service` shows it, on a node with `checks` of its own."""
         return {
             "Node": self.body,
             "Service": health_service(instance.service, instance.create_index, instance.modify_index),
-            "Checks": [self.serf_health, *self.checks(instance)],
+            "Checks": [self.serf_health, *self.checks(None, checks), *self.checks(instance, instance.checks)],
         }
 
-    def checks(self, instance: Instance) -> list[dict[str, Any]]:
-        """An instance's checks as the catalog shows them."""
+    def checks(self, instance: Instance | None, checks: Mapping[str, Check]) -> list[dict[str, Any]]:
+        """Checks of an instance, or of the node, as the catalog shows them."""
         return [
             self.check(instance, check, check.output, check.create_index, check.modify_index)
-            for _, check in sorted(instance.checks.items())
+            for _, check in sorted(checks.items())
         ]
 
     def check(
-        self, instance: Instance, check: Check, output: str, create_index: int, modify_index: int
+        self, instance: Instance | None, check: Check, output: str, create_index: int, modify_index: int
     ) -> dict[str, Any]:
         """One check; the agent's endpoints show the latest output and no indexes."""
         return {
@@ -122,10 +123,10 @@ class Node:
             "Status": check.status.value,
             "Notes": check.definition.notes,
             "Output": output,
-            "ServiceID": instance.service.id,
-            "ServiceName": instance.service.name,
-            "ServiceTags": instance.service.tags,
-            "Type": "ttl",
+            "ServiceID": "" if instance is None else instance.service.id,
+            "ServiceName": "" if instance is None else instance.service.name,
+            "ServiceTags": () if instance is None else instance.service.tags,
+            "Type": check.definition.kind.value,
             "Definition": {},
             "CreateIndex": create_index,
             "ModifyIndex": modify_index,

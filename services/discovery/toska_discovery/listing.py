@@ -1,0 +1,155 @@
+"""Who is listed: nodes and instances, in every way that they are looked up, and the index of each list's last change.
+
+    services_index       the instances, verdicts aside
+    checks_index         the checks, of instances and nodes
+    nodes_index          the nodes, their checks aside
+    service_index(name)  one service: its instances and their verdicts, and those of the nodes that they are on
+
+The index of a service that is not there is that of the last service that ceased to be. Nothing here decides anything:
+the registry does, and tells what to put, replace and remove.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from toska_common.contracts.discovery import Health
+
+from toska_discovery.changes import CHECKS, NODES, SERVICES, Changes, Happening, service_topic
+from toska_discovery.check import Check, worst
+from toska_discovery.instance import Instance, ServiceDefinition
+from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+
+
+class Listing:
+    """The lists; to be read by anybody, and changed by the registry.
+
+    Attributes:
+        index: Of the last change of anything.
+        instances: By key.
+        services: By name, their instances by key.
+        nodes: By name; the registry's own is `OWN_NODE`.
+        by_health: How many instances are in which state.
+    """
+
+    def __init__(self, node: NodeDefinition, index: int) -> None:
+        self.index = self.services_index = self.checks_index = self.nodes_index = index
+        self.instances: dict[str, Instance] = {}
+        self.services: dict[str, dict[str, Instance]] = {}
+        self.nodes: dict[str, Node] = {OWN_NODE: Node(node, index, index)}
+        self.by_health = dict.fromkeys(Health, 0)
+        self._service_index: dict[str, int] = {}
+        self._by_endpoint: dict[tuple[str, int], str] = {}
+        self._extinction_index = 0
+
+    def service_index(self, name: str) -> int:
+        """Index of the last change of a service, or of the last extinction of any if there is none of the name."""
+        return self._service_index.get(name) or self._extinction_index or self.services_index
+
+    def health_of(self, instance: Instance) -> Health:
+        """How an instance is, with the checks of its node."""
+        node = self.nodes[instance.node]
+        return worst((instance.health, node.health)) if node.checks else instance.health
+
+    def holder(self, service: ServiceDefinition) -> str | None:
+        """Which other instance of the registry's own node has the address and port of `service`."""
+        endpoint = service.endpoint
+        holder = self._by_endpoint.get(endpoint) if endpoint is not None else None
+        return None if holder == service.id else holder
+
+    def load(self, nodes: Mapping[str, Node], instances: Iterable[Instance], index: int) -> None:
+        """Take over what was stored; everything counts as changed at `index`."""
+        self.index = self.services_index = self.checks_index = self.nodes_index = self._extinction_index = index
+        own = Node(self.nodes[OWN_NODE].definition, index, index, checks_index=index)
+        stored = nodes.get(OWN_NODE)
+        self.nodes = {**nodes, OWN_NODE: own if stored is None else replace(own, checks=stored.checks)}
+        for instance in instances:
+            self.put(instance)
+            self._service_index[instance.service.name] = index
+
+    def step(self, changes: Changes) -> int:
+        """Take the next index."""
+        self.index += 1
+        changes.index = self.index
+        return self.index
+
+    def put(self, instance: Instance) -> None:
+        """Have `instance` stand under its key, with no change that a reader could see."""
+        service, key = instance.service, instance.key
+        before = self.instances.get(key)
+        if before is not None:
+            self.by_health[before.health] -= 1
+        self.by_health[instance.health] += 1
+        self.instances[key] = instance
+        self.services.setdefault(service.name, {})[key] = instance
+        if service.endpoint is not None and instance.node == OWN_NODE:
+            self._by_endpoint[service.endpoint] = key
+
+    def replace(self, before: Instance | None, after: Instance, changes: Changes) -> None:
+        """Put `after` in the place of `before`, at the current index."""
+        service = after.service
+        old_checks: Mapping[str, Check] = {} if before is None else before.checks
+        if before is not None:
+            if before.service.endpoint != service.endpoint:
+                self._vacate(before)
+            if before.service.name != service.name:
+                self._leave_service(before, changes)
+        self.put(after)
+        self._service_index[service.name] = self.index
+        changes.instances[after.key] = after
+        changes.topics.add(service_topic(service.name))
+        if before is None or before.service != service:
+            self.services_index = self.index
+            changes.topics.add(SERVICES)
+        if old_checks != after.checks:
+            self.checks_index = self.index
+            changes.topics.add(CHECKS)
+
+    def remove(self, instance: Instance, changes: Changes, happening: Happening) -> None:
+        """Take an instance off, at the current index."""
+        del self.instances[instance.key]
+        self.by_health[instance.health] -= 1
+        self._vacate(instance)
+        self._leave_service(instance, changes)
+        self.services_index = self.index
+        changes.topics.add(SERVICES)
+        if instance.checks:
+            self.checks_index = self.index
+            changes.topics.add(CHECKS)
+        changes.instances[instance.key] = None
+        changes.happenings.append((happening, instance))
+
+    def put_node(self, name: str, node: Node, changes: Changes) -> None:
+        """Have `node` stand under its name, with no change that a reader could see."""
+        self.nodes[name] = changes.nodes[name] = node
+
+    def replace_node(self, name: str, after: Node, changes: Changes) -> None:
+        """Put a node under `name`, at the current index; what is on it shows it, so all that changes with it."""
+        before = self.nodes.get(name)
+        self.nodes[name] = after
+        changes.nodes[name] = after
+        if before is None or before.definition != after.definition:
+            self.nodes_index = self.index
+            changes.topics.add(NODES)
+        if before is None or before.checks != after.checks:
+            self.checks_index = self.index
+            changes.topics.add(CHECKS)
+        for service, members in self.services.items():
+            if any(instance.node == name for instance in members.values()):
+                self._service_index[service] = self.index
+                changes.topics.add(service_topic(service))
+
+    def _vacate(self, instance: Instance) -> None:
+        endpoint = instance.service.endpoint
+        if endpoint is not None and self._by_endpoint.get(endpoint) == instance.key:
+            del self._by_endpoint[endpoint]
+
+    def _leave_service(self, instance: Instance, changes: Changes) -> None:
+        name = instance.service.name
+        members = self.services[name]
+        del members[instance.key]
+        changes.topics.add(service_topic(name))
+        if members:
+            self._service_index[name] = self.index
+            return
+        del self.services[name], self._service_index[name]
+        self._extinction_index = self.index
