@@ -51,6 +51,7 @@ HEADS = {
     "an escaped slash": (400, "GET /a%2fb HTTP/1.1\r\nHost: test\r\n\r\n"),
     "an escaped backslash": (400, "GET /a%5Cb HTTP/1.1\r\nHost: test\r\n\r\n"),
     "an escaped NUL": (400, "GET /%00 HTTP/1.1\r\nHost: test\r\n\r\n"),
+    "an escaped slash beside a dot segment": (400, "GET /a/..%2fb HTTP/1.1\r\nHost: test\r\n\r\n"),
     "a broken escape": (400, "GET /%zz HTTP/1.1\r\nHost: test\r\n\r\n"),
     "raw UTF-8": (400, "GET /\xc3\xa9 HTTP/1.1\r\nHost: test\r\n\r\n"),
     "both lengths": (400, POST + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),

@@ -34,7 +34,7 @@ async def test_the_upstream_is_told_who_asked_for_what(gateway: Gateway) -> None
     assert sent.value("x-forwarded-for") == b"127.0.0.1"
     assert sent.value("x-forwarded-proto") == b"http"
     assert sent.value("x-forwarded-host") == b"shop.test:81"
-    assert sent.value("via") == b"1.1 toska"
+    assert sent.value("via") == b"1.1 " + gateway.name
     assert sent.value("host") == b"shop.test:81"
 
 
@@ -45,7 +45,9 @@ async def test_forwarding_fields_of_strangers_are_not_believed(gateway: Gateway)
         assert sent.value("x-forwarded-proto") == b"http"
         assert sent.value("x-forwarded-host") == b"test"
         assert sent.value("x-request-id") != b"mine"
-        assert not {"x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "forwarded"} & set(sent.names())
+        assert sent.value("x-real-ip") == b"127.0.0.1"
+        assert sent.value("forwarded") == b'for=127.0.0.1;host="test";proto=http'
+        assert not {"x-forwarded-port", "x-forwarded-prefix"} & set(sent.names())
 
 
 async def test_underscore_twins_of_forwarding_fields_are_dropped_from_anybody(gateway: Gateway) -> None:
@@ -63,13 +65,42 @@ async def test_forwarding_fields_of_trusted_proxies_are_continued(gateway: Gatew
     assert sent.value("x-forwarded-port") == b"443"
     assert sent.value("x-forwarded-prefix") == b"/evil"
     assert sent.value("x-real-ip") == b"10.9.9.9"
-    assert sent.value("forwarded") == b"for=10.9.9.9"
+    assert sent.value("forwarded") == b'for=10.9.9.9, for=127.0.0.1;host="test";proto=http'
     assert sent.value("x-request-id") == b"mine"
-    assert sent.value("via") == b"1.1 edge, 1.1 toska"
+    assert sent.value("via") == b"1.1 edge, 1.1 " + gateway.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "client"),
+    [
+        (["X-Forwarded-For: 203.0.113.7"], b"203.0.113.7"),
+        (["X-Forwarded-For: 203.0.113.7, 10.1.1.1", "X-Real-IP: 198.51.100.1"], b"203.0.113.7"),
+        (["X-Forwarded-For: 198.51.100.1, 203.0.113.7", "X-Forwarded-For: 10.1.1.1, 127.0.0.1"], b"203.0.113.7"),
+        (["X-Forwarded-For: forged, 203.0.113.7"], b"203.0.113.7"),
+        (["X-Forwarded-For: 10.1.1.1, 10.2.2.2"], b"10.1.1.1"),
+        (["X-Real-IP: 203.0.113.7"], b"203.0.113.7"),
+        ([], b"127.0.0.1"),
+    ],
+)
+async def test_the_real_address_is_the_last_of_the_chain_that_is_no_trusted_proxy(
+    gateway: Gateway, fields: list[str], client: bytes
+) -> None:
+    sent = await forwarded(gateway, get("/", *fields), trusted_proxies=["10.0.0.0/8", "127.0.0.0/8"])
+    assert sent.value("x-real-ip") == client
+
+
+async def test_addresses_of_both_families_are_told_in_the_words_of_rfc_7239() -> None:
+    async with upstream() as app, running_gateway(single(app.port), host="::1") as gateway:
+        assert (await ask(gateway.address, get(host="shop.test:81"))).status == 200
+        assert app.requests[0].value("forwarded") == b'for="[::1]";host="shop.test:81";proto=http'
+        assert app.requests[0].value("x-real-ip") == b"::1"
+        assert (await ask(gateway.address, get(version="HTTP/1.0", host=None))).status == 200
+        assert app.requests[1].value("forwarded") == b'for="[::1]";proto=http'
 
 
 async def test_a_connection_field_cannot_take_away_what_the_gateway_says(gateway: Gateway) -> None:
-    names = "x-forwarded-for, x-forwarded-proto, x-forwarded-host, x-request-id, traceparent, via, x-mine"
+    names = "x-forwarded-for, x-forwarded-proto, x-forwarded-host, x-real-ip, forwarded, x-request-id, x-mine"
+    names += ", traceparent, via"
     for trusted in ([], ["127.0.0.0/8"]):
         message = get("/", f"Connection: {names}", "X-Mine: 1")
         sent = await forwarded(gateway, message, trusted_proxies=trusted)
@@ -77,6 +108,8 @@ async def test_a_connection_field_cannot_take_away_what_the_gateway_says(gateway
             "x-forwarded-for",
             "x-forwarded-proto",
             "x-forwarded-host",
+            "x-real-ip",
+            "forwarded",
             "x-request-id",
             "traceparent",
             "via",
@@ -96,9 +129,9 @@ async def test_the_fields_of_one_request_do_not_leak_into_the_next_of_its_connec
             b"one.test",
         ]
         assert [message.values("via") for message in app.requests] == [
-            [b"1.1 toska"],
-            [b"1.0 x", b"1.1 toska"],
-            [b"1.1 toska"],
+            [b"1.1 " + gateway.name],
+            [b"1.0 x", b"1.1 " + gateway.name],
+            [b"1.1 " + gateway.name],
         ]
         assert len({message.value("x-request-id") for message in app.requests}) == 3
 

@@ -1,5 +1,6 @@
 """Reading a request's head: what is understood, what is refused and how, and that neither takes long."""
 
+import re
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from toska_gateway.worker.http1 import (
     read_request,
     requests,
     targets,
+    unescape_slashes,
 )
 
 
@@ -111,10 +113,6 @@ def test_a_method_that_is_not_known_is_not_implemented(method: str) -> None:
         "/a#b",
         "/a?b#c",
         "/a\\b",
-        "/a%2fb",
-        "/a%2Fb",
-        "/a%5cb",
-        "/a%5Cb",
         "/a%00b",
         "/a%0ab",
         "/a%0Db",
@@ -135,6 +133,34 @@ def test_a_method_that_is_not_known_is_not_implemented(method: str) -> None:
 )
 def test_a_malformed_target_is_a_bad_request(target: str) -> None:
     assert refusal(f"GET {target} HTTP/1.1") == 400
+
+
+def test_escaped_slashes_are_kept_apart_from_slashes_for_the_routes_that_take_them() -> None:
+    for target in ("/a%2fb", "/a%2Fb", "/a/%5c", "/%2F%2F", "/a%2f..b"):
+        head = read(f"GET {target} HTTP/1.1")
+        assert head.escaped
+        assert head.path.count(b"/") == target.count("/")
+        assert encode_path(head.path) == target.replace("f", "F").replace("c", "C").encode()
+    assert not read("GET /a%252fb HTTP/1.1").escaped
+    assert read("GET /a%252fb HTTP/1.1").path == b"/a%2fb"
+    assert read("GET /x/../a%2fb/./c HTTP/1.1").path == read("GET /a%2fb/c HTTP/1.1").path
+
+
+@pytest.mark.parametrize("target", ["/a/..%2fb", "/a%2f..", "/%2e%2e%5cb", "/a/%2f.", "/.%2F", "/a%5c.%2fb"])
+def test_an_escaped_slash_beside_a_dot_segment_is_a_bad_request(target: str) -> None:
+    assert refusal(f"GET {target} HTTP/1.1") == 400
+
+
+def test_options_of_the_server_as_a_whole_are_understood() -> None:
+    for target in ("*", "http://other", "HTTPS://other:81"):
+        head = read(f"OPTIONS {target} HTTP/1.1")
+        assert (head.path, head.query) == (b"*", b"")
+        assert encode_path(head.path) == b"*"
+    assert read("OPTIONS http://other HTTP/1.1").host == b"other"
+    for target in ("http://other/", "http://other?a"):
+        assert read(f"OPTIONS {target} HTTP/1.1").path == b"/"
+    assert refusal("OPTIONS ** HTTP/1.1") == 400
+    assert refusal("OPTIONS * HTTP/1.1", host="a b") == 400
 
 
 def test_a_target_over_the_limit_is_too_long() -> None:
@@ -322,6 +348,7 @@ def test_a_switch_of_protocols_is_asked_for_by_connection_and_upgrade_without_a_
     assert read("GET / HTTP/1.1", "Connection: x, Upgrade", "Upgrade: WebSocket").upgrade == b"websocket"
     assert read("GET / HTTP/1.1", "Upgrade: websocket").upgrade == b""
     assert read("GET / HTTP/1.0", "Connection: upgrade", "Upgrade: websocket").upgrade == b""
+    assert read("POST / HTTP/1.1", "Connection: upgrade", "Upgrade: websocket").upgrade == b""
     with_body = read("POST / HTTP/1.1", "Connection: upgrade", "Upgrade: websocket", "Content-Length: 1")
     assert with_body.upgrade == b""
     for head in (with_body, read("GET / HTTP/1.1", "Connection: upgrade, http2-settings", "Upgrade: h2c")):
@@ -382,6 +409,8 @@ def test_any_path_is_refused_or_comes_to_a_stable_normal_form(text: str) -> None
         assert error.status == 400
         return
     assert path.startswith(b"/")
+    assert not {b".", b".."} & set(re.split(rb"[/\x01\x02]", path))
+    assert normalize_path(unescape_slashes(path)) == unescape_slashes(path)
     assert b"//" not in path
     assert not {b".", b".."} & set(path.split(b"/"))
     wire = encode_path(path)

@@ -141,6 +141,13 @@ def test_whether_the_upstream_keeps_its_connection(version: str, fields: list[st
     assert read(f"HTTP/{version} 200 OK", *fields).close is close
 
 
+def test_a_transfer_coding_in_http_1_0_is_the_upstreams_fault() -> None:
+    for fields in ([], ["Connection: keep-alive"]):
+        with pytest.raises(BadMessage) as refused:
+            read("HTTP/1.0 200 OK", "Transfer-Encoding: chunked", *fields)
+        assert refused.value.status == 502
+
+
 def test_fields_for_this_hop_are_not_passed_on() -> None:
     names = ["Keep-Alive", "Proxy-Connection", "Trailer", "Upgrade", "Proxy-Authenticate", "X-Toska-Error", "X-Mine"]
     head = read("HTTP/1.1 200 OK", *[f"{name}: 1" for name in names], "X-Kept: 1", "Connection: X-MINE")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from toska_tests.gateways import Gateway, single
-from toska_tests.raw_http import OK, Conversation, answering, connected, get, upstream
+from toska_tests.raw_http import OK, Conversation, answering, chunks, connected, get, request, upstream
 from toska_tests.waiting import wait_until
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -86,6 +86,37 @@ async def test_other_protocols_are_never_switched_to(gateway: Gateway, upgrade: 
             fields = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABkAAQAAP__")
             assert (await client.ask(get("/", *fields))).status == 200
         assert not {"connection", "upgrade", "http2-settings"} & set(app.requests[0].names())
+
+
+@pytest.mark.parametrize("answered", ["h2c", "", "websocket, h2c", "foo"])
+async def test_a_switch_to_another_protocol_than_the_one_asked_for_is_the_upstreams_fault(
+    gateway: Gateway, answered: str
+) -> None:
+    switching = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {answered}\r\n\r\n".encode()
+    async with upstream(switching) as app:
+        await gateway.serve(single(app.port, policies=ALLOWED))
+        async with connected(gateway.address) as client:
+            answer = await client.ask(get("/", *ASKING))
+            assert (answer.status, answer.error) == (502, "bad-upstream-response")
+        assert len(app.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        request("POST", "/", *ASKING, body=b"x"),
+        request("POST", "/", *ASKING),
+        request("GET", "/", *ASKING, "transfer-encoding: chunked") + chunks([b"x"]),
+        get("/", *ASKING, version="HTTP/1.0"),
+    ],
+    ids=["a body", "another method", "a chunked body", "HTTP/1.0"],
+)
+async def test_nothing_but_a_plain_get_asks_for_a_switch(gateway: Gateway, message: bytes) -> None:
+    async with upstream() as app:
+        await gateway.serve(single(app.port, policies=ALLOWED))
+        async with connected(gateway.address) as client:
+            assert (await client.ask(message)).status == 200
+        assert not {"connection", "upgrade"} & set(app.requests[0].names())
 
 
 async def test_a_refused_switch_leaves_the_connections_in_use(gateway: Gateway) -> None:

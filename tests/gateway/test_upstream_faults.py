@@ -141,6 +141,14 @@ async def test_an_upstream_that_is_away_is_reported(gateway: Gateway) -> None:
     await gateway.serve(single(free_port()))
     answer = await ask(gateway.address, get())
     assert (answer.status, answer.error) == (502, "upstream-connect-failed")
+    assert answer.value("retry-after") == b"5"  # when its ejection ends
+
+
+async def test_when_to_come_again_is_said_only_where_it_is_known(gateway: Gateway) -> None:
+    async with upstream(resetting) as app:
+        await gateway.serve(single(app.port))
+        answer = await ask(gateway.address, request("POST", body=b"x"))
+        assert (answer.status, answer.value("retry-after")) == (502, None)
 
 
 async def test_a_cluster_without_endpoints_is_unavailable(gateway: Gateway) -> None:

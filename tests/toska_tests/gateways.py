@@ -70,6 +70,11 @@ class Gateway:
         """Where it listens."""
         return self.supervisor.address
 
+    @property
+    def name(self) -> bytes:
+        """Its own name in Via."""
+        return self.supervisor.pseudonym.encode()
+
     async def serve(self, document: Mapping[str, Any]) -> None:
         """Put a routing document in force."""
         await self.supervisor.apply(snapshot_of(document))

@@ -5,6 +5,7 @@ Nothing that is queued on the socket is lost meanwhile.
 """
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from toska_gateway.errors import SnapshotRejected
 from toska_gateway.exposition import Totals, render
 from toska_gateway.sockets import open_listeners
 from toska_gateway.wire import owned_by_the_mesh, rehearse
+from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
 
 log = structlog.get_logger(__name__)
@@ -41,6 +43,7 @@ class Supervisor:
     def __init__(self, host: str, port: int, workers: int, management: Iterable[tuple[str, int]] = ()) -> None:
         self._count = workers
         self._management = tuple(management)
+        self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
         self._listeners: list[socket.socket] = open_listeners(host, port, workers)
         self._address = self._listeners[0].getsockname()[:2]
         self._workers: dict[int, WorkerProcess] = {}
@@ -187,7 +190,7 @@ class Supervisor:
             await anyio.sleep(delay)
 
     async def _start(self, slot: int) -> WorkerProcess:
-        worker = await WorkerProcess.start(slot, self._listeners[slot], self._management)
+        worker = await WorkerProcess.start(slot, self._listeners[slot], self._management, self.pseudonym)
         self._workers[slot] = worker
         return worker
 

@@ -54,8 +54,10 @@ class WorkerProcess:
         self._ready = asyncio.Event()
 
     @classmethod
-    async def start(cls, slot: int, listener: socket.socket, management: Iterable[tuple[str, int]]) -> "WorkerProcess":
-        """Start a process on `listener`."""
+    async def start(
+        cls, slot: int, listener: socket.socket, management: Iterable[tuple[str, int]], pseudonym: str
+    ) -> "WorkerProcess":
+        """Start a process on `listener`; `pseudonym` is the gateway's name in Via."""
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), listener.fileno()
         try:
@@ -77,7 +79,7 @@ class WorkerProcess:
         ours.setblocking(False)
         worker = cls(slot, process)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
-        worker.channel.send({"op": "hello", "management": [list(pair) for pair in management]})
+        worker.channel.send({"op": "hello", "management": [list(pair) for pair in management], "pseudonym": pseudonym})
         return worker
 
     async def apply(self, snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:

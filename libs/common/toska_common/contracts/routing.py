@@ -28,6 +28,7 @@ _FRAMING = frozenset(
     {
         "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer",
         "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded",
+        "x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "x-request-id", "traceparent",
     }
 )  # fmt: skip
 
@@ -40,7 +41,12 @@ def _path(value: str) -> str:
     return value
 
 
+def _exact_path(value: str) -> str:
+    return value if value == "*" else _path(value)
+
+
 Path = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_path)]
+ExactPath = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_exact_path)]
 
 
 def _match_host(value: str) -> str:
@@ -57,7 +63,9 @@ class Match(Document):
     """Which requests a route takes. All that is given must hold; a longer, more exact match goes first."""
 
     host: MatchHost | None = None
-    path: Path | None = None
+    path: ExactPath | None = Field(
+        default=None, description="Exactly this path; * takes an OPTIONS of the server as a whole (RFC 9112 §3.2.4)"
+    )
     path_prefix: Path | None = Field(
         default=None, description="By segment: /orders takes /orders and /orders/1, not /ordersx"
     )
@@ -134,6 +142,9 @@ class Policies(Document):
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
     upgrade: tuple[Literal["websocket"], ...] = ()
+    escaped_slashes: Literal["reject", "keep"] = Field(
+        default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"
+    )
 
     @field_validator("timeout", "connect_timeout", "response_timeout", "idle_timeout")
     @classmethod

@@ -4,6 +4,8 @@ import json
 from http import HTTPStatus
 from typing import Final
 
+from toska_gateway.worker.http1 import METHODS
+
 TITLES: Final = {
     "bad-request-line": "Malformed request line",
     "bad-header": "Malformed header field",
@@ -58,6 +60,11 @@ def build(
         return line.encode("latin-1") + extra + b"\r\n"
     head = f"{line}content-type: {content_type}\r\ncontent-length: {len(body)}\r\n".encode("latin-1")
     return head + extra + b"\r\n" + (b"" if bodiless else body)
+
+
+def about_the_server(*, close: bool) -> bytes:
+    """The answer to an OPTIONS about the gateway itself (RFC 9110 §9.3.7)."""
+    return build(204, "", b"", close=close, extra=b"allow: " + b", ".join(sorted(METHODS)) + b"\r\n")
 
 
 def problem(

@@ -9,6 +9,7 @@ Endpoints live on across updates under their key, with their pools and counts. T
 import contextlib
 import random
 from collections import deque
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -160,6 +161,12 @@ class Cluster:
         endpoint.ejections += 1
         self.refresh(now)
         return True
+
+    def returns_in(self, now: float) -> int:
+        """Seconds, rounded up, until the first endpoint returns; 0 if one is there, or there is none at all."""
+        if self.live or not self.endpoints:
+            return 0
+        return max(1, ceil(min(endpoint.ejected_until for endpoint in self.endpoints.values()) - now))
 
     def connected(self, endpoint: Endpoint, now: float) -> None:
         """A connect went well: forget the failures, and end an ejection that proved wrong."""

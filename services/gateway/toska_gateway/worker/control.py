@@ -1,7 +1,7 @@
 """The control channel between the gateway's parent and a worker: JSON messages on a Unix socket pair.
 
 Parent to worker:
-    {"op": "hello", "management": [[address, port], ...]}
+    {"op": "hello", "management": [[address, port], ...], "pseudonym"}    (the gateway's name in Via)
     {"op": "table", "server": {...}, "clusters": {name: settings}}    begins a new table
     {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.exchange import Exchange
-from toska_gateway.worker.http1 import CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
+from toska_gateway.worker.forwarding import Forwarding
+from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
 from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
@@ -36,16 +37,15 @@ class Downstream(asyncio.Protocol):
     """A server connection of ours."""
 
     __slots__ = (
-        "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_forwarded", "_forwarded_host", "_patience",
-        "_paused", "_reading_head", "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "peer",
-        "plane", "transport", "trusted",
+        "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
+        "_received", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane") -> None:
         self.plane = plane
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer: str = ""
-        self.trusted = False
+        self.forwarding: Forwarding = cast("Forwarding", None)
         self.deadline = _NEVER
         self._buffer = bytearray()
         self._reading_head = False
@@ -60,9 +60,6 @@ class Downstream(asyncio.Protocol):
         self._patience = _NEVER  # ... and until when it has to take some
         self.eof = False  # the client has said all it will
         self._tunnel = False
-        self._forwarded = b""
-        self._forwarded_host: bytes | None = None  # (an HTTP/1.0 request may come with an empty one)
-        self._scheme = b"http"
 
     # -- asyncio.Protocol
 
@@ -71,7 +68,7 @@ class Downstream(asyncio.Protocol):
         plane = self.plane
         peername = transport.get_extra_info("peername")
         self.peer = _plain_address(peername[0]) if peername else "unix"
-        self.trusted = plane.trusts(self.peer)
+        self.forwarding = Forwarding(plane, self.peer, b"http")
         plane.downstreams[self] = None
         mine = plane.per_client[self.peer] = plane.per_client.get(self.peer, 0) + 1
         limits = plane.limits
@@ -144,7 +141,7 @@ class Downstream(asyncio.Protocol):
         searched = max(0, len(buffer) - 3)
         buffer += data
         if buffer.find(b"\r\n\r\n", searched) < 0:
-            self._check_unfinished(buffer)
+            self._check_unfinished(buffer, searched)
             return
         whole = bytes(buffer)
         self._buffer = bytearray()
@@ -164,7 +161,7 @@ class Downstream(asyncio.Protocol):
                 if not self._reading_head:
                     self._reading_head = True
                     self.deadline = self.plane.now + self.plane.limits.header_timeout
-                self._check_unfinished(self._buffer)
+                self._check_unfinished(self._buffer, 0)
                 return
             self._reading_head = False
             try:
@@ -198,9 +195,10 @@ class Downstream(asyncio.Protocol):
                 self._buffer += rest
             return
 
-    def _check_unfinished(self, buffer: bytearray) -> None:
+    def _check_unfinished(self, buffer: bytearray, checked: int) -> None:
+        """Refuse early what cannot become a head; what comes before `checked` has been looked at already."""
         try:
-            if buffer.count(b"\n") != buffer.count(b"\r\n"):
+            if buffer.count(b"\n", checked) != buffer.count(b"\r\n", max(0, checked - 1)):
                 raise BadMessage(400, "bad-request", "lines end with CRLF")
             if len(buffer) > self.plane.limits.header_bytes:
                 raise self._too_large()
@@ -217,6 +215,8 @@ class Downstream(asyncio.Protocol):
         plane = self.plane
         close = head.close = head.close or plane.draining
         route = plane.table.find(head)
+        if head.escaped:
+            plane.table.require_kept_slashes(head, route)
         if route is None:
             self._no_route(head)
             return
@@ -247,6 +247,11 @@ class Downstream(asyncio.Protocol):
         close = head.close or head.body_length != 0
         bodiless = head.method == b"HEAD"
         allowed = self.plane.table.allowed_methods(head)
+        if head.path == ASTERISK:
+            self.transport.write(answers.about_the_server(close=close))
+            self.plane.stats.route("(none)").record(204, 0.0)
+            self._after_answer(close=close)
+            return
         if allowed:
             extra = b"allow: " + b", ".join(allowed) + b"\r\n"
             detail = "this path takes other methods"
@@ -447,31 +452,3 @@ class Downstream(asyncio.Protocol):
             data, self._buffer = bytes(self._buffer), bytearray()
             self._exchange.tunnel_from_client(data)
         self.resume_if_paused()
-
-    # -- what the upstream is told about the client
-
-    def forwarded(self, head: RequestHead) -> bytes:
-        """Field lines that say who asked: of a trusted proxy what it says, else what we see."""
-        if self.trusted:
-            return self._forwarded_by_proxy(head)
-        if head.host != self._forwarded_host:
-            self._forwarded_host = head.host
-            self._forwarded = (
-                b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nvia: 1.1 toska\r\n"
-                % (self.peer.encode(), self._scheme, head.host)
-            )
-        via = head.special.get(b"via")
-        return self._forwarded if via is None else b"via: " + b", ".join(via) + b"\r\n" + self._forwarded
-
-    def _forwarded_by_proxy(self, head: RequestHead) -> bytes:
-        special = head.special
-        chain = b", ".join((*special.get(b"x-forwarded-for", ()), self.peer.encode()))
-        scheme = special.get(b"x-forwarded-proto", (self._scheme,))[-1]
-        host = special.get(b"x-forwarded-host", (head.host,))[-1]
-        via = b", ".join((*special.get(b"via", ()), b"1.1 toska"))
-        lines = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nvia: %b\r\n"
-        found = lines % (chain, scheme, host, via)
-        for name in (b"forwarded", b"x-forwarded-port", b"x-real-ip"):
-            for value in special.get(name, ()):
-                found += name + b": " + value + b"\r\n"
-        return found

@@ -102,9 +102,10 @@ class Exchange:
         parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
-        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (down.forwarded(head), self._request_id(), trace))
-        if prefix or down.trusted:
-            parts += self._forwarded_prefix(prefix)
+        forwarding = down.forwarding
+        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), self._request_id(), trace))
+        if prefix or forwarding.trusted:
+            parts += forwarding.prefix(head, prefix)
         if head.body_length > 0:
             parts.append(b"content-length: %d\r\n" % head.body_length)
         elif head.body_length == CHUNKED:
@@ -120,13 +121,7 @@ class Exchange:
 
     def _request_id(self) -> bytes:
         given = self.head.special.get(b"x-request-id")
-        return given[0] if given is not None and self.down.trusted else self.trace_id
-
-    def _forwarded_prefix(self, prefix: bytes) -> tuple[bytes, ...]:
-        """The field that says what was taken off the path, here and by the trusted proxies before."""
-        given = self.head.special.get(b"x-forwarded-prefix") if self.down.trusted else None
-        whole = (b"" if given is None else given[-1].rstrip(b"/")) + encode_path(prefix)
-        return (b"x-forwarded-prefix: " + whole + CRLF,) if whole else ()
+        return given[0] if given is not None and self.down.forwarding.trusted else self.trace_id
 
     def _sort_out_tokens(self) -> None:
         """The mesh's own tokens and cookies reach its own services, and never a user's."""
@@ -249,9 +244,10 @@ class Exchange:
             self._repeat(rewind=False)
             return
         if isinstance(error, TimeoutError):
-            self.fail(504, "upstream-timeout", f"no connection to {endpoint} within the connect timeout")
+            detail = f"no connection to {endpoint} within the connect timeout"
+            self.fail(504, "upstream-timeout", detail, retry_after=self._returns_in())
         else:
-            self.fail(502, "upstream-connect-failed", f"cannot connect to {endpoint}")
+            self.fail(502, "upstream-connect-failed", f"cannot connect to {endpoint}", retry_after=self._returns_in())
 
     def upstream_lost(self, upstream: "Upstream") -> None:
         """The connection broke before the response was complete."""
@@ -305,14 +301,18 @@ class Exchange:
         else:
             self.fail(504, "upstream-timeout", f"cluster {self.cluster.name} did not answer in time")
 
-    def fail(self, status: int, code: str, detail: str) -> None:
-        """Answer for the upstream, and leave nothing of the attempt behind."""
+    def _returns_in(self) -> int:
+        return self.cluster.returns_in(self.plane.loop.time())
+
+    def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0) -> None:
+        """Answer for the upstream, and leave nothing of the attempt behind; `retry_after` is in seconds, if known."""
         self._drop_upstream()
         self.status = status
         self.responding = True
         close = self._close_after or not self.request_done
+        extra = b"retry-after: %d\r\n" % retry_after if retry_after else b""
         self.down.write_problem(
-            status, code, detail, trace_id=self.trace_id.decode(), close=close, bodiless=self.is_head
+            status, code, detail, trace_id=self.trace_id.decode(), close=close, bodiless=self.is_head, extra=extra
         )
         self._finish()
         self.down.exchange_done(close=close)
@@ -365,12 +365,14 @@ class Exchange:
             parts.append(b"transfer-encoding: chunked\r\n")
         if not self.request_done:
             self._close_after = True  # the rest of the body cannot be told from the next request
+        via = self.plane.via
+        endings = via.of_http11 if head.http11 else via.of_http10
         if self._close_after:
-            parts.append(b"via: 1.1 toska\r\nconnection: close\r\n\r\n")
+            parts.append(endings.close)
         elif self.head.http11:
-            parts.append(b"via: 1.1 toska\r\n\r\n")
+            parts.append(endings.persistent)
         else:
-            parts.append(b"via: 1.1 toska\r\nconnection: keep-alive\r\n\r\n")
+            parts.append(endings.keep_alive)
         if body:
             parts.append(body)
         self.down.transport.write(b"".join(parts))

@@ -16,6 +16,7 @@ from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
+from toska_gateway.worker.via import Via
 
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
@@ -58,6 +59,7 @@ class Plane:
         self.downstreams: dict[Downstream, None] = {}
         self.per_client: dict[str, int] = {}
         self.draining = False
+        self.via = Via()
         self._trusted_networks: tuple[Any, ...] = ()
         self._visit: Iterator[Downstream] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None

@@ -14,6 +14,7 @@ from toska_gateway.worker.control import ControlChannel
 from toska_gateway.worker.downstream import Downstream
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
+from toska_gateway.worker.via import Via
 
 _BACKLOG: Final = 4096
 _DRAIN_POLL: Final = 0.02
@@ -52,6 +53,7 @@ class Worker:
         elif op == "hello":
             rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
             self._plane.connector.rules = rules
+            self._plane.via = Via(message["pseudonym"])
         elif op == "drain":
             self.drain(message["seconds"])
 

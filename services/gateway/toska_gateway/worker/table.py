@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from toska_gateway.worker import answers
-from toska_gateway.worker.http1 import IDEMPOTENT, RequestHead, drop_fields
+from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
 from toska_gateway.worker.stats import RouteStats, WorkerStats
 
 CLOCK_STEP: Final = 0.1
@@ -47,7 +47,7 @@ class Route:
 
     __slots__ = (
         "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "headers", "idle_timeout", "max_body", "methods", "name", "prefix", "query", "rank", "redirect",
+        "headers", "idle_timeout", "keep_escaped", "max_body", "methods", "name", "prefix", "query", "rank", "redirect",
         "request_edits", "response_edits", "response_timeout", "retry_on_connect", "retry_on_reset", "stats",
         "strip", "timeout", "weights",
     )  # fmt: skip
@@ -87,6 +87,7 @@ class Route:
         self.retry_on_connect = "connect" in retry["retry_on"]
         self.retry_on_reset = "reset" in retry["retry_on"]
         self.max_body: int = policies["body"]["max_bytes"]
+        self.keep_escaped = policies["escaped_slashes"] == "keep"
         self.allow_websocket = "websocket" in policies.get("upgrade", ())
         self.request_edits = _edits(policies["headers"], "request")
         self.response_edits = _edits(policies["headers"], "response")
@@ -178,7 +179,7 @@ class _Buckets:
                 found.append(bucket)
             at = at[: at.rfind(b"/")]
         bucket = prefixes.get(b"")
-        if bucket is not None:
+        if bucket is not None and path != ASTERISK:
             found.append(bucket)
         return found
 
@@ -223,6 +224,23 @@ class RoutingTable:
                         best, rank = route, route.rank
                         break
         return best
+
+    def require_kept_slashes(self, head: RequestHead, route: Route | None) -> None:
+        """Hold a request whose path has escaped slashes to the rule: its route keeps them, and no other takes it.
+
+        Upstreams that decode %2F would else be a way round the route that stands for the path as they read it.
+
+        Raises:
+            BadMessage: It does not hold.
+        """
+        if route is None or not route.keep_escaped:
+            raise BadMessage(400, "bad-target", "an escaped slash or backslash is not allowed in this path")
+        escaped = head.path
+        head.path = unescape_slashes(escaped)
+        other = self.find(head)
+        head.path = escaped
+        if other is not route:
+            raise BadMessage(400, "bad-target", "with its slashes decoded this path would be another route's")
 
     def _hosts(self, host: bytes) -> "tuple[_Buckets, ...] | list[_Buckets]":
         if not self._exact_hosts and not self._wildcard_hosts:

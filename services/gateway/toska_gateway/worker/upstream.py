@@ -177,7 +177,7 @@ class Upstream(asyncio.Protocol):
     def _interim(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
         for _ in range(_MAX_INTERIM):
             if head.status == _SWITCHING_PROTOCOLS:
-                if not exchange.upgrading:
+                if not exchange.upgrading or head.special.get(b"upgrade", (b"",))[0].lower() != b"websocket":
                     raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
                 self.tunnel = True
                 exchange.start_tunnel(self, head, rest)

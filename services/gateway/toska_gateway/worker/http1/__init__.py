@@ -15,15 +15,17 @@ What is forwarded is built from what was understood, never copied through.
 from toska_gateway.worker.http1.bodies import ChunkedDecoder
 from toska_gateway.worker.http1.fields import TOKEN_PREFIX, drop_fields, field_name, field_value
 from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, BadMessage
-from toska_gateway.worker.http1.requests import IDEMPOTENT, RequestHead, read_request
+from toska_gateway.worker.http1.requests import ASTERISK, IDEMPOTENT, METHODS, RequestHead, read_request
 from toska_gateway.worker.http1.responses import MAX_RESPONSE_HEAD, ResponseHead, read_response
-from toska_gateway.worker.http1.targets import encode_path, normalize_path
+from toska_gateway.worker.http1.targets import encode_path, normalize_path, unescape_slashes
 
 __all__ = [
+    "ASTERISK",
     "CHUNKED",
     "CRLF",
     "IDEMPOTENT",
     "MAX_RESPONSE_HEAD",
+    "METHODS",
     "TOKEN_PREFIX",
     "BadMessage",
     "ChunkedDecoder",
@@ -36,4 +38,5 @@ __all__ = [
     "normalize_path",
     "read_request",
     "read_response",
+    "unescape_slashes",
 ]

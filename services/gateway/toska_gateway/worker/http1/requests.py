@@ -29,6 +29,9 @@ METHODS: Final = frozenset(
 )  # fmt: skip
 """IANA's registry of methods without CONNECT and PRI, and PURGE, which caches know."""
 
+ASTERISK: Final = b"*"
+"""The target of an OPTIONS that asks about the server as a whole."""
+
 _fields = FieldMemo(REQUEST_SPECIAL)
 
 
@@ -39,12 +42,13 @@ class RequestHead:
     """
 
     __slots__ = (
-        "body_length", "close", "expect", "holds_token", "host", "http11", "method", "parts", "path", "query",
-        "special", "upgrade",
+        "body_length", "close", "escaped", "expect", "holds_token", "host", "http11", "method", "parts", "path",
+        "query", "special", "upgrade",
     )  # fmt: skip
 
     method: bytes
-    path: bytes  # decoded and normalised; what routes match and what is forwarded (encoded again)
+    path: bytes  # decoded and normalised; what routes match and what is forwarded (encoded again); or ASTERISK
+    escaped: bool  # the path holds escaped slashes, which only some routes take
     query: bytes  # as it came, with its question mark
     host: bytes  # the authority, as it is forwarded
     http11: bool
@@ -103,9 +107,10 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         else:
             special[key] = (value,)
     head.holds_token = TOKEN_PREFIX in data
-    if target[:1] != b"/":
-        target = _foreign_form(head, target)
-    head.path, head.query = read_path_and_query(target)
+    if target[:1] == b"/":
+        head.path, head.query, head.escaped = read_path_and_query(target)
+    else:
+        _read_other_form(head, target)
     _read_special(head)
     return head
 
@@ -124,9 +129,10 @@ def _bad_version(version: bytes) -> BadMessage:
     return BadMessage(400, "bad-request-line", "a request line ends with its HTTP version")
 
 
-def _foreign_form(head: RequestHead, target: bytes) -> bytes:
-    if target == b"*" and head.method == b"OPTIONS":
-        raise BadMessage(400, "bad-target", "OPTIONS * asks about the server itself; name a path")
+def _read_other_form(head: RequestHead, target: bytes) -> None:
+    if target == ASTERISK and head.method == b"OPTIONS":
+        head.path, head.query, head.escaped = ASTERISK, b"", False
+        return
     match = ABSOLUTE_FORM.fullmatch(target)
     if match is None:
         raise BadMessage(400, "bad-target", "a request target starts with /")
@@ -135,8 +141,12 @@ def _foreign_form(head: RequestHead, target: bytes) -> bytes:
     if len(hosts) > 1 or (head.http11 and not hosts) or (hosts and not is_host(hosts[0])):
         raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
     head.special[b"host"] = (match[2],)
-    rest = match[3] or b"/"
-    return rest if rest[:1] == b"/" else b"/" + rest
+    rest: bytes = match[3] or b""
+    if not rest and head.method == b"OPTIONS":
+        # RFC 9112 §3.2.4: of a URI without a path it asks about the server as a whole.
+        head.path, head.query, head.escaped = ASTERISK, b"", False
+        return
+    head.path, head.query, head.escaped = read_path_and_query(rest if rest[:1] == b"/" else b"/" + rest)
 
 
 def _read_special(head: RequestHead) -> None:
@@ -196,7 +206,7 @@ def _read_connection(head: RequestHead) -> None:
     elif options.keep_alive and not head.http11:
         head.close = False
     # Only WebSocket-like switches: never h2c, never with a body (RFC 9110 §7.8 lets a server ignore Upgrade).
-    if options.upgrade and head.http11 and head.body_length == 0:
+    if options.upgrade and head.http11 and head.body_length == 0 and head.method == b"GET":
         head.upgrade = b",".join(head.special.get(b"upgrade", ())).lower()
     if options.nominated:
         drop_fields(head.parts, options.nominated)

@@ -15,9 +15,10 @@ _fields = FieldMemo(RESPONSE_SPECIAL)
 class ResponseHead:
     """One response's head. `parts` holds the status line and the end-to-end field lines as they are passed on."""
 
-    __slots__ = ("body_length", "close", "parts", "special", "status")
+    __slots__ = ("body_length", "close", "http11", "parts", "special", "status")
 
     status: int
+    http11: bool
     body_length: int | None  # bytes, CHUNKED, or None: until the upstream closes
     close: bool
     parts: list[bytes]
@@ -65,7 +66,8 @@ def read_response(data: bytes, *, bodiless: bool) -> ResponseHead:
                 raise BadMessage(502, "bad-upstream-response", "the upstream repeats a header field without end")
         else:
             special[key] = (value,)
-    head.close = line[7] == 0x30  # HTTP/1.0
+    head.http11 = line[7] == 0x31
+    head.close = not head.http11
     if special:
         connection = special.get(b"connection")
         if connection is not None:
@@ -86,6 +88,8 @@ def _response_length(head: ResponseHead, bodiless: bool) -> int | None:
             raise BadMessage(502, "bad-upstream-response", "the upstream used a transfer coding that is not served")
         if lengths is not None:
             raise BadMessage(502, "bad-upstream-response", "the upstream sent both lengths and a transfer coding")
+        if not head.http11:
+            raise BadMessage(502, "bad-upstream-response", "Transfer-Encoding has no meaning in HTTP/1.0")
     elif lengths is not None:
         length = lengths[0]
         if len(lengths) != 1 or not length.isdigit() or len(length) > 18:

@@ -5,17 +5,24 @@ from typing import Final
 
 from toska_gateway.worker.http1.grammar import BadMessage, remember
 
+ESCAPED_SLASH: Final = b"\x01"
+ESCAPED_BACKSLASH: Final = b"\x02"
+"""What stands for %2F and %5C in a normal path. No other control character gets into one, so neither can be forged, and
+nobody who splits a path at its slashes takes one of these for a slash."""
+
 ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _PLAIN_PATH = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+/?|/")
 _QUERY = re.compile(rb"[\x21\x22\x24-\x7e]*")
 _RAW_PATH = re.compile(rb"[\x21\x22\x24-\x5b\x5d-\x7e]+")
-_paths: dict[bytes, bytes] = {}
+_paths: dict[bytes, tuple[bytes, bool]] = {}
 
 
-def read_path_and_query(target: bytes) -> tuple[bytes, bytes]:
+def read_path_and_query(target: bytes) -> tuple[bytes, bytes, bool]:
     """A target in origin form: its path, decoded and normal, and its query as it came, with its question mark.
+
+    Last, whether the path holds escaped slashes, which stand in it as `ESCAPED_SLASH` and `ESCAPED_BACKSLASH`.
 
     Raises:
         BadMessage: It is malformed.
@@ -24,15 +31,19 @@ def read_path_and_query(target: bytes) -> tuple[bytes, bytes]:
     if mark and _QUERY.fullmatch(query) is None:
         raise BadMessage(400, "bad-target", "a query is made of visible ASCII characters, without a fragment")
     if _PLAIN_PATH.fullmatch(path):
-        return path, mark + query
+        return path, mark + query, False
     known = _paths.get(path)
     if known is None:
-        known = normalize_path(path)
+        normal = normalize_path(path)
+        known = normal, holds_escaped_slash(normal)
         remember(_paths, path, known)
-    return known, mark + query
+    return known[0], mark + query, known[1]
 
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_ANY_SLASH = re.compile(rb"[/\x01\x02]")
+_KEPT = {b"/": ESCAPED_SLASH, b"\\": ESCAPED_BACKSLASH}
+_ESCAPED = {ESCAPED_SLASH: b"%2F", ESCAPED_BACKSLASH: b"%5C"}
 _UNSAFE = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/]")
 
 
@@ -40,24 +51,12 @@ def normalize_path(path: bytes) -> bytes:
     """The one form in which a path is matched: decoded once, without dot segments and doubled slashes.
 
     Raises:
-        BadMessage: It holds an encoded slash or backslash, a control character, or a broken escape.
+        BadMessage: It holds a control character, a broken escape, or an escaped slash beside a dot segment.
     """
-
-    def decode(match: re.Match[bytes]) -> bytes:
-        if match[1] is None:
-            raise BadMessage(400, "bad-target", "a % in a path is followed by two hexadecimal digits")
-        char = bytes((int(match[1], 16),))
-        if char in b"/\\":
-            raise BadMessage(400, "bad-target", "an encoded slash or backslash is not allowed in a path")
-        return char
-
     if _RAW_PATH.fullmatch(path) is None:
         raise BadMessage(400, "bad-target", "a request target is made of visible ASCII characters")
-    decoded = _ESCAPE.sub(decode, path)
-    if re.search(rb"[\x00-\x1f\x7f]", decoded):
-        raise BadMessage(400, "bad-target", "a path holds no control characters")
+    segments = _ESCAPE.sub(_decode, path).split(b"/")
     out: list[bytes] = []
-    segments = decoded.split(b"/")
     for segment in segments[1:]:
         if segment == b"..":
             if out:
@@ -65,14 +64,41 @@ def normalize_path(path: bytes) -> bytes:
         elif segment not in (b"", b"."):
             out.append(segment)
     slash = b"/" if out and segments[-1] in (b"", b".", b"..") else b""
-    return b"/" + b"/".join(out) + slash
+    normal = b"/" + b"/".join(out) + slash
+    if holds_escaped_slash(normal) and not {b".", b".."}.isdisjoint(_ANY_SLASH.split(normal)):
+        # Whoever decodes it would resolve /a/..%2Fb to another path than the one that was matched.
+        raise BadMessage(400, "bad-target", "an escaped slash does not stand beside a dot segment")
+    return normal
+
+
+def _decode(match: re.Match[bytes]) -> bytes:
+    if match[1] is None:
+        raise BadMessage(400, "bad-target", "a % in a path is followed by two hexadecimal digits")
+    char = bytes((int(match[1], 16),))
+    if char in _KEPT:
+        return _KEPT[char]
+    if char < b" " or char == b"\x7f":
+        raise BadMessage(400, "bad-target", "a path holds no control characters")
+    return char
+
+
+def holds_escaped_slash(path: bytes) -> bool:
+    """Whether a normal path has an escaped slash or backslash."""
+    return ESCAPED_SLASH in path or ESCAPED_BACKSLASH in path
+
+
+def unescape_slashes(path: bytes) -> bytes:
+    """A normal path as whoever decodes it once more would read it."""
+    return normalize_path(_UNSAFE.sub(_encode, path.replace(ESCAPED_SLASH, b"/").replace(ESCAPED_BACKSLASH, b"/")))
 
 
 def encode_path(path: bytes) -> bytes:
     """A normal path as it travels: what RFC 3986 does not allow in a path is percent-encoded."""
-    if _PLAIN_PATH.fullmatch(path):
-        return path
-    return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], path)
+    return path if _PLAIN_PATH.fullmatch(path) else _UNSAFE.sub(_encode, path)
+
+
+def _encode(match: re.Match[bytes]) -> bytes:
+    return _ESCAPED.get(match[0]) or b"%%%02X" % match[0][0]
 
 
 _hosts: dict[bytes, bool] = {}
