@@ -105,9 +105,8 @@ def _require_for_check(here: Endpoints, request: ConsulRequest, check_id: str) -
         require_for_names(request.access, [found[0].service.name])
 
 
-async def list_services(here: Endpoints, request: ConsulRequest) -> Reply:
+async def list_services(here: Endpoints, _: ConsulRequest) -> Reply:
     """`GET agent/services`."""
-    _refuse_filter(request)
     return json_reply({key: agent_service(item.service) for key, item in sorted(here.registry.state.instances.items())})
 
 
@@ -123,9 +122,8 @@ async def get_service(here: Endpoints, request: ConsulRequest) -> Reply:
     return json_reply({**body, "ContentHash": stamp}, (b"x-consul-contenthash", stamp.encode()))
 
 
-async def list_checks(here: Endpoints, request: ConsulRequest) -> Reply:
+async def list_checks(here: Endpoints, _: ConsulRequest) -> Reply:
     """`GET agent/checks`: with the output of the last report, and the agent's own indexes, which are 0."""
-    _refuse_filter(request)
     state = here.registry.state
     found: dict[str, Any] = {}
     owners = [None, *(instance for instance in state.instances.values() if instance.node == OWN_NODE)]
@@ -220,8 +218,3 @@ def _member(node: Node) -> dict[str, Any]:
         "DelegateMax": 5,
         "DelegateCur": 4,
     }
-
-
-def _refuse_filter(request: ConsulRequest) -> None:
-    if request.query.first("filter"):
-        raise Refusal(400, "Filter expressions are not supported by this registry")

@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
-from toska_discovery.consul import agent, catalog, kv
+from toska_discovery.consul import agent, catalog, kv, selectors
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.endpoints import Endpoints, Handler
+from toska_discovery.consul.filtering import filterable
 from toska_discovery.consul.request import (
     CallerGone,
     ConsulRequest,
@@ -35,12 +36,12 @@ Methods = Mapping[str, Handler]
 EXACT: Mapping[str, Methods] = {
     "agent/self": {"GET": agent.get_self},
     "agent/members": {"GET": agent.list_members},
-    "agent/services": {"GET": agent.list_services},
-    "agent/checks": {"GET": agent.list_checks},
     "agent/check/register": {"PUT": agent.register_check},
+    "agent/services": {"GET": filterable(agent.list_services, selectors.SERVICES)},
+    "agent/checks": {"GET": filterable(agent.list_checks, selectors.CHECKS, prefix="")},
     "agent/service/register": {"PUT": agent.register_service},
     "catalog/datacenters": {"GET": catalog.list_datacenters},
-    "catalog/nodes": {"GET": catalog.list_nodes},
+    "catalog/nodes": {"GET": filterable(catalog.list_nodes, selectors.NODES)},
     "catalog/services": {"GET": catalog.list_services},
     "status/leader": {"GET": agent.get_leader},
     "status/peers": {"GET": agent.list_peers},
@@ -55,10 +56,10 @@ NAMED: Mapping[str, Methods] = {
     "agent/check/fail": {"PUT": agent.report(Health.CRITICAL)},
     "agent/check/update": {"PUT": agent.update_check},
     "agent/check/deregister": {"PUT": agent.deregister_check},
-    "catalog/service": {"GET": catalog.list_catalog_service},
-    "health/service": {"GET": catalog.list_health_service},
-    "health/checks": {"GET": catalog.list_health_checks},
-    "health/state": {"GET": catalog.list_health_state},
+    "catalog/service": {"GET": filterable(catalog.list_catalog_service, selectors.CATALOG_SERVICES)},
+    "health/service": {"GET": filterable(catalog.list_health_service, selectors.HEALTH_SERVICES)},
+    "health/checks": {"GET": filterable(catalog.list_health_checks, selectors.CHECKS)},
+    "health/state": {"GET": filterable(catalog.list_health_state, selectors.CHECKS)},
     "kv": {"GET": kv.read, "PUT": kv.put, "DELETE": kv.delete},
 }
 """Endpoints whose path ends in a name, which may have slashes of its own."""

@@ -20,8 +20,10 @@ async def list_nodes(here: Endpoints, request: ConsulRequest) -> Reply:
 
 
 async def list_services(here: Endpoints, request: ConsulRequest) -> Reply:
-    """`GET catalog/services`."""
+    """`GET catalog/services`; without `filter`, as in Consul 1.8."""
     _check_common(here, request)
+    if request.query.first("filter"):
+        raise Refusal(400, "Filter expressions are not supported by catalog/services")
     index = await here.changed(request, (SERVICES,), lambda: here.registry.state.services_index)
     return encoded_reply(here.answers.services() if _takes_node(request) else b"{}", *_headers(request, index))
 
@@ -73,12 +75,9 @@ async def _changed_service(here: Endpoints, request: ConsulRequest) -> int:
 
 
 def _check_common(here: Endpoints, request: ConsulRequest) -> None:
-    query = request.query
-    datacenter = query.first("dc")
+    datacenter = request.query.first("dc")
     if datacenter and datacenter != here.node.datacenter:
         raise Refusal(500, "No path to datacenter")
-    if query.first("filter"):
-        raise Refusal(400, "Filter expressions are not supported by this registry")
 
 
 def _takes_node(request: ConsulRequest) -> bool:
