@@ -104,7 +104,7 @@ def test_the_length_and_the_nesting_of_an_expression_are_bounded() -> None:
     ],
 )
 def test_a_question_about_a_list_asks_for_any_of_it_and_what_is_missing_is_empty(text: str, kept: bool) -> None:
-    entry = {
+    entry: dict[str, Any] = {
         "Service": {**WEB, "TaggedAddresses": {"lan": {"Address": "::1", "Port": 80}}},
         "Checks": [{"Status": "passing", "ServiceTags": []}, {"Status": "critical", "ServiceTags": ["v1"]}],
     }

@@ -23,7 +23,7 @@ def _texts(selector: str, find: Callable[[dict[str, Any]], list[str]]) -> st.Sea
 
     def ask(operator: str, value: str) -> Case:
         literal = quoted(value)
-        asked = {
+        asked: dict[str, Case] = {
             "==": (f"{selector} == {literal}", lambda d: any(found == value for found in find(d))),
             "!=": (f"{selector} != {literal}", lambda d: not any(found == value for found in find(d))),
             "in": (f"{literal} in {selector}", lambda d: any(value in found for found in find(d))),
@@ -34,7 +34,7 @@ def _texts(selector: str, find: Callable[[dict[str, Any]], list[str]]) -> st.Sea
                 lambda d: not any(value in found for found in find(d)),
             ),
         }
-        return asked[operator]  # pyright: ignore[reportReturnType] - the lambdas take what a Meaning takes
+        return asked[operator]
 
     def match(pattern: str, negated: bool) -> Case:
         text = f"{selector} {'not ' * negated}matches {quoted(pattern)}"
