@@ -196,11 +196,3 @@ async def test_a_double_slash_in_a_path_is_redirected(port: ConsulPort) -> None:
 
 def decoded(entries: list[dict[str, Any]]) -> dict[str, bytes]:
     return {entry["Key"]: base64.b64decode(entry["Value"] or "") for entry in entries}
-
-
-async def test_sessions_are_refused_and_not_ignored_by_the_embedded_registry(ours: ConsulPort, root: str) -> None:
-    for word in ("acquire", "release"):
-        answer = await ours.put(f"kv/{root}/lock?{word}=8b9e2a0e-6b0b-4b0e-8b9e-2a0e6b0b4b0e", b"v")
-        assert answer.status == 400
-        assert "Sessions are not supported" in answer.text
-    assert (await ours.get(f"kv/{root}/lock")).status == 404

@@ -2,24 +2,25 @@
 
 import pytest
 from toska_discovery.kv import KeyValues
+from toska_tests.keys import delete, delete_below, put
 
 
 def test_a_prefix_does_not_go_back_when_its_tombstone_is_forgotten() -> None:
     keys = KeyValues(max_tombstones=2)
-    keys.put("a/kept", b"", 0, 1)
-    keys.put("a/gone", b"", 0, 2)
-    keys.delete("a/gone", 3)
+    put(keys, "a/kept", b"", 0, 1)
+    put(keys, "a/gone", b"", 0, 2)
+    delete(keys, "a/gone", 3)
     assert keys.list_below("a/")[1] == 3
     for index in range(4, 10, 2):
-        keys.put(f"b/{index}", b"", 0, index)
-        keys.delete(f"b/{index}", index + 1)
+        put(keys, f"b/{index}", b"", 0, index)
+        delete(keys, f"b/{index}", index + 1)
     assert keys.list_below("a/")[1] >= 3
 
 
 @pytest.mark.parametrize("prefix", ["", "a", "a/"])
 def test_after_a_restart_no_prefix_has_an_older_index_than_the_restarts(prefix: str) -> None:
     before = KeyValues()
-    before.put("a/b", b"", 0, 5)
+    put(before, "a/b", b"", 0, 5)
     entry = before.find("a/b")
     assert entry is not None
     restarted = KeyValues()
@@ -32,10 +33,10 @@ def test_after_a_restart_no_prefix_has_an_older_index_than_the_restarts(prefix: 
 def test_ten_thousand_keys_below_one_prefix_are_listed_and_removed_among_as_many_others() -> None:
     keys = KeyValues()
     for number in range(10_000):
-        keys.put(f"a/{number:05}", b"", 0, number + 1)
-        keys.put(f"b/{number:05}", b"", 0, number + 1)
+        put(keys, f"a/{number:05}", b"", 0, number + 1)
+        put(keys, f"b/{number:05}", b"", 0, number + 1)
     entries, _ = keys.list_below("a/")
     assert [entry.key for entry in entries] == [f"a/{number:05}" for number in range(10_000)]
-    assert len(keys.delete_below("a/", 20_000)) == 10_000
+    assert len(delete_below(keys, "a/", 20_000)) == 10_000
     assert len(keys) == 10_000
     assert keys.list_below("a/") == ([], 20_000)

@@ -13,6 +13,7 @@ from toska_discovery.instance import ServiceDefinition
 from toska_discovery.kv import KeyValues
 from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
+from toska_tests.keys import delete, delete_below, put
 from toska_tests.registrations import NOON, check, probed
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
@@ -207,7 +208,7 @@ class KeyValueLife(RuleBasedStateMachine):
         before = self.model.get(key)
         current = 0 if before is None else before[2]
         wanted = {"same": current, "other": current + 1}.get(cas, cas)
-        done, changed = self.keys.put(key, value, flags, self.index + 1, cas=wanted)
+        done, changed = put(self.keys, key, value, flags, self.index + 1, cas=wanted)
         assert done == (wanted is None or wanted == current)
         assert changed == (done and (before is None or before[:2] != (value, flags)))
         if changed:
@@ -219,7 +220,7 @@ class KeyValueLife(RuleBasedStateMachine):
         before = self.model.get(key)
         current = 0 if before is None else before[2]
         wanted = {"same": current, "other": current + 1}.get(cas, cas)
-        done, changed = self.keys.delete(key, self.index + 1, cas=wanted)
+        done, changed = delete(self.keys, key, self.index + 1, cas=wanted)
         assert done == (before is None or wanted is None or wanted == current)
         assert changed == (done and before is not None)
         if changed:
@@ -228,7 +229,7 @@ class KeyValueLife(RuleBasedStateMachine):
 
     @rule(prefix=PREFIXES)
     def delete_below(self, prefix: str) -> None:
-        gone = self.keys.delete_below(prefix, self.index + 1)
+        gone = delete_below(self.keys, prefix, self.index + 1)
         assert sorted(gone) == sorted(key for key in self.model if key.startswith(prefix))
         if gone:
             self.index += 1

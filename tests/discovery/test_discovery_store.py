@@ -34,9 +34,9 @@ async def store_some(folder: Path) -> Registry:
         store.save(registry.register(service("gone", port=2), [], 0.0, NOON))
         store.save(registry.report("c", Health.WARNING, "slow", 1.0))
         store.save(registry.deregister("gone"))
-        store.save(registry.put_key("a/b", bytes(range(256)), 2**64 - 1)[1])
-        store.save(registry.put_key("gone", b"x")[1])
-        store.save(registry.delete_key("gone")[1])
+        store.save(registry.coordination.put_key("a/b", bytes(range(256)), 2**64 - 1)[1])
+        store.save(registry.coordination.put_key("gone", b"x")[1])
+        store.save(registry.coordination.delete_key("gone")[1])
         await store.flush()
         return registry
 
@@ -102,7 +102,7 @@ async def test_only_what_changed_last_is_written(tmp_path: Path) -> None:
         registry = new_registry()
         before = store.commits
         for number in range(1000):
-            store.save(registry.put_key("counter", str(number).encode())[1])
+            store.save(registry.coordination.put_key("counter", str(number).encode())[1])
         await store.flush()
         assert store.commits - before < 900
     async with SqliteStore.open(tmp_path) as store:
@@ -145,7 +145,7 @@ async def test_a_damaged_file_is_kept_aside_and_said_to_be(tmp_path: Path, damag
     with structlog.testing.capture_logs() as logs:
         async with SqliteStore.open(tmp_path) as store:
             assert (store.stored.instances, store.stored.keys) == ([], [])
-            store.save(new_registry().put_key("a", b"1")[1])
+            store.save(new_registry().coordination.put_key("a", b"1")[1])
             await store.flush()
     (said,) = (line for line in logs if line["event"] == "store_unreadable")
     assert "starting with an empty registry" in said["remedy"]
@@ -188,12 +188,12 @@ async def test_a_write_that_fails_is_told_and_made_up_for_once_it_works_again(tm
         registry = new_registry()
         # The file cannot grow any more, as on a full disk.
         store._connection.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage] - no disk to fill
-        store.save(registry.put_key("big", b"x" * 100_000)[1])
+        store.save(registry.coordination.put_key("big", b"x" * 100_000)[1])
         with pytest.raises(StoreUnavailable, match="cannot be written"):
             await store.flush()
         assert store.failure is not None
         store._connection.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage] - see above
-        store.save(registry.put_key("small", b"y")[1])
+        store.save(registry.coordination.put_key("small", b"y")[1])
         await wait_until(lambda: store.failure is None, within=5)
         await store.flush()
     async with SqliteStore.open(tmp_path) as store:

@@ -106,7 +106,15 @@ class _Discovery:
             now = self._clock.monotonic()
             state = Registry(sweep_interval_s=settings.sweep_interval.total_seconds(), now=now)
             stored = store.stored
-            state.load(stored.instances, stored.keys, stored.index, now, nodes=stored.nodes)
+            state.load(
+                stored.instances,
+                stored.keys,
+                stored.index,
+                now,
+                nodes=stored.nodes,
+                sessions=stored.sessions,
+                delays=stored.delays,
+            )
             registry = EmbeddedRegistry(state, store, Watchers(settings.max_watchers), self._clock)
             node = Node(
                 id=store.stored.node_id,

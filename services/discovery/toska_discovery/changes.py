@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from toska_common.contracts.discovery import Health
+
 from toska_discovery.check import CheckDefinition
 from toska_discovery.instance import Instance
 from toska_discovery.kv import Entry
 from toska_discovery.node import Node
+from toska_discovery.session import EndReason, Session
 
 SERVICES = "services"
 """Topic of the list of services: every registration, change or removal of an instance."""
@@ -14,11 +17,23 @@ CHECKS = "checks"
 """Topic of all checks: every change of a verdict, and every check that comes or goes."""
 NODES = "nodes"
 """Topic of the list of nodes: every one that comes, changes or goes, its checks aside."""
+SESSIONS = "sessions"
+"""Topic of the list of sessions: every one that is created or ends."""
 
 
 def service_topic(name: str) -> str:
     """Topic of one service: its instances and their verdicts."""
     return f"service/{name}"
+
+
+def session_topic(session_id: str) -> str:
+    """Topic of one session."""
+    return f"session/{session_id}"
+
+
+def node_sessions_topic(node: str) -> str:
+    """Topic of the sessions of a node."""
+    return f"sessions/{node}"
 
 
 class Happening(StrEnum):
@@ -43,6 +58,9 @@ class Changes:
         nodes: Likewise, by name.
         keys: Likewise, by key.
         probes: Checks that want to be probed from now on, or in another way, by id; `None` for those that no longer do.
+        checks: Verdicts that changed or came to be, by node and check id; `None` of checks that are gone.
+        sessions: By id, as they are now; `None` for those that have ended, which `ended` has with the reason.
+        delays: Keys that cannot be locked for so many seconds; `None` for those that can be again.
         topics: What to wake watchers of; those of keys follow from `keys`.
         happenings: What to log and count.
     """
@@ -52,6 +70,10 @@ class Changes:
     nodes: dict[str, Node | None] = field(default_factory=dict[str, Node | None])
     probes: dict[str, CheckDefinition | None] = field(default_factory=dict[str, CheckDefinition | None])
     keys: dict[str, Entry | None] = field(default_factory=dict[str, Entry | None])
+    checks: dict[tuple[str, str], Health | None] = field(default_factory=dict[tuple[str, str], Health | None])
+    sessions: dict[str, Session | None] = field(default_factory=dict[str, Session | None])
+    delays: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    ended: list[tuple[Session, EndReason]] = field(default_factory=list[tuple[Session, EndReason]])
     topics: set[str] = field(default_factory=set[str])
     happenings: list[tuple[Happening, Instance]] = field(default_factory=list[tuple[Happening, Instance]])
 

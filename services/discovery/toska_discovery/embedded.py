@@ -14,8 +14,10 @@ from toska_common.contracts.discovery import Health
 
 from toska_discovery.changes import Changes, Happening
 from toska_discovery.check import CheckDefinition
+from toska_discovery.coordination import Coordination
 from toska_discovery.instance import ServiceDefinition
 from toska_discovery.registry import Registry
+from toska_discovery.session import EndReason, Session
 from toska_discovery.store import SqliteStore
 from toska_discovery.watch import Watchers
 
@@ -28,6 +30,7 @@ class Counts:
 
     renewals: int = 0
     happenings: dict[Happening, int] = field(default_factory=lambda: dict.fromkeys(Happening, 0))
+    sessions_ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
 
 
 class EmbeddedRegistry:
@@ -93,27 +96,24 @@ class EmbeddedRegistry:
         """
         self._publish(self.state.judge(check_id, status, output, self._clock.monotonic()))
 
-    async def put_key(self, key: str, value: bytes, flags: int = 0, *, cas: int | None = None) -> bool:
-        """Write a key; durable when this returns."""
-        done, changes = self.state.put_key(key, value, flags, cas=cas)
+    async def change(self, event: Callable[[Coordination, float], Changes]) -> None:
+        """Let `event` happen to the keys and sessions at this moment; durable when this returns."""
+        self._publish(event(self.state.coordination, self._clock.monotonic()))
+        await self.store.flush()
+
+    async def decide(self, event: Callable[[Coordination, float], tuple[bool, Changes]]) -> bool:
+        """The same for an event that may be in vain; returns whether it was not."""
+        done, changes = event(self.state.coordination, self._clock.monotonic())
         self._publish(changes)
         await self.store.flush()
         return done
 
-    async def delete_key(self, key: str, *, cas: int | None = None) -> bool:
-        """Remove a key; durable when this returns."""
-        done, changes = self.state.delete_key(key, cas=cas)
-        self._publish(changes)
-        await self.store.flush()
-        return done
-
-    async def delete_keys_below(self, prefix: str) -> None:
-        """Remove every key that starts with `prefix`; durable when this returns."""
-        self._publish(self.state.delete_keys_below(prefix))
-        await self.store.flush()
+    def renew_session(self, session_id: str) -> Session | None:
+        """Make a session good for one more life; `None` if there is none of the id."""
+        return self.state.coordination.renew_session(session_id, self._clock.monotonic())
 
     def sweep(self) -> None:
-        """Turn lapsed checks critical and remove what has been critical for too long."""
+        """Turn lapsed checks critical, remove what has been critical for too long, and end lapsed sessions."""
         self._publish(self.state.sweep(self._clock.monotonic()))
 
     def _publish(self, changes: Changes) -> None:
@@ -134,3 +134,6 @@ class EmbeddedRegistry:
                 address=f"{service.address}:{service.port}",
                 health=instance.health.value,
             )
+        for session, reason in changes.ended:
+            self.counts.sessions_ended[reason] += 1
+            log.info(reason.value, session=session.id, session_name=session.name, behavior=session.behavior.value)

@@ -1,6 +1,6 @@
 """What discovery refuses, beyond the errors that the whole mesh shares."""
 
-from toska_common.errors import MeshError, NotFound
+from toska_common.errors import CallerError, MeshError, NotFound
 
 
 class UnknownInstance(NotFound):
@@ -13,6 +13,12 @@ class UnknownCheck(NotFound):
     """No check is known under this id, so there is nothing to renew; register again."""
 
     code, title = "unknown-check", "Unknown check"
+
+
+class SessionRefused(CallerError):
+    """A session that cannot be, or that there is not; the detail is in Consul's words."""
+
+    code, title = "session-refused", "No such session"
 
 
 class StoreUnavailable(MeshError):

@@ -1,4 +1,4 @@
-"""Keys and values with Consul's indexes.
+"""Keys and values with Consul's indexes. What operations make of them is in `key_draft`.
 
 A key's ModifyIndex is that of its last change. A prefix's index is the last change of any key below it, deletions
 included: each leaves a tombstone, and when tombstones are forgotten, the newest forgotten one becomes the least index
@@ -7,7 +7,8 @@ of every prefix, so that no prefix ever goes back.
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 
 MAX_TOMBSTONES = 2_000
 """Deletions remembered; Consul forgets them after 15 minutes instead."""
@@ -15,7 +16,12 @@ MAX_TOMBSTONES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key and its value. `lock_index` counts the holders of its lock and serves as a fencing value."""
+    """A key and its value.
+
+    Attributes:
+        lock_index: How often its lock was taken by another holder: a fencing value, which never goes back.
+        session: Who holds its lock; empty for nobody.
+    """
 
     key: str
     value: bytes
@@ -23,6 +29,7 @@ class Entry:
     create_index: int
     modify_index: int
     lock_index: int = 0
+    session: str = ""
 
 
 class KeyValues:
@@ -31,6 +38,7 @@ class KeyValues:
     def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
+        self._held: dict[str, set[str]] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()
         self._max_tombstones = max_tombstones
         self._forgotten = 0
@@ -43,6 +51,10 @@ class KeyValues:
         """Take over stored entries; whatever was deleted before counts as changed at `index`."""
         self._entries = {entry.key: entry for entry in entries}
         self._order = sorted(self._entries)
+        self._held = {}
+        for entry in entries:
+            self._hold(entry)
+        self._tombstones.clear()
         self._forgotten = self._table_index = index
 
     def find(self, key: str) -> Entry | None:
@@ -64,49 +76,38 @@ class KeyValues:
         index = max(index, max((at for key, at in self._tombstones.items() if key.startswith(prefix)), default=0))
         return entries, max(index, self._forgotten) if index else self._table_index
 
-    def put(self, key: str, value: bytes, flags: int, index: int, *, cas: int | None = None) -> tuple[bool, bool]:
-        """Write an entry at `index`, with `cas` only if that is its ModifyIndex (0: only if there is none).
+    @property
+    def held(self) -> int:
+        """How many keys are locked."""
+        return sum(map(len, self._held.values()))
 
-        Returns:
-            Whether the write holds, and whether it changed anything: the same value again does not.
-        """
-        before = self._entries.get(key)
-        if cas is not None and cas != (0 if before is None else before.modify_index):
-            return False, False
-        if before is None:
-            insort(self._order, key)
-            self._entries[key] = Entry(key, value, flags, index, index)
-            self._tombstones.pop(key, None)
-        elif (before.value, before.flags) == (value, flags):
-            return True, False
-        else:
-            self._entries[key] = replace(before, value=value, flags=flags, modify_index=index)
+    def held_by(self, session_id: str) -> Set[str]:
+        """The keys whose lock a session holds."""
+        return self._held.get(session_id, frozenset())
+
+    def apply(self, changed: Mapping[str, Entry | None], index: int) -> None:
+        """Make changes: entries as they are at `index`, and `None` for those that are gone."""
+        gone = {key for key, entry in changed.items() if entry is None}
+        if gone:
+            self._drop_from_order(gone)
+        for key, entry in changed.items():
+            self._let_go(self._entries.get(key))
+            if entry is None:
+                self._bury(key, index)
+                continue
+            if key not in self._entries:
+                insort(self._order, key)
+                self._tombstones.pop(key, None)
+            self._entries[key] = entry
+            self._hold(entry)
         self._table_index = index
-        return True, True
 
-    def delete(self, key: str, index: int, *, cas: int | None = None) -> tuple[bool, bool]:
-        """Remove an entry, with `cas` only if that is its ModifyIndex; one that is not there is fine.
-
-        Returns:
-            Whether the entry is gone now, and whether it was there.
-        """
-        before = self._entries.get(key)
-        if before is None:
-            return True, False
-        if cas is not None and cas != before.modify_index:
-            return False, False
-        del self._order[bisect_left(self._order, key)]
-        self._bury(key, index)
-        return True, True
-
-    def delete_below(self, prefix: str, index: int) -> list[str]:
-        """Remove every entry whose key starts with `prefix`, and return their keys."""
-        start, end = self._range_below(prefix)
-        keys = self._order[start:end]
-        del self._order[start:end]
-        for key in keys:
-            self._bury(key, index)
-        return keys
+    def _drop_from_order(self, gone: set[str]) -> None:
+        if len(gone) > 16:
+            self._order = [key for key in self._order if key not in gone]
+            return
+        for key in gone:
+            del self._order[bisect_left(self._order, key)]
 
     def _bury(self, key: str, index: int) -> None:
         del self._entries[key]
@@ -114,7 +115,17 @@ class KeyValues:
         self._tombstones.move_to_end(key)
         while len(self._tombstones) > self._max_tombstones:
             self._forgotten = self._tombstones.popitem(last=False)[1]
-        self._table_index = index
+
+    def _hold(self, entry: Entry) -> None:
+        if entry.session:
+            self._held.setdefault(entry.session, set()).add(entry.key)
+
+    def _let_go(self, entry: Entry | None) -> None:
+        if entry is not None and entry.session:
+            held = self._held[entry.session]
+            held.discard(entry.key)
+            if not held:
+                del self._held[entry.session]
 
     def _range_below(self, prefix: str) -> tuple[int, int]:
         if not prefix:

@@ -41,6 +41,11 @@ class LeaseTime:
             self._due = now
         return now - self._lost
 
+    @property
+    def latest(self) -> float:
+        """The latest that it can be by now, for what must not be too short and is not told the time."""
+        return self._due - self._lost
+
     def sweep(self, now: float) -> float:
         """The lease time of a sweep at `now`; the next one is due an interval later."""
         moment = self.at(now)

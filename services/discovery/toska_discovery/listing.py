@@ -101,8 +101,7 @@ class Listing:
             self.services_index = self.index
             changes.topics.add(SERVICES)
         if old_checks != after.checks:
-            self.checks_index = self.index
-            changes.topics.add(CHECKS)
+            self._note_checks(after.node, old_checks, after.checks, changes)
 
     def remove(self, instance: Instance, changes: Changes, happening: Happening) -> None:
         """Take an instance off, at the current index."""
@@ -113,8 +112,7 @@ class Listing:
         self.services_index = self.index
         changes.topics.add(SERVICES)
         if instance.checks:
-            self.checks_index = self.index
-            changes.topics.add(CHECKS)
+            self._note_checks(instance.node, instance.checks, {}, changes)
         changes.instances[instance.key] = None
         changes.happenings.append((happening, instance))
 
@@ -130,13 +128,21 @@ class Listing:
         if before is None or before.definition != after.definition:
             self.nodes_index = self.index
             changes.topics.add(NODES)
-        if before is None or before.checks != after.checks:
-            self.checks_index = self.index
-            changes.topics.add(CHECKS)
+        old_checks: Mapping[str, Check] = {} if before is None else before.checks
+        if old_checks != after.checks:
+            self._note_checks(name, old_checks, after.checks, changes)
         for service, members in self.services.items():
             if any(instance.node == name for instance in members.values()):
                 self._service_index[service] = self.index
                 changes.topics.add(service_topic(service))
+
+    def _note_checks(
+        self, node: str, before: Mapping[str, Check], after: Mapping[str, Check], changes: Changes
+    ) -> None:
+        self.checks_index = self.index
+        changes.topics.add(CHECKS)
+        changes.checks.update(dict.fromkeys((node, check_id) for check_id in before.keys() - after.keys()))
+        changes.checks.update({(node, check_id): check.status for check_id, check in after.items()})
 
     def _vacate(self, instance: Instance) -> None:
         endpoint = instance.service.endpoint

@@ -28,6 +28,14 @@ class DiscoveryCollector(Collector):
         yield instances
         yield GaugeMetricFamily("toska_discovery_services", "Services with an instance", len(state.services))
         yield GaugeMetricFamily("toska_discovery_keys", "Keys stored", len(state.keys))
+        yield GaugeMetricFamily("toska_discovery_locks", "Keys locked", state.keys.held)
+        yield GaugeMetricFamily("toska_discovery_sessions", "Sessions", len(state.coordination.sessions))
+        ended = CounterMetricFamily(
+            "toska_discovery_sessions_ended", "Sessions that ended, by reason", labels=["event"]
+        )
+        for reason, count in registry.counts.sessions_ended.items():
+            ended.add_metric([reason.value], count)
+        yield ended
         yield GaugeMetricFamily("toska_discovery_index", "Index of the last change", state.index)
         yield GaugeMetricFamily("toska_discovery_watchers", "Blocked queries", registry.watchers.blocked)
         yield CounterMetricFamily("toska_discovery_renewals", "Reports on checks", registry.counts.renewals)

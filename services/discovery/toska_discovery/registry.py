@@ -20,12 +20,14 @@ from toska_common.contracts.discovery import Health
 from toska_discovery.changes import Changes, Happening
 from toska_discovery.check import Check, CheckDefinition, bounded_output
 from toska_discovery.check_list import CheckList
+from toska_discovery.coordination import Coordination
 from toska_discovery.errors import UnknownCheck, UnknownInstance
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry, KeyValues
 from toska_discovery.lease import Due, Lease, LeaseTime
 from toska_discovery.listing import Listing
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+from toska_discovery.session import SERF_HEALTH, Session
 
 TTL_EXPIRED = "TTL expired"
 """Consul's wording for a lapsed TTL check."""
@@ -43,9 +45,9 @@ class Registry:
         node: NodeDefinition = NodeDefinition("localhost", "127.0.0.1"),  # noqa: B008 - immutable
     ) -> None:
         self.listing = Listing(node, index)
-        self.keys = KeyValues()
         self._checks = CheckList()
         self._time = LeaseTime(sweep_interval_s, now)
+        self.coordination = Coordination(self, self._time)
 
     # What is known.
 
@@ -67,6 +69,11 @@ class Registry:
     def service_index(self, name: str) -> int:
         """Index of the last change of a service, or of the last extinction of any if there is none of the name."""
         return self.listing.service_index(name)
+
+    @property
+    def keys(self) -> KeyValues:
+        """The keys with their values and locks; `coordination` changes them."""
+        return self.coordination.keys
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Instance]]:
@@ -111,6 +118,28 @@ class Registry:
         """The lease of a check, with the output of its last report or probe."""
         return self._checks.find_lease(check_id)
 
+    def has_node(self, node: str) -> bool:
+        """Whether there is a node of that name."""
+        return node in self.nodes
+
+    def verdict_on(self, node: str, check_id: str) -> Health | None:
+        """The state of a node's check, its instances' included; `None` if there is none of the id."""
+        if node == OWN_NODE:
+            found = self.find_check(check_id)
+            if found is None:
+                return Health.PASSING if check_id == SERF_HEALTH else None
+            return found[1].status
+        checks = [self.nodes[node].checks, *(item.checks for item in self.instances.values() if item.node == node)]
+        return next((each[check_id].status for each in checks if check_id in each), None)
+
+    def upcoming(self, changes: Changes) -> int:
+        """The index that something has which joins `changes`."""
+        return changes.index or self.index + 1
+
+    def take_index(self, changes: Changes) -> int:
+        """The same, from now on taken."""
+        return changes.index or self.listing.step(changes)
+
     def touched_by(self, service: ServiceDefinition, checks: Iterable[CheckDefinition]) -> set[str]:
         """Names of the services that a registration would change: its own, and those that it takes something from."""
         owners = {service.id, self.listing.holder(service), *(self._checks.owner(check.id) for check in checks)}
@@ -127,6 +156,8 @@ class Registry:
         now: float,
         *,
         nodes: Mapping[str, Node] | None = None,
+        sessions: Iterable[Session] = (),
+        delays: Iterable[tuple[str, float]] = (),
     ) -> None:
         """Take over what was stored; every lease gets one whole TTL, and everything counts as changed at `index`."""
         moment = self._time.sweep(now)
@@ -136,7 +167,7 @@ class Registry:
             self._checks.give(owner, checks)
             for check in checks.values():
                 self._checks.grant(check, moment, Changes())
-        self.keys.load(keys, index)
+        self.coordination.load(keys, sessions, delays, index, now)
 
     def register(
         self,
@@ -179,6 +210,7 @@ class Registry:
         self._settle(before, after, changes)
         for check in checks:
             self._checks.grant(after.checks[check.id], moment, changes)
+        self.coordination.settle(changes)
         return changes
 
     def deregister(self, instance_id: str) -> Changes:
@@ -187,6 +219,7 @@ class Registry:
         instance = self.instances.get(instance_id)
         if instance is not None:
             self._remove(instance, changes, Happening.DEREGISTERED)
+            self.coordination.settle(changes)
         return changes
 
     def register_check(self, check: CheckDefinition, instance_id: str | None, now: float) -> Changes:
@@ -208,6 +241,7 @@ class Registry:
         merged = _merge(known, check, index)
         self._set_checks(instance_id, {**before, check.id: merged}, changes)
         self._checks.grant(merged, moment, changes)
+        self.coordination.settle(changes)
         return changes
 
     def deregister_check(self, check_id: str) -> Changes:
@@ -217,6 +251,7 @@ class Registry:
             owner = self._checks.owner(check_id)
             rest = {key: check for key, check in self._checks_of(owner).items() if key != check_id}
             self._set_checks(owner, rest, changes)
+            self.coordination.settle(changes)
         return changes
 
     def report(self, check_id: str, status: Health, output: str, now: float) -> Changes:
@@ -242,9 +277,10 @@ class Registry:
         return self._take_verdict(lease, status, output, now)
 
     def sweep(self, now: float) -> Changes:
-        """Turn lapsed checks critical, and remove the instances that have been critical for too long."""
+        """Turn lapsed checks critical, remove instances that were critical for too long, and end lapsed sessions."""
         changes = Changes()
-        for lease, due in self._checks.leases.take_due(self._time.sweep(now)):
+        moment = self._time.sweep(now)
+        for lease, due in self._checks.leases.take_due(moment):
             owner = self._checks.owner(lease.check_id)
             if due is Due.REMOVE:
                 if owner is not None:
@@ -254,33 +290,8 @@ class Registry:
             lease.output = f"{TTL_EXPIRED} (last output before timeout follows): {last}" if last else TTL_EXPIRED
             if self._decide(lease.check_id, Health.CRITICAL, lease.output, changes) and owner is not None:
                 changes.happenings.append((Happening.LAPSED, self.instances[owner]))
-        return changes
-
-    def put_key(self, key: str, value: bytes, flags: int = 0, *, cas: int | None = None) -> tuple[bool, Changes]:
-        """Write a key, with `cas` only if that is its ModifyIndex (0: only if it does not exist)."""
-        changes = Changes()
-        done, changed = self.keys.put(key, value, flags, self.index + 1, cas=cas)
-        if changed:
-            self.listing.step(changes)
-            changes.keys[key] = self.keys.find(key)
-        return done, changes
-
-    def delete_key(self, key: str, *, cas: int | None = None) -> tuple[bool, Changes]:
-        """Remove a key, with `cas` only if that is its ModifyIndex; one that does not exist is fine."""
-        changes = Changes()
-        done, changed = self.keys.delete(key, self.index + 1, cas=cas)
-        if changed:
-            self.listing.step(changes)
-            changes.keys[key] = None
-        return done, changes
-
-    def delete_keys_below(self, prefix: str) -> Changes:
-        """Remove every key that starts with `prefix`."""
-        changes = Changes()
-        for key in self.keys.delete_below(prefix, self.index + 1):
-            changes.keys[key] = None
-        if changes.keys:
-            self.listing.step(changes)
+        self.coordination.settle(changes)
+        self.coordination.sweep(moment, changes)
         return changes
 
     # How it is done.
@@ -344,7 +355,8 @@ class Registry:
         output = bounded_output(output, lease.output_max_bytes)
         self._checks.leases.renew(lease, self._time.at(now), output, critical=status is Health.CRITICAL)
         changes = Changes()
-        self._decide(lease.check_id, status, output, changes)
+        if self._decide(lease.check_id, status, output, changes):
+            self.coordination.settle(changes)
         return changes
 
     def _decide(self, check_id: str, status: Health, output: str, changes: Changes) -> bool:

@@ -1,4 +1,4 @@
-"""Instances, nodes and keys as the columns of the state file.
+"""Instances, nodes, keys and sessions as the columns of the state file.
 
 Fields only join: a row of an older version stays readable.
 """
@@ -14,6 +14,7 @@ from toska_discovery.check import OUTPUT_MAX_BYTES, Check, CheckDefinition, Chec
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+from toska_discovery.session import Behavior, Session
 
 
 def entry_columns(entry: Entry) -> tuple[str, bytes]:
@@ -23,6 +24,7 @@ def entry_columns(entry: Entry) -> tuple[str, bytes]:
         "create_index": entry.create_index,
         "modify_index": entry.modify_index,
         "lock_index": entry.lock_index,
+        "session": entry.session,
     }
     return json.dumps(body), entry.value
 
@@ -30,6 +32,20 @@ def entry_columns(entry: Entry) -> tuple[str, bytes]:
 def read_entry(name: str, body: str, value: bytes) -> Entry:
     """A key from its row."""
     return Entry(name, value, **json.loads(body))
+
+
+def session_column(session: Session) -> str:
+    """The column `body` of a session."""
+    return json.dumps(asdict(session))
+
+
+def read_session(column: str) -> Session:
+    """A session from its column."""
+    body: dict[str, Any] = json.loads(column)
+    for name in ("checks", "node_checks", "service_checks"):
+        body[name] = None if body[name] is None else tuple(body[name])
+    behavior = Behavior(body.pop("behavior"))
+    return Session(**body, behavior=behavior)
 
 
 def instance_column(instance: Instance) -> str:

@@ -4,8 +4,9 @@ Rows that changed wait in memory, the newest of each key only; the writer takes 
 commit costs one fsync for everybody who waits for it, what waits is bounded by the registry's own size, and the file
 always holds a state that the registry really was in. `flush` returns once everything saved before it is durable.
 
-What is stored are registrations, nodes, verdicts and keys. Renewals are not: after a restart each lease gets one whole
-TTL. Indexes are reserved in strides, so that after a crash none is given out twice.
+What is stored are registrations, nodes, verdicts, keys, sessions and the delays of lost locks. Renewals are not: after
+a restart each lease and each session gets one whole TTL. Indexes are reserved in strides, so that after a crash none is
+given out twice.
 """
 
 import asyncio
@@ -33,7 +34,10 @@ from toska_discovery.rows import (
     read_entry,
     read_instance,
     read_node,
+    read_session,
+    session_column,
 )
+from toska_discovery.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +53,8 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, body TEXT NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delays (key TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
 _WRITES = {
@@ -56,9 +62,11 @@ _WRITES = {
     "instances": ("INSERT OR REPLACE INTO instances VALUES (?, ?)", "DELETE FROM instances WHERE id = ?"),
     "nodes": ("INSERT OR REPLACE INTO nodes VALUES (?, ?)", "DELETE FROM nodes WHERE name = ?"),
     "keys": ("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", "DELETE FROM keys WHERE name = ?"),
+    "sessions": ("INSERT OR REPLACE INTO sessions VALUES (?, ?)", "DELETE FROM sessions WHERE id = ?"),
+    "delays": ("INSERT OR REPLACE INTO delays VALUES (?, ?)", "DELETE FROM delays WHERE key = ?"),
 }
 
-_Row = Instance | Node | Entry | str | None
+_Row = Instance | Node | Entry | Session | float | str | None
 """What a row is made of; `None` takes it away. It becomes SQL in the writer, off the event loop."""
 
 
@@ -71,6 +79,8 @@ class Stored:
     instances: list[Instance] = field(default_factory=list[Instance])
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     keys: list[Entry] = field(default_factory=list[Entry])
+    sessions: list[Session] = field(default_factory=list[Session])
+    delays: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
 
 
 class SqliteStore:
@@ -114,7 +124,7 @@ class SqliteStore:
 
     def save(self, changes: Changes) -> None:
         """Have `changes` written soon; waits for nothing."""
-        if not (changes.index or changes.instances or changes.nodes):
+        if not (changes.index or changes.instances or changes.nodes or changes.delays):
             return
         with self._lock:
             for instance_id, instance in changes.instances.items():
@@ -123,6 +133,10 @@ class SqliteStore:
                 self._dirty["nodes", name] = node
             for key, entry in changes.keys.items():
                 self._dirty["keys", key] = entry
+            for session_id, session in changes.sessions.items():
+                self._dirty["sessions", session_id] = session
+            for key, delay_s in changes.delays.items():
+                self._dirty["delays", key] = delay_s
             if changes.index > self._reserved - INDEX_STRIDE // 2:
                 self._reserved = changes.index + INDEX_STRIDE
                 self._dirty["meta", "index"] = str(self._reserved)
@@ -263,6 +277,8 @@ def _load(connection: sqlite3.Connection) -> Stored:
         instances=[read_instance(body) for (body,) in connection.execute("SELECT body FROM instances")],
         nodes={name: read_node(body) for name, body in connection.execute("SELECT name, body FROM nodes")},
         keys=[read_entry(*row) for row in connection.execute("SELECT name, body, value FROM keys")],
+        sessions=[read_session(body) for (body,) in connection.execute("SELECT body FROM sessions")],
+        delays=connection.execute("SELECT key, seconds FROM delays").fetchall(),
     )
     written = {
         "schema": str(SCHEMA_VERSION),
@@ -290,9 +306,11 @@ def _remedy(error: sqlite3.OperationalError) -> str:
     return f"{error}; set TOSKA_HOME to a folder that can be written"
 
 
-def _columns(row: Instance | Node | Entry | str) -> tuple[str | bytes, ...]:
+def _columns(row: Instance | Node | Entry | Session | float | str) -> tuple[str | bytes | float, ...]:
     if isinstance(row, Instance):
         return (instance_column(row),)
+    if isinstance(row, Session):
+        return (session_column(row),)
     if isinstance(row, Node):
         return (node_column(row),)
     return entry_columns(row) if isinstance(row, Entry) else (row,)

@@ -1,9 +1,9 @@
 """Who may do what on the Consul port, and the words of refusal.
 
-Changes need a token: `join` for services and their checks, `admin` for keys, for services named `toska-*`, and for what
-befalls every service of a node, such as checks of the node itself. Reads are open
-where only this machine can connect; elsewhere `join` reads services and `admin` reads keys, which may hold secrets.
-A token comes as `X-Consul-Token`, `Authorization: Bearer` or `?token=`.
+Changes need a token: `join` for services, their checks, and events; `admin` for keys, sessions, prepared queries and
+snapshots, for services named `toska-*`, and for what befalls every service of a node, such as checks of the node
+itself. Reads are open where only this machine can connect; elsewhere `join` reads services and `admin` reads keys,
+which may hold secrets. A token comes as `X-Consul-Token`, `Authorization: Bearer` or `?token=`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,9 @@ from toska_discovery.consul.views import CONSUL
 PERMISSION_DENIED = "Permission denied"
 ACL_NOT_FOUND = "ACL not found"
 """Consul's words for a missing or insufficient token, and for one that it does not know."""
+
+ADMIN_PATHS = ("/v1/kv/", "/v1/session/", "/v1/txn", "/v1/query", "/v1/snapshot")
+"""Where `join` does not suffice: who ends a session takes its locks away."""
 
 
 class ConsulPolicy:
@@ -55,7 +58,7 @@ class ConsulPolicy:
     def _needed(self, method: str, path: str) -> Access | None:
         if method in SAFE_METHODS and self._open_reads:
             return None
-        return Access.ADMIN if path.startswith("/v1/kv/") else Access.JOIN
+        return Access.ADMIN if path.startswith(ADMIN_PATHS) else Access.JOIN
 
 
 def require_admin(access: Access | None, what: str) -> None:

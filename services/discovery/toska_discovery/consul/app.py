@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
-from toska_discovery.consul import agent, catalog, kv, selectors
+from toska_discovery.consul import agent, catalog, coordination, kv, selectors
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.filtering import filterable
@@ -45,6 +45,7 @@ EXACT: Mapping[str, Methods] = {
     "catalog/services": {"GET": catalog.list_services},
     "status/leader": {"GET": agent.get_leader},
     "status/peers": {"GET": agent.list_peers},
+    **coordination.EXACT,
 }
 """Endpoints without a name in their path."""
 
@@ -60,6 +61,7 @@ NAMED: Mapping[str, Methods] = {
     "health/service": {"GET": filterable(catalog.list_health_service, selectors.HEALTH_SERVICES)},
     "health/checks": {"GET": filterable(catalog.list_health_checks, selectors.CHECKS)},
     "health/state": {"GET": filterable(catalog.list_health_state, selectors.CHECKS)},
+    **coordination.NAMED,
     "kv": {"GET": kv.read, "PUT": kv.put, "DELETE": kv.delete},
 }
 """Endpoints whose path ends in a name, which may have slashes of its own."""

@@ -55,6 +55,17 @@ class Endpoints:
         return index_now()
 
 
+def refuse_other_datacenter(here: Endpoints, request: ConsulRequest) -> None:
+    """Let a request pass that is about the datacenter there is.
+
+    Raises:
+        Refusal: It names another.
+    """
+    datacenter = request.query.first("dc")
+    if datacenter and datacenter != here.node.datacenter:
+        raise Refusal(500, "No path to datacenter")
+
+
 def index_headers(index: int, *, catalog: bool = True, stale: bool = False) -> tuple[Header, ...]:
     """The headers of a read; the catalog's also say how consistent it was."""
     headers = (

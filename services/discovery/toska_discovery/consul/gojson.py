@@ -64,8 +64,8 @@ class Struct:
             known[_snake(name)] = (name, decoder)
         return cls(known)
 
-    def decode(self, value: Any) -> dict[str, Any]:
-        """The fields that are there and not null.
+    def decode(self, value: Any, *, nulls: bool = False) -> dict[str, Any]:
+        """The fields that are there; those that are null only if asked for.
 
         Raises:
             Refusal: Not an object, an unknown field, or a wrong type.
@@ -79,6 +79,8 @@ class Struct:
                 raise Refusal(400, f'Request decode failed: json: unknown field "{name}"')
             if part is not None:
                 found[known[0]] = known[1](part, known[0])
+            elif nulls:
+                found[known[0]] = None
         return found
 
 

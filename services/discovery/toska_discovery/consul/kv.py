@@ -3,8 +3,13 @@
 import base64
 from typing import Any
 
-from toska_discovery.consul.endpoints import Endpoints, index_headers
+from toska_discovery.changes import Changes
+from toska_discovery.consul.endpoints import Endpoints, index_headers, refuse_other_datacenter
+from toska_discovery.consul.ids import refuse_non_uuid
 from toska_discovery.consul.request import ConsulRequest, Header, Query, Refusal, Reply, json_reply
+from toska_discovery.consul.session import LOOKUP_FAILED
+from toska_discovery.coordination import Coordination
+from toska_discovery.errors import SessionRefused
 from toska_discovery.kv import Entry
 from toska_discovery.watch import key_topic, prefix_topic
 
@@ -14,7 +19,7 @@ KEY_MAX = 2048
 async def read(here: Endpoints, request: ConsulRequest) -> Reply:
     """`GET kv/:key`, with `?recurse`, `?keys` (and `separator`) or `?raw`."""
     query = request.query
-    _check_datacenter(here, query)
+    refuse_other_datacenter(here, request)
     if query.has("keys") or query.has("recurse"):
         return await _read_below(here, request)
     if not request.name:
@@ -25,7 +30,7 @@ async def read(here: Endpoints, request: ConsulRequest) -> Reply:
     entry = keys.find(request.name)
     if entry is None:
         return Reply(status=404, headers=headers)
-    return _raw(entry, headers) if query.has("raw") else json_reply([_view(entry)], *headers)
+    return _raw(entry, headers) if query.has("raw") else json_reply([entry_view(entry, entry.value)], *headers)
 
 
 async def _read_below(here: Endpoints, request: ConsulRequest) -> Reply:
@@ -40,33 +45,45 @@ async def _read_below(here: Endpoints, request: ConsulRequest) -> Reply:
         return json_reply(names, *headers) if names or not prefix else Reply(status=404, headers=headers)
     if not entries:
         return Reply(status=404, headers=headers)
-    return json_reply([_view(entry) for entry in entries], *headers)
+    return json_reply([entry_view(entry, entry.value) for entry in entries], *headers)
 
 
 async def put(here: Endpoints, request: ConsulRequest) -> Reply:
-    """`PUT kv/:key`, with `flags` and `cas`."""
-    query = request.query
-    _check_datacenter(here, query)
-    _check_key(request.name)
+    """`PUT kv/:key`, with `flags`, and with `cas`, or with `acquire` or `release` of the key's lock."""
+    query, key = request.query, request.name
+    refuse_other_datacenter(here, request)
+    _check_key(key)
     _refuse_conflicts(query, ("cas", "acquire", "release"))
-    for word in ("acquire", "release"):
-        if query.has(word):
-            raise Refusal(400, f"Sessions are not supported by this registry, so a key cannot be locked by ?{word}")
     flags, cas = query.number("flags") or 0, query.number("cas")
+    holder = query.first("acquire") or query.first("release")
+    if query.first("acquire"):
+        refuse_non_uuid(holder, LOOKUP_FAILED)
     value = await request.body()
-    return json_reply(await here.registry.put_key(request.name, value, flags, cas=cas))
+
+    def write(state: Coordination, now: float) -> tuple[bool, Changes]:
+        if query.has("acquire"):
+            return state.acquire(key, value, flags, holder, now)
+        if query.has("release"):
+            return state.release(key, value, flags, holder)
+        return state.put_key(key, value, flags, cas=cas)
+
+    try:
+        return json_reply(await here.registry.decide(write))
+    except SessionRefused as error:
+        raise Refusal(500, error.detail) from error
 
 
 async def delete(here: Endpoints, request: ConsulRequest) -> Reply:
     """`DELETE kv/:key`, with `cas` or `recurse`."""
     query = request.query
-    _check_datacenter(here, query)
+    refuse_other_datacenter(here, request)
     _refuse_conflicts(query, ("cas", "recurse"))
     if query.has("recurse"):
-        await here.registry.delete_keys_below(request.name)
+        await here.registry.change(lambda state, _: state.delete_keys_below(request.name))
         return json_reply(value=True)
     _check_key(request.name)
-    return json_reply(await here.registry.delete_key(request.name, cas=query.number("cas")))
+    cas = query.number("cas")
+    return json_reply(await here.registry.decide(lambda state, _: state.delete_key(request.name, cas=cas)))
 
 
 def _check_key(key: str) -> None:
@@ -76,24 +93,20 @@ def _check_key(key: str) -> None:
         raise Refusal(400, f"Key is too long (limit: {KEY_MAX} characters)")
 
 
-def _check_datacenter(here: Endpoints, query: Query) -> None:
-    datacenter = query.first("dc")
-    if datacenter and datacenter != here.node.datacenter:
-        raise Refusal(500, "No path to datacenter")
-
-
 def _refuse_conflicts(query: Query, words: tuple[str, ...]) -> None:
     given = [f"{word}={query.first(word)}" for word in words if query.has(word)]
     if len(given) > 1:
         raise Refusal(400, f"Conflicting flags: {'&'.join(sorted(given))}")
 
 
-def _view(entry: Entry) -> dict[str, Any]:
+def entry_view(entry: Entry, value: bytes) -> dict[str, Any]:
+    """A key as Consul shows it, with `value` as its value."""
     return {
         "LockIndex": entry.lock_index,
         "Key": entry.key,
         "Flags": entry.flags,
-        "Value": base64.b64encode(entry.value).decode() if entry.value else None,
+        "Value": base64.b64encode(value).decode() if value else None,
+        **({"Session": entry.session} if entry.session else {}),
         "CreateIndex": entry.create_index,
         "ModifyIndex": entry.modify_index,
     }

@@ -1,0 +1,20 @@
+"""The endpoints of what instances coordinate by: sessions."""
+
+from collections.abc import Mapping
+
+from toska_discovery.consul import session
+from toska_discovery.consul.endpoints import Handler
+
+EXACT: Mapping[str, Mapping[str, Handler]] = {
+    "session/create": {"PUT": session.create},
+    "session/list": {"GET": session.list_all},
+}
+"""Those without a name in their path."""
+
+NAMED: Mapping[str, Mapping[str, Handler]] = {
+    "session/destroy": {"PUT": session.destroy},
+    "session/renew": {"PUT": session.renew},
+    "session/info": {"GET": session.info},
+    "session/node": {"GET": session.list_node},
+}
+"""Those whose path ends in a name."""
