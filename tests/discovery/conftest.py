@@ -2,12 +2,22 @@
 
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncGenerator, Generator
+from typing import Any
 
 import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient
-from toska_tests.discovery_rig import ConsulPort, RunningRegistry, consul_port, discovery_process
+from toska_tests.discovery_rest import NO_TLS
+from toska_tests.discovery_rig import (
+    ConsulPort,
+    RunningDiscovery,
+    RunningRegistry,
+    consul_port,
+    discovery_in,
+    discovery_process,
+)
 from toska_tests.registries import consul_agent
 
 
@@ -52,6 +62,35 @@ async def consul(registry: RunningRegistry) -> AsyncGenerator[ConsulClient]:
     """Our client, talking to each registry in turn."""
     async with ConsulClient.open(registry.url, token=registry.token) as client:
         yield client
+
+
+@pytest.fixture(scope="module", params=["embedded", "consul"])
+async def discovery(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[RunningDiscovery]:
+    """Discovery on each registry in turn."""
+    home = tmp_path_factory.mktemp("home")
+    options: dict[str, Any] = {}
+    if request.param == "consul":
+        registry: RunningRegistry = request.getfixturevalue("consul_registry")
+        options["registry_url"] = registry.url.replace("http://", "consul://")
+    async with discovery_in(home, **options) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(discovery: RunningDiscovery) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client with the join token, which is all that an app has."""
+    async with httpx.AsyncClient(
+        base_url=discovery.rest, headers=discovery.bearer("join"), timeout=10, verify=NO_TLS
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def name() -> str:
+    """A service that nobody else has."""
+    return f"s-{uuid.uuid4().hex[:12]}"
 
 
 def _wait_until_it_leads(url: str) -> None:

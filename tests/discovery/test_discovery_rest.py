@@ -1,73 +1,13 @@
 """Discovery's REST API: one suite over its own registry and over a real Consul."""
 
-import ssl
-import uuid
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
-from toska_tests.discovery_rig import RunningDiscovery, RunningRegistry, discovery_in
+from toska_tests.discovery_rest import SERVICES, body, found, register, wait_for
+from toska_tests.discovery_rig import RunningDiscovery
 from toska_tests.ports import free_port
 from toska_tests.waiting import wait_until
-
-SERVICES = "/api/v1/services"
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""httpx reads the machine's certificates for each client otherwise, which takes 30 ms."""
-
-
-@pytest.fixture(scope="module", params=["embedded", "consul"])
-async def discovery(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[RunningDiscovery]:
-    """Discovery on each registry in turn."""
-    home = tmp_path_factory.mktemp("home")
-    options: dict[str, Any] = {}
-    if request.param == "consul":
-        registry: RunningRegistry = request.getfixturevalue("consul_registry")
-        options["registry_url"] = registry.url.replace("http://", "consul://")
-    async with discovery_in(home, **options) as running:
-        yield running
-
-
-@pytest.fixture
-async def http(discovery: RunningDiscovery) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client with the join token, which is all that an app has."""
-    async with httpx.AsyncClient(
-        base_url=discovery.rest, headers=discovery.bearer("join"), timeout=10, verify=NO_TLS
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-def name() -> str:
-    return f"s-{uuid.uuid4().hex[:12]}"
-
-
-def body(name: str, port: int | None = None, **more: Any) -> dict[str, Any]:
-    return {"service": name, "address": "127.0.0.1", "port": port or free_port(), **more}
-
-
-async def register(http: httpx.AsyncClient, name: str, **more: Any) -> dict[str, Any]:
-    answer = await http.post(SERVICES, json=body(name, **more))
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-async def found(http: httpx.AsyncClient, name: str, **query: str) -> list[dict[str, Any]]:
-    return (await http.get(f"{SERVICES}/discover", params={"name": name, **query})).raise_for_status().json()
-
-
-async def wait_for(http: httpx.AsyncClient, name: str, *ids: str, **query: str) -> list[dict[str, Any]]:
-    """Wait until discovery finds exactly these instances: a real Consul lists them a moment later."""
-    listed: list[dict[str, Any]] = []
-
-    async def has_them() -> bool:
-        listed[:] = await found(http, name, **query)
-        return [instance["id"] for instance in listed] == sorted(ids)
-
-    await wait_until(has_them, within=8, what=f"{name} has {ids}; it has {listed}")
-    return listed
 
 
 async def test_a_registered_instance_is_answered_found_and_listed(http: httpx.AsyncClient, name: str) -> None:
@@ -84,7 +24,8 @@ async def test_a_registered_instance_is_answered_found_and_listed(http: httpx.As
     assert listed == instance
     assert (await http.get(f"{SERVICES}/{instance['id']}")).json() == instance
     summaries = {item["name"]: item for item in (await http.get(SERVICES)).json()}
-    assert summaries[name] == {"name": name, "tags": ["v1"], "passing": 1, "warning": 0, "critical": 0}
+    expected = {"name": name, "tags": ["v1"], "passing": 1, "warning": 0, "critical": 0}
+    assert {key: summaries[name][key] for key in expected} == expected
     assert "consul" not in summaries
 
 
@@ -220,9 +161,11 @@ async def test_discovery_lists_itself_and_is_ready_and_documented(http: httpx.As
     paths = (await http.get("/openapi.json")).json()["paths"]
     assert set(paths) == {
         SERVICES,
-        f"{SERVICES}/discover",
+        *(f"{SERVICES}/{word}" for word in ("discover", "events", "graph", "instances", "versions")),
         f"{SERVICES}/{{instance_id}}",
         f"{SERVICES}/{{instance_id}}/heartbeat",
+        f"{SERVICES}/{{instance_id}}/metadata",
+        f"{SERVICES}/{{instance_id}}/metadata/history",
     }
     assert (await http.get("/docs")).status_code == 200
 

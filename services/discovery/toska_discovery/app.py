@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from toska_common import __version__
@@ -17,15 +18,19 @@ from toska_common.server import Listener, Service
 from toska_common.targets import TargetRules
 from toska_common.tasks import SupervisedTasks, every, supervised_tasks
 
+from toska_discovery.backend import Backend
+from toska_discovery.catalog_events import CatalogEvents
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.app import ConsulApi
 from toska_discovery.consul.endpoints import Endpoints
 from toska_discovery.consul.rules import RegistrationRules
 from toska_discovery.consul.views import Node
-from toska_discovery.consul_backend import ConsulBackend
+from toska_discovery.consul_backend import ConsulBackend, in_order
+from toska_discovery.directory import Directory
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.embedded_backend import EmbeddedBackend
+from toska_discovery.feed import Feed
 from toska_discovery.handlers import join_suffices, router
 from toska_discovery.instance import canonical_address
 from toska_discovery.metrics import DiscoveryCollector
@@ -69,7 +74,8 @@ class _Discovery:
         )
         self._health = HealthChecks("toska-discovery", __version__)
         metrics = ServiceMetrics()
-        self._rest = _build_rest(self._health, metrics, targets)
+        self._directory: Directory | None = None
+        self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy))
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
         if settings.is_embedded:
@@ -126,9 +132,8 @@ class _Discovery:
             )
             rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets)
             self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
-            self._rest.state.backend = EmbeddedBackend(
-                registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after
-            )
+            backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
+            registry.on_change(partial(backend.tell, self._open_directory(backend).feed))
             self._health.add("store", lambda: _require_store(store))
             tasks.start_soon(every, settings.sweep_interval, registry.sweep)
             try:
@@ -137,15 +142,24 @@ class _Discovery:
                 registry.watchers.stop()
 
     @asynccontextmanager
-    async def _open_consul(self, consul: ConsulClient, _: SupervisedTasks) -> AsyncGenerator[None]:
+    async def _open_consul(self, consul: ConsulClient, tasks: SupervisedTasks) -> AsyncGenerator[None]:
         settings = self._settings
-        self._rest.state.backend = ConsulBackend(
+        backend = ConsulBackend(
             consul, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after, clock=self._clock
         )
+        feed = self._open_directory(backend).feed
+        tasks.start_soon(CatalogEvents(consul, feed, lambda entries: in_order(entries, {})).follow)
         self._health.add("consul", lambda: _require_leader(consul))
         yield
 
+    def _open_directory(self, backend: Backend) -> Directory:
+        directory = self._directory = Directory(backend, Feed(), self._targets, self._clock)
+        self._rest.state.directory = directory
+        return directory
+
     def _release_watchers(self) -> None:
+        if self._directory is not None:
+            self._directory.feed.stop()
         if self._api.endpoints is not None:
             self._api.endpoints.registry.watchers.stop()
 
@@ -153,10 +167,9 @@ class _Discovery:
         self.service.on_crash(error)  # looked up now: `serve` sets it once the lifespan is open
 
 
-def _build_rest(health: HealthChecks, metrics: ServiceMetrics, targets: TargetRules) -> FastAPI:
+def _build_rest(health: HealthChecks, metrics: ServiceMetrics) -> FastAPI:
     app = create_management_app("Toska Mesh: discovery", description=DESCRIPTION, health=health, metrics=metrics)
     app.include_router(router)
-    app.state.targets = targets
     return app
 
 

@@ -7,6 +7,7 @@ renewal.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from toska_common.clock import Clock
@@ -49,15 +50,21 @@ class EmbeddedRegistry:
         self._listeners.append(listener)
 
     async def register(
-        self, service: ServiceDefinition, checks: Sequence[CheckDefinition], *, replace_checks: bool = False
+        self,
+        service: ServiceDefinition,
+        checks: Sequence[CheckDefinition],
+        *,
+        replace_checks: bool = False,
+        at: datetime | None = None,
     ) -> None:
-        """List an instance; durable when this returns.
+        """List an instance, as registered `at` or now; durable when this returns.
 
         Raises:
             StoreUnavailable: It is listed, but would not survive a restart.
         """
         now = self._clock.monotonic()
-        self._publish(self.state.register(service, checks, now, self._clock.now(), replace_checks=replace_checks))
+        at = at or self._clock.now()
+        self._publish(self.state.register(service, checks, now, at, replace_checks=replace_checks))
         await self.store.flush()
 
     async def deregister(self, instance_id: str) -> None:

@@ -80,6 +80,12 @@ RETRY_MAX_S = 5.0
 """Bounds of a watch's pause after errors: doubled each time, then a random part of it (full jitter)."""
 
 
+_REGISTERED = frozenset(
+    {"ID", "Tags", "Address", "Port", "TaggedAddresses", "Weights", "EnableTagOverride", "Kind", "Proxy", "Connect"}
+)
+"""What a registration and `agent/service/:id` have in common."""
+
+
 def _ignore(_: MeshError | None) -> None:
     return
 
@@ -120,6 +126,23 @@ class ConsulClient:
         await self._send(
             "PUT", "agent/service/register", {"replace-existing-checks": "true"}, _encode(registration.encode())
         )
+
+    async def amend_service(
+        self, service_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> Mapping[str, str]:
+        """Change an instance's metadata and leave the rest of it, its checks included, as it is; returns the metadata.
+
+        Raises:
+            NotFound: The agent has none of that id.
+        """
+        body: dict[str, Any] = await self._read(f"agent/service/{_segment(service_id)}")
+        meta: Mapping[str, str] = body.get("Meta") or {}
+        changed = change(meta)
+        if changed != meta:
+            kept = {key: value for key, value in body.items() if key in _REGISTERED and value is not None}
+            registration = {**kept, "Name": body["Service"], "Meta": dict(changed)}
+            await self._send("PUT", "agent/service/register", body=_encode(registration))
+        return changed
 
     async def deregister_service(self, service_id: str) -> None:
         """Take an instance off the list; one that is not there (any more) is fine."""
@@ -177,10 +200,10 @@ class ConsulClient:
     # The catalog: what the cluster knows.
 
     async def catalog_services(
-        self, *, index: int = 0, wait: timedelta | None = None
+        self, *, consistent: bool = False, index: int = 0, wait: timedelta | None = None
     ) -> tuple[dict[str, tuple[str, ...]], int]:
-        """The names of all services with the tags that their instances have."""
-        found, index = await self._block("catalog/services", {}, index, wait)
+        """The names of all services with the tags that their instances have; `consistent` as in `health_service`."""
+        found, index = await self._block("catalog/services", {"consistent": "1"} if consistent else {}, index, wait)
         return {name: tuple(tags) for name, tags in found.items()}, index
 
     async def catalog_service(
@@ -196,11 +219,17 @@ class ConsulClient:
         *,
         passing: bool = False,
         tags: Sequence[str] = (),
+        consistent: bool = False,
         index: int = 0,
         wait: timedelta | None = None,
     ) -> tuple[list[ServiceEntry], int]:
-        """The instances of a service with their checks; only those with all of `tags`, only the passing if asked."""
+        """The instances of a service with their checks; only those with all of `tags`, only the passing if asked.
+
+        `consistent` makes the leader ask the others first: without it a cluster that just restarted may be behind.
+        """
         query: list[tuple[str, str]] = [("tag", tag) for tag in tags]
+        if consistent:
+            query.append(("consistent", "1"))
         if passing:
             query.append(("passing", "1"))
         found, index = await self._block(f"health/service/{_segment(name)}", query, index, wait)
@@ -222,9 +251,12 @@ class ConsulClient:
 
     # Keys and values.
 
-    async def kv_get(self, key: str, *, index: int = 0, wait: timedelta | None = None) -> tuple[KVPair | None, int]:
-        """One key, or `None`."""
-        found, index = await self._block(f"kv/{quote(key)}", {}, index, wait, absent=[])
+    async def kv_get(
+        self, key: str, *, consistent: bool = False, index: int = 0, wait: timedelta | None = None
+    ) -> tuple[KVPair | None, int]:
+        """One key, or `None`; `consistent` as in `health_service`."""
+        query = {"consistent": "1"} if consistent else {}
+        found, index = await self._block(f"kv/{quote(key)}", query, index, wait, absent=[])
         return (KVPair.decode(found[0]) if found else None), index
 
     async def kv_list(self, prefix: str, *, index: int = 0, wait: timedelta | None = None) -> tuple[list[KVPair], int]:
