@@ -158,7 +158,7 @@ class EmbeddedDocuments:
         return None if entry is None else Document(entry.value, entry.modify_index)
 
     async def put(self, key: str, value: bytes, cas: int) -> bool:
-        return await self._registry.put_key(key, value, cas=cas)
+        return await self._registry.decide(lambda state, _: state.put_key(key, value, cas=cas))
 
     async def delete(self, key: str) -> None:
-        await self._registry.delete_key(key)
+        await self._registry.decide(lambda state, _: state.delete_key(key))
