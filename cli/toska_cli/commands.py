@@ -108,6 +108,19 @@ def gateway(
 
 
 @app.command()
+def reload(
+    admin: Annotated[
+        str | None, typer.Option("--admin", metavar="URL", help="Admin API of the gateway; default: the mesh's here")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Replace the gateway's workers by new processes, one after the other, without losing a request."""
+    from toska_cli.reload import reload as run_reload
+
+    run_reload(admin, home)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from toska_common import __version__

@@ -15,7 +15,7 @@ import pytest
 from toska_common.contracts.routing import HeaderEdits, Snapshot
 from toska_common.errors import ConfigurationError
 from toska_gateway import supervisor as supervisor_module
-from toska_gateway import worker_process
+from toska_gateway import worker_process, worker_slot
 from toska_gateway.errors import SnapshotRejected
 from toska_gateway.supervisor import Supervisor
 from toska_gateway.worker_process import WorkerProcess
@@ -30,7 +30,7 @@ from toska_tests.waiting import wait_until
 async def pair() -> AsyncGenerator[Gateway]:
     """A gateway of two workers, which may die one after the other without long pauses between."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor_module, "_MAX_DELAY_S", 0.1)
+        patch.setattr(worker_slot, "MAX_DELAY_S", 0.1)
         async with running_gateway(workers=2) as gateway:
             await until_running(gateway, 2)
             yield gateway

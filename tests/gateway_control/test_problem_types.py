@@ -20,7 +20,7 @@ def _all_errors(kind: type[MeshError]) -> set[type[MeshError]]:
 def _worker_codes() -> set[str]:
     """Codes as they stand in the data plane's source: beside a status, in a call."""
     folder = Path(toska_gateway.worker.__file__).parent
-    source = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    source = "\n".join(path.read_text() for path in folder.rglob("*.py"))
     return set(re.findall(r'\b[45][0-9]{2},\s*"([a-z][a-z-]+)"', source)) | TITLES.keys()
 
 

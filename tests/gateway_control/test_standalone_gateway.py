@@ -11,7 +11,7 @@ from toska_common.errors import ConfigurationError
 from toska_gateway.app import create_service
 from toska_gateway.settings import Settings
 from toska_tests.control import ControlMesh, control_mesh
-from toska_tests.meshes import PYTHON
+from toska_tests.meshes import PYTHON, TOSKA
 from toska_tests.ports import free_ports
 from toska_tests.programs import running
 from toska_tests.waiting import wait_until
@@ -107,6 +107,29 @@ async def test_a_reload_needs_the_admin_token(gateway: ControlMesh) -> None:
     assert (await gateway.http.post(url, headers=gateway.bearer("join"))).status_code == 403
 
 
+async def test_renewing_workers_needs_the_admin_token(gateway: ControlMesh) -> None:
+    url = f"{gateway.admin}/api/v1/gateway/workers/reload"
+    assert (await gateway.http.post(url)).status_code == 401
+    assert (await gateway.http.post(url, headers=gateway.bearer("join"))).status_code == 403
+    before = {worker["pid"] for worker in (await gateway.get(f"{gateway.admin}/api/v1/gateway/workers")).json()}
+    answer = await gateway.http.post(url, headers=gateway.bearer())
+    assert answer.status_code == 200
+    assert [worker["state"] for worker in answer.json()] == ["running"] * len(answer.json())
+    assert not before & {worker["pid"] for worker in answer.json()}
+
+
+async def pids(client: ControlMesh, port: int) -> set[int]:
+    """The running workers of the gateway whose admin API is on this port."""
+    workers = (await client.get(f"http://127.0.0.1:{port}/api/v1/gateway/workers")).json()
+    return {worker["pid"] for worker in workers if worker["state"] == "running"}
+
+
+async def renewed(client: ControlMesh, port: int, before: set[int]) -> bool:
+    """Whether workers run, and none of those before."""
+    now = await pids(client, port)
+    return bool(now) and not now & before
+
+
 def test_a_file_that_is_bad_at_the_start_keeps_the_gateway_from_starting_and_every_line_is_named(home: Path) -> None:
     (file := home / "mesh.yaml").write_text(BAD)
     with pytest.raises(ConfigurationError) as caught:
@@ -138,7 +161,15 @@ async def test_as_a_process_it_reloads_on_sighup_and_ends_with_2_for_what_cannot
                 program.send(signal.SIGHUP)
                 return (await client.get(f"http://127.0.0.1:{first}/one")).text == "other"
 
+            before = await pids(client, first + 1)
             await wait_until(other, every=0.1)
+            await wait_until(lambda: renewed(client, first + 1, before), what="the signal renewed the workers too")
+            before = await pids(client, first + 1)
+            command_line = [TOSKA, "reload", "--home", str(home), "--admin", f"http://127.0.0.1:{first + 1}"]
+            with running(command_line, tmp_path) as reload:
+                assert await reload.exit_code() == 0
+                assert reload.stdout.startswith("worker ")
+            assert await renewed(client, first + 1, before)
             # The admin port differs, so that it is the data listener's that is found taken, by a part that opens late.
             with running(command, tmp_path, environment={**environment, "TOSKA_GATEWAY_ADMIN_PORT": "0"}) as second:
                 assert await second.exit_code() == 2

@@ -21,6 +21,7 @@ import anyio
 import structlog
 import uvicorn
 from anyio.abc import TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream
 from starlette.types import ASGIApp
 
 from toska_common.errors import ConfigurationError, MeshError
@@ -61,6 +62,7 @@ class Service:
         announce: Called once all listeners accept, e.g. to register; its counterpart is `withdraw`.
         withdraw: Called when stopping, before anything closes.
         ready: Flipped by `serve`; readiness checks read it.
+        on_hangup: What SIGHUP means to a service that runs as a process of its own, once it is open.
         on_crash: Set by `serve` before it enters `lifespan`: a background task that dies calls it, and the service
             stops with that error.
     """
@@ -71,6 +73,7 @@ class Service:
     announce: Callable[[], Awaitable[None]] = _announce_nothing
     withdraw: Callable[[], Awaitable[None]] = _announce_nothing
     drain_delay: timedelta = timedelta()
+    on_hangup: Callable[[], Awaitable[None]] | None = None
     ready: bool = False
     on_crash: Callable[[Exception], None] = field(default=lambda _error: None)
 
@@ -252,6 +255,8 @@ async def _stop(service: Service, servers: Sequence[_Server]) -> None:
 async def run_process(service: Service) -> None:
     """Run one service as a process of its own: bind its listeners, serve, and stop on SIGINT or SIGTERM.
 
+    SIGHUP calls `Service.on_hangup`; a service without one stops on it, as when its terminal is closed.
+
     Raises:
         ConfigurationError: A part found a setting that cannot be, such as a port that is taken.
     """
@@ -269,14 +274,28 @@ def _first_of(group: ExceptionGroup[ConfigurationError]) -> ConfigurationError:
     return _first_of(error) if isinstance(error, ExceptionGroup) else error
 
 
+async def _act_on(heard: MemoryObjectReceiveStream[None], action: Callable[[], Awaitable[None]] | None) -> None:
+    with heard:
+        if action is not None:
+            async for _ in heard:
+                await action()
+
+
 async def _run_until_signal(service: Service) -> None:
     sockets = {listener.name: bind(listener.host, listener.port) for listener in service.listeners}
     try:
         async with anyio.create_task_group() as group:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                 await group.start(partial(serve, service, sockets))
-                async for _ in signals:
-                    group.cancel_scope.cancel()
+                hangups, heard = anyio.create_memory_object_stream[None](1)
+                group.start_soon(_act_on, heard, service.on_hangup)
+                with hangups:
+                    async for number in signals:
+                        if number == signal.SIGHUP and service.on_hangup is not None:
+                            with contextlib.suppress(anyio.WouldBlock):  # one that waits to be acted on is enough
+                                hangups.send_nowait(None)
+                        else:
+                            group.cancel_scope.cancel()
     finally:
         for sock in sockets.values():
             sock.close()

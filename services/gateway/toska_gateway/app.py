@@ -1,6 +1,5 @@
 """Builds the gateway: its data plane, its admin API and its place in the mesh."""
 
-import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +7,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-import anyio
 import structlog
 from toska_common import __version__
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
@@ -22,7 +20,7 @@ from toska_common.tasks import supervised_tasks
 
 from toska_gateway.addresses import management_addresses
 from toska_gateway.admin import Admin
-from toska_gateway.errors import SnapshotRejected
+from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.follower import SnapshotFollower
 from toska_gateway.handlers import add_file_handlers, add_mesh_handlers
 from toska_gateway.openapi.catalog import ApiCatalog
@@ -64,7 +62,7 @@ def create_mesh_service(settings: Settings) -> Service:
             consul = await stack.enter_async_context(
                 ConsulClient.open(settings.registry_api_url, token=settings.registry_access())
             )
-            data_plane = Supervisor(settings.host, settings.port, settings.workers, management)
+            data_plane = _build_data_plane(settings, management)
             await stack.enter_async_context(data_plane.run())
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=admin.crash))
 
@@ -87,6 +85,7 @@ def create_mesh_service(settings: Settings) -> Service:
             tasks.start_soon(follower.run)
             tasks.start_soon(catalog.run)
             tasks.start_soon(presence.keep)
+            admin.service.on_hangup = partial(_renew_workers, data_plane)
             admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog)))
             yield
 
@@ -109,11 +108,7 @@ def create_standalone_service(settings: Settings) -> Service:
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            # Before anything is served: a SIGHUP that nobody receives ends the process.
-            hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
-            data_plane = Supervisor(
-                settings.host, settings.port, settings.workers, await management_addresses(settings)
-            )
+            data_plane = _build_data_plane(settings, await management_addresses(settings))
             await stack.enter_async_context(data_plane.run())
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=admin.crash))
             routing = Routing(data_plane, build_system_routes(settings))
@@ -125,13 +120,30 @@ def create_standalone_service(settings: Settings) -> Service:
                 ) from error
             admin.service.withdraw = partial(_drain, admin.health)
             tasks.start_soon(file.watch, routing)
-            tasks.start_soon(file.reload_on, hangups, routing)
+            admin.service.on_hangup = partial(_reload_all, file, routing, data_plane)
             reload = partial(file.reload, routing)
             admin.slot.fill(Parts(settings, data_plane, routing, file=FileParts(file.status, reload)))
             yield
 
     admin.service.lifespan = lifespan
     return admin.service
+
+
+def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> Supervisor:
+    drain_s = settings.drain_timeout.total_seconds()
+    return Supervisor(settings.host, settings.port, settings.workers, management, drain_s=drain_s)
+
+
+async def _reload_all(file: RoutesFile, routing: Routing, data_plane: Supervisor) -> None:
+    await file.reload_quietly(routing)
+    await _renew_workers(data_plane)
+
+
+async def _renew_workers(data_plane: Supervisor) -> None:
+    try:
+        await data_plane.renew()
+    except RenewalFailed as error:
+        log.error("gateway_workers_not_renewed", reason=error.detail)
 
 
 @asynccontextmanager

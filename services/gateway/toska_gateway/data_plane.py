@@ -46,6 +46,14 @@ class DataPlane(Protocol):
         """
         ...
 
+    async def renew(self) -> Sequence[WorkerStatus]:
+        """Replace every worker by a new process without losing a request; returns the new ones.
+
+        Raises:
+            RenewalFailed: One has no successor; it goes on.
+        """
+        ...
+
     def workers(self) -> Sequence[WorkerStatus]:
         """How each worker is, in a stable order."""
         ...

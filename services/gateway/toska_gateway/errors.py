@@ -2,6 +2,8 @@
 
     InvalidInput
     └── SnapshotRejected      422  caller    a snapshot or a routing file that cannot be served; nothing changed
+    MeshError
+    └── RenewalFailed         500  mesh      a worker's successor did not start; those before go on
 
 What the data plane answers to its callers are codes of its own (`x-toska-error`), not exceptions; each code, like each
 error's, has a page under `/problems`.
@@ -10,7 +12,7 @@ error's, has a page under `/problems`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toska_common.errors import InvalidInput
+from toska_common.errors import InvalidInput, MeshError
 
 _NAMED = 3
 
@@ -29,6 +31,12 @@ class SnapshotRejected(InvalidInput):
         named = [_sentence(problem) for problem in self.problems[:_NAMED]]
         more = len(self.problems) - _NAMED
         super().__init__("; ".join([*named, f"and {more} more"] if more > 0 else named), problems=self.problems)
+
+
+class RenewalFailed(MeshError):
+    """A new worker does not serve, so the one that it should succeed stays."""
+
+    status, code, title = 500, "renewal-failed", "Workers not renewed"
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ watched by the kernel: that works on every file system, on bind mounts, and with
 """
 
 import os
-import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -105,18 +104,14 @@ class RoutesFile:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
                 await self._settle(stamp)
-                await self._reload_quietly(routing)
+                await self.reload_quietly(routing)
 
-    async def reload_on(self, signals: AsyncIterator[signal.Signals], routing: Routing) -> None:
-        """Reload on each signal, for ever."""
-        async for _ in signals:
-            await self._reload_quietly(routing)
-
-    async def _reload_quietly(self, routing: Routing) -> None:
+    async def reload_quietly(self, routing: Routing) -> None:
+        """Reload; what is wrong is said in the log and in the status."""
         try:
             result = await self.reload(routing)
         except (InvalidDocument, SnapshotRejected):
-            return  # said in the log and in the status
+            return
         log.info("routes_file_reloaded", path=str(self._path), changed=result.changed)
 
     async def _settle(self, stamp: Stamp | None) -> None:

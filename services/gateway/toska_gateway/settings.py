@@ -1,6 +1,7 @@
 """Everything that an operator can set for a gateway."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 from toska_common.security import is_loopback
 from toska_common.settings import ServiceSettings, registry_http_url
+from toska_common.units import Duration
 
 
 def _default_workers() -> int:
@@ -40,6 +42,10 @@ class Settings(ServiceSettings):
     )
     routes: Path | None = Field(
         default=None, description="Serve this routing file alone, without a mesh; nothing is reserved then"
+    )
+    drain_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="How long requests in flight and tunnels may take once their worker has a successor",
     )
     engine: Literal["python"] = Field(default="python", description="The data plane")
 

@@ -1,10 +1,9 @@
 """The Python engine's parent: opens the data listener, keeps N worker processes alive, and hands them snapshots.
 
-A worker that ends is replaced on the same socket, at once the first time and with growing delay if it keeps dying.
+A worker that ends is replaced on the same socket (`worker_slot`), and so is each in turn when workers are renewed.
 Nothing that is queued on the socket is lost meanwhile.
 """
 
-import asyncio
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Iterable
@@ -14,20 +13,21 @@ import anyio
 import structlog
 from toska_common.contracts.routing import Snapshot
 
-from toska_gateway.errors import SnapshotRejected
+from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import Totals, render
 from toska_gateway.sockets import open_listeners
 from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
+from toska_gateway.worker_slot import WorkerSlot
 
 log = structlog.get_logger(__name__)
 
 REPORT_PERIOD_S = 1.0
 DRAIN_S = 1.5
 """How long requests in flight may take once the gateway stops."""
-_STEADY_S = 5.0
-_MAX_DELAY_S = 5.0
+RENEWAL_DRAIN_S = 30.0
+"""How long requests in flight may take once their worker has a successor."""
 
 
 class Supervisor:
@@ -38,21 +38,30 @@ class Supervisor:
         port: Its port; 0 takes a free one.
         workers: Number of processes.
         management: The mesh's own `(address, port)` pairs, which no user's cluster may lead to.
+        drain_s: Seconds that a worker has for its requests in flight once it has a successor.
     """
 
-    def __init__(self, host: str, port: int, workers: int, management: Iterable[tuple[str, int]] = ()) -> None:
-        self._count = workers
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        workers: int,
+        management: Iterable[tuple[str, int]] = (),
+        *,
+        drain_s: float = RENEWAL_DRAIN_S,
+    ) -> None:
+        self._drain_s = drain_s
         self._management = tuple(management)
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
         self._listeners: list[socket.socket] = open_listeners(host, port, workers)
         self._address = self._listeners[0].getsockname()[:2]
-        self._workers: dict[int, WorkerProcess] = {}
+        self._slots = [WorkerSlot(number, self._launch, self._greet, self._retire) for number in range(workers)]
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
         self._retired = Totals()
         self._lock = anyio.Lock()
+        self._renewing = anyio.Lock()
         self._wanted = anyio.Event()
-        self._stopping = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -64,8 +73,8 @@ class Supervisor:
         """Serve while the context is open; workers start with the first snapshot. Leaving drains them."""
         try:
             async with anyio.create_task_group() as group:
-                for slot in range(self._count):
-                    group.start_soon(self._keep_alive, slot)
+                for slot in self._slots:
+                    group.start_soon(self._serve, slot)
                 group.start_soon(self._keep_reports)
                 try:
                     yield
@@ -77,9 +86,13 @@ class Supervisor:
             self.close()
 
     def close(self) -> None:
-        """Close the listening sockets; for a supervisor that was never run."""
+        """Close the listening sockets."""
         for listener in self._listeners:
             listener.close()
+
+    async def _serve(self, slot: WorkerSlot) -> None:
+        await self._wanted.wait()
+        await slot.run()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Serve `snapshot`; returns once every live worker does.
@@ -118,24 +131,45 @@ class Supervisor:
 
     async def _until_listening(self) -> None:
         with anyio.move_on_after(10):
-            while not any(worker.state == "running" for worker in self._workers.values()):  # noqa: ASYNC110 - slots come and go
+            while not any(worker.state == "running" for worker in self._workers()):  # noqa: ASYNC110 - workers come and go
                 await anyio.sleep(0.005)
+
+    async def renew(self) -> list[WorkerStatus]:
+        """Replace every worker by a new process, one after the other; returns the new ones.
+
+        Each successor serves before its predecessor stops accepting, which then finishes what it has begun.
+
+        Raises:
+            RenewalFailed: A successor does not start. Those that did serve; the others are as they were.
+        """
+        async with self._renewing:
+            for slot in self._slots:
+                try:
+                    await slot.renew(self._drain_s)
+                except WorkerLost as error:
+                    raise RenewalFailed(f"worker {slot.number} has no successor: {error}") from error
+            log.info("gateway_workers_renewed", pids=[slot.workers[0].process.pid for slot in self._slots])
+            return [slot.workers[0].status() for slot in self._slots]
 
     def workers(self) -> list[WorkerStatus]:
         """How each worker is, by slot."""
-        return [worker.status() for _, worker in sorted(self._workers.items())]
+        return [worker.status() for worker in self._workers()]
 
     async def metrics(self) -> str:
         """The workers' series, summed, in Prometheus's text format."""
         await self._refresh_reports()
-        live = self._live()
+        workers = self._workers()
         totals = self._retired.copy()
-        for worker in self._workers.values():  # also those that have just ended and are not among the retired yet
+        for worker in workers:  # also those that have just ended and are not among the retired yet
             totals.add(worker.report)
-        return render(totals, (worker.report for worker in live), len(live))
+        alive = [worker.report for worker in workers if worker.state != "dead"]
+        return render(totals, alive, len(self._live()))
+
+    def _workers(self) -> list[WorkerProcess]:
+        return [worker for slot in self._slots for worker in slot.workers]
 
     def _live(self) -> list[WorkerProcess]:
-        return [worker for worker in self._workers.values() if worker.state in ("starting", "running")]
+        return [worker for worker in self._workers() if worker.state in ("starting", "running")]
 
     async def _keep_reports(self) -> None:
         while True:
@@ -150,8 +184,8 @@ class Supervisor:
                 self._replace_stuck(worker, error)
 
         async with anyio.create_task_group() as group:
-            for worker in self._live():
-                if worker.state == "running":
+            for worker in self._workers():
+                if worker.state in ("running", "draining"):
                     group.start_soon(refresh, worker)
 
     def _replace_stuck(self, worker: WorkerProcess, error: WorkerLost) -> None:
@@ -159,58 +193,26 @@ class Supervisor:
             log.error("gateway_worker_stuck", slot=worker.slot, pid=worker.process.pid, reason=str(error))
             worker.kill()
 
-    async def _keep_alive(self, slot: int) -> None:
-        """Run one worker after the other in a slot, until stopped."""
-        await self._wanted.wait()
-        loop = asyncio.get_running_loop()
-        delay = 0.0
-        while not self._stopping:
-            started = loop.time()
-            try:
-                worker = await self._start(slot)
-            except OSError as error:
-                delay = min(_MAX_DELAY_S, delay * 2 + 0.05)
-                log.error("gateway_worker_failed_to_start", slot=slot, reason=str(error))
-                await anyio.sleep(delay)
-                continue
-            try:
-                await self._greet(worker)
-                code = await worker.process.wait()
-            except BaseException:
-                worker.kill()
-                raise
-            self._retired.add(worker.report)
-            worker.report = {}
-            if self._stopping:
-                return
-            log.warning("gateway_worker_ended", slot=slot, pid=worker.process.pid, exit_code=code)
-            # One that was told to end and has (0) is no crash, however young: what is queued for it should not wait.
-            steady = code == 0 or loop.time() - started > _STEADY_S
-            delay = 0.0 if steady else min(_MAX_DELAY_S, delay * 2 + 0.05)
-            await anyio.sleep(delay)
-
-    async def _start(self, slot: int) -> WorkerProcess:
-        worker = await WorkerProcess.start(slot, self._listeners[slot], self._management, self.pseudonym)
-        self._workers[slot] = worker
-        return worker
+    async def _launch(self, slot: int) -> WorkerProcess:
+        return await WorkerProcess.start(slot, self._listeners[slot], self._management, self.pseudonym)
 
     async def _greet(self, worker: WorkerProcess) -> None:
-        try:
-            async with self._lock:
-                if self._snapshot is not None:
-                    await worker.apply(self._snapshot, self._mesh_owned)
-            await worker.until_listening()
-            log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
-        except WorkerLost as error:
-            log.error("gateway_worker_failed_to_start", slot=worker.slot, reason=str(error))
-            worker.kill()
+        async with self._lock:
+            if self._snapshot is not None:
+                await worker.apply(self._snapshot, self._mesh_owned)
+        await worker.until_listening()
+        log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        self._retired.add(worker.report)
+        worker.report = {}
 
     async def _drain(self) -> None:
-        self._stopping = True
-        await self._refresh_reports()
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.drain(DRAIN_S)
+        # First of all: who comes now is refused at once, and does not wait in a queue that nobody will ever serve.
+        self.close()
+        for slot in self._slots:
+            slot.stop(DRAIN_S)
+        workers = self._workers()
         with anyio.move_on_after(DRAIN_S + 0.5):
             for worker in workers:
                 await worker.process.wait()

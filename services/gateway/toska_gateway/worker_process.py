@@ -118,7 +118,8 @@ class WorkerProcess:
         """Ask it to stop accepting, to finish within `seconds`, and to end."""
         if self.state != "dead":
             self.state = "draining"
-            self.channel.send({"op": "drain", "seconds": seconds})
+            # A connection that is idle may have a request on its way: the more time there is, the longer it is kept.
+            self.channel.send({"op": "drain", "seconds": seconds, "grace": max(0.2, seconds / 10)})
 
     def kill(self) -> None:
         """End it at once."""
@@ -156,6 +157,9 @@ class WorkerProcess:
             if self.state == "starting":
                 self.state = "running"
             self._ready.set()
+            return
+        if message["op"] == "left":
+            self.report = message
             return
         answer = self._answers.get(message["seq"])
         if answer is not None and not answer.done():

@@ -8,6 +8,7 @@ from toska_gateway.handlers.problems import problem_routes
 from toska_gateway.handlers.reload import reload_routes
 from toska_gateway.handlers.scrape import scrape_route
 from toska_gateway.handlers.status import status_routes
+from toska_gateway.handlers.workers import worker_routes
 from toska_gateway.parts import PartsSlot
 
 __all__ = ["add_file_handlers", "add_handlers", "add_mesh_handlers", "scrape_route"]
@@ -16,6 +17,7 @@ __all__ = ["add_file_handlers", "add_handlers", "add_mesh_handlers", "scrape_rou
 def add_handlers(app: FastAPI, slot: PartsSlot) -> None:
     """What every gateway has."""
     app.include_router(status_routes(slot))
+    app.include_router(worker_routes(slot))
     app.include_router(problem_routes())
 
 

@@ -2,10 +2,11 @@
 
 import anyio
 from fastapi import APIRouter
-from toska_common.contracts.gateway import GatewayOverview, RankedRoute, RouterLink, WorkerOverview
+from toska_common.contracts.gateway import GatewayOverview, RankedRoute, RouterLink
 from toska_common.routing.order import is_automatic
 
 from toska_gateway.follower import SnapshotFollower
+from toska_gateway.handlers.workers import overview
 from toska_gateway.parts import Parts, PartsSlot
 
 
@@ -45,10 +46,7 @@ def _overview(parts: Parts) -> GatewayOverview:
         routes=len(routing.served.table.routes),
         clusters=len(routing.served.table.clusters),
         endpoints=sum(len(cluster.endpoints) for cluster in routing.served.endpoints.values()),
-        workers=tuple(
-            WorkerOverview(pid=item.pid, state=item.state, connections=item.connections, requests=item.requests)
-            for item in parts.data_plane.workers()
-        ),
+        workers=overview(parts.data_plane.workers()),
         router=_router_link(parts.mesh.follower) if parts.mesh else None,
         file=parts.file.status() if parts.file else None,
     )

@@ -7,9 +7,10 @@ Parent to worker:
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
     {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
     {"op": "stats", "seq"}
-    {"op": "drain", "seconds"}
+    {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
-    {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...}, {"op": "log", "event", ...}
+    {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...}
+    {"op": "left", ...}            the last word of one that ends: its counters
 
 The channel is also the lifeline: a worker whose parent is gone reads its end and exits.
 """

@@ -40,6 +40,7 @@ class Worker:
         self._plane.start()
         await self._drained.wait()
         self._plane.stop()
+        self._channel.send({"op": "left", **self._report()})
         self._channel.close()
 
     def _on_message(self, message: dict[str, Any]) -> None:
@@ -55,7 +56,7 @@ class Worker:
             self._plane.connector.rules = rules
             self._plane.via = Via(message["pseudonym"])
         elif op == "drain":
-            self.drain(message["seconds"])
+            self.drain(message["seconds"], message["grace"])
 
     def _commit(self, seq: int) -> None:
         problems = self._staging.commit()
@@ -100,8 +101,8 @@ class Worker:
         if not self._drained.is_set():
             os._exit(1)  # nobody is left who would hand the socket on or collect us
 
-    def drain(self, seconds: float) -> None:
-        """Stop accepting, finish what is in flight within `seconds`, then end."""
+    def drain(self, seconds: float, grace: float) -> None:
+        """Stop accepting, finish what is in flight within `seconds`, then end; idle connections stay for `grace`."""
         if self._plane.draining:
             return
         self._plane.draining = True
@@ -112,7 +113,7 @@ class Worker:
         # A request may be on its way on any connection, however idle, and on those that have just been accepted. Each
         # may have one more, whose answer closes it; what has had none after the grace is closed.
         now = self._loop.time()
-        self._loop.call_later(_DRAIN_POLL, self._await_quiet, now + min(seconds, _DRAIN_GRACE), now + seconds)
+        self._loop.call_later(_DRAIN_POLL, self._await_quiet, now + min(seconds, grace), now + seconds)
 
     def _await_quiet(self, grace: float, deadline: float) -> None:
         now, downstreams = self._loop.time(), list(self._plane.downstreams)
@@ -141,7 +142,7 @@ def main(control_fd: int, listen_fd: int) -> None:
 
     async def serve() -> None:
         worker = Worker(listener)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, 5.0)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, 5.0, _DRAIN_GRACE)
         await worker.run(control)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
