@@ -1,0 +1,71 @@
+"""Script checks: a program's exit code is the verdict, 0 passing, 1 warning, anything else critical.
+
+Whoever may register services can run programs by them, so they are off unless the operator says otherwise.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from datetime import timedelta
+
+import anyio
+from anyio.abc import Process
+from toska_common.contracts.discovery import Health
+from toska_common.units import format_duration
+
+from toska_discovery.check import Probe
+from toska_discovery.probing.verdict import Tail, Verdict
+
+_STATUSES = {0: Health.PASSING, 1: Health.WARNING}
+
+
+class ScriptRunner:
+    """Runs a check's command line, with discovery's environment except for the settings and secrets of the mesh."""
+
+    async def run(self, probe: Probe, output_max_bytes: int) -> Verdict:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TOSKA_")}
+        try:
+            process = await anyio.open_process(
+                probe.args,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error) if not isinstance(error, OSError) else (error.strerror or str(error)).lower()
+            return Verdict(Health.CRITICAL, f"fork/exec {probe.args[0]}: {reason}")
+        tail = Tail(output_max_bytes)
+        ended = False
+        try:
+            with anyio.move_on_after(probe.timeout_s):
+                code = await _wait(process, tail)
+                ended = True
+                return Verdict(_STATUSES.get(code, Health.CRITICAL), _output(tail, output_max_bytes))
+        finally:
+            await _close(process, kill=not ended)
+        took = format_duration(timedelta(seconds=probe.timeout_s))
+        return Verdict(Health.CRITICAL, f"Timed out ({took}) running check")
+
+
+async def _wait(process: Process, tail: Tail) -> int:
+    if process.stdout is not None:  # it always is, having been asked for
+        async for chunk in process.stdout:
+            tail.add(chunk)
+    return await process.wait()
+
+
+async def _close(process: Process, *, kill: bool) -> None:
+    if kill:
+        # The whole session: what the script has started must not outlive its timeout.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    with anyio.CancelScope(shield=True):
+        await process.aclose()
+
+
+def _output(tail: Tail, output_max_bytes: int) -> str:
+    if tail.total <= output_max_bytes:
+        return tail.text
+    return f"Captured {output_max_bytes} of {tail.total} bytes\n...\n{tail.text}"
