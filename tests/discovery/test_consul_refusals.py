@@ -179,32 +179,43 @@ async def test_methods_are_listed_on_request(port: ConsulPort) -> None:
     assert (await port.ask("PATCH", "kv/a")).headers["allow"] == "OPTIONS,GET,PUT,DELETE"
 
 
+@pytest.mark.parametrize("body", [{"Args": ["true"]}, {"ScriptArgs": ["true"]}, {"Args": ["true"], "Shell": "sh"}])
+async def test_scripts_are_off_unless_an_operator_enables_them(port: ConsulPort, body: dict[str, Any]) -> None:
+    answer = await port.put(REGISTER, {"Name": "checked", "Check": {**body, "Interval": "10s"}})
+    assert answer.status == 500
+    assert answer.text == (
+        "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+    )
+
+
 # From here on: where our registry is stricter than Consul, or not as far.
 
 
 @pytest.mark.parametrize(
-    ("check", "kind"),
+    ("check", "reason"),
     [
-        ({"HTTP": "http://127.0.0.1:9/health", "Interval": "10s"}, "http"),
-        ({"TCP": "127.0.0.1:9", "Interval": "10s"}, "tcp"),
-        ({"GRPC": "127.0.0.1:9", "Interval": "10s"}, "grpc"),
-        ({"AliasService": "web"}, "alias"),
+        ({"HTTP": "http://169.254.169.254/latest/meta-data"}, "169.254.169.254 is a link-local address"),
+        ({"HTTP": "https://[fe80::1]:8443/"}, "fe80::1 is a link-local address"),
+        ({"TCP": "100.100.100.200:80"}, "100.100.100.200 is a cloud metadata address"),
+        ({"GRPC": "[fe80::1]:9/shop.Orders"}, "fe80::1 is a link-local address"),
     ],
 )
-async def test_a_check_of_a_kind_that_is_not_run_is_refused_and_not_ignored(
-    ours: ConsulPort, check: dict[str, Any], kind: str
+async def test_a_check_of_an_address_that_nobody_connects_to_is_refused(
+    ours: ConsulPort, check: dict[str, Any], reason: str
 ) -> None:
-    answer = await ours.put(REGISTER, {"Name": "checked", "Check": check})
-    assert answer.status == 400
-    assert answer.text == f"Invalid check: {kind} checks are not supported by this registry; use a TTL check"
+    answer = await ours.put(REGISTER, {"Name": "checked", "Check": {**check, "Interval": "10s"}})
+    assert (answer.status, answer.text) == (400, f"Invalid check: {reason}")
     assert (await ours.get("agent/service/checked")).status == 404
 
 
-@pytest.mark.parametrize("body", [{"Args": ["true"]}, {"ScriptArgs": ["true"]}, {"Args": ["true"], "Shell": "sh"}])
-async def test_scripts_are_off_unless_an_operator_enables_them(ours: ConsulPort, body: dict[str, Any]) -> None:
-    answer = await ours.put(REGISTER, {"Name": "checked", "Check": {**body, "Interval": "10s"}})
-    assert answer.status == 500
-    assert answer.text.startswith("Scripts are disabled on this agent")
+async def test_a_check_of_the_meshs_own_management_is_refused(ours: ConsulPort) -> None:
+    for host in ("127.0.0.1", "localhost"):
+        target = ours.url.replace("127.0.0.1", host)
+        answer = await ours.put(
+            REGISTER, {"Name": "checked", "Check": {"HTTP": f"{target}/v1/kv/a", "Interval": "10s"}}
+        )
+        assert answer.status == 400
+        assert answer.text.endswith("is a management address of the mesh")
 
 
 @pytest.mark.parametrize("field", ["UDP", "H2PING", "OSService", "DockerContainerID", "TLSServerName", "ProxyHTTP"])

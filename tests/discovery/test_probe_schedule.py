@@ -5,7 +5,7 @@ import random
 import pytest
 from toska_common.contracts.discovery import Health
 from toska_discovery.check import Check, CheckDefinition
-from toska_discovery.probing.alias import alias_verdict, not_found
+from toska_discovery.probing.aliases import alias_verdict
 from toska_discovery.probing.schedule import Schedule
 from toska_discovery.probing.verdict import Streak, Tail, Verdict
 
@@ -133,7 +133,3 @@ def check(name: str, status: Health, output: str = "") -> Check:
 )
 def test_an_alias_is_as_well_as_the_worst_of_what_it_follows(checks: list[Check], verdict: Verdict) -> None:
     assert alias_verdict({check.definition.id: check for check in checks}) == verdict
-
-
-def test_an_alias_of_nobody_is_critical() -> None:
-    assert not_found("orders-1", "") == Verdict(CRITICAL, "Service orders-1 could not be found on node ")

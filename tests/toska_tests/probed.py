@@ -12,8 +12,7 @@ import anyio
 import grpc
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from toska_tests import parts
 
@@ -131,8 +130,9 @@ class GrpcServer:
 async def grpc_server(*, certificate: Path | None = None) -> AsyncGenerator[GrpcServer]:
     """A gRPC server of the block's own on 127.0.0.1; one with TLS if it has a `certificate`."""
     server = grpc.aio.server()
-    servicer: Any = HealthServicer()
     generated: Any = health_pb2_grpc  # code without types
+    module: Any = health
+    servicer = module.aio.HealthServicer()
     generated.add_HealthServicer_to_server(servicer, server)
     if certificate is None:
         port = server.add_insecure_port("127.0.0.1:0")

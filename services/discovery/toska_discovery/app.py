@@ -34,6 +34,7 @@ from toska_discovery.feed import Feed
 from toska_discovery.handlers import join_suffices, router
 from toska_discovery.instance import canonical_address
 from toska_discovery.metrics import DiscoveryCollector
+from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
 from toska_discovery.settings import Settings
 from toska_discovery.store import SqliteStore
@@ -130,16 +131,23 @@ class _Discovery:
                 port=settings.consul_port,
                 index=store.stored.index,
             )
-            rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets)
+            rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets, settings.check_kinds)
             self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
             registry.on_change(partial(backend.tell, self._open_directory(backend).feed))
             self._health.add("store", lambda: _require_store(store))
             tasks.start_soon(every, settings.sweep_interval, registry.sweep)
-            try:
-                yield
-            finally:
-                registry.watchers.stop()
+            probing = ProbingRules(
+                targets=self._targets,
+                scripts=settings.enable_script_checks,
+                at_a_time=settings.max_probes,
+                node_name=settings.node_name,
+            )
+            async with open_probing(registry, probing, self._clock, self._crash):
+                try:
+                    yield
+                finally:
+                    registry.watchers.stop()
 
     @asynccontextmanager
     async def _open_consul(self, consul: ConsulClient, tasks: SupervisedTasks) -> AsyncGenerator[None]:

@@ -30,6 +30,7 @@ class Counts:
     """What the registry has done so far, for the metrics; plain numbers, since a renewal costs little more."""
 
     renewals: int = 0
+    probes: int = 0
     happenings: dict[Happening, int] = field(default_factory=lambda: dict.fromkeys(Happening, 0))
     sessions_ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
 
@@ -102,6 +103,7 @@ class EmbeddedRegistry:
             UnknownCheck: There is none of that id to be probed, or no longer.
         """
         self._publish(self.state.judge(check_id, status, output, self._clock.monotonic()))
+        self.counts.probes += 1
 
     async def change(self, event: Callable[[Coordination, float], Changes]) -> None:
         """Let `event` happen to the keys and sessions at this moment; durable when this returns."""

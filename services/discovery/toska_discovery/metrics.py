@@ -39,6 +39,8 @@ class DiscoveryCollector(Collector):
         yield GaugeMetricFamily("toska_discovery_index", "Index of the last change", state.index)
         yield GaugeMetricFamily("toska_discovery_watchers", "Blocked queries", registry.watchers.blocked)
         yield CounterMetricFamily("toska_discovery_renewals", "Reports on checks", registry.counts.renewals)
+        yield GaugeMetricFamily("toska_discovery_probed_checks", "Checks that are probed", len(state.probes))
+        yield CounterMetricFamily("toska_discovery_probes", "Verdicts of probes", registry.counts.probes)
         events = CounterMetricFamily("toska_discovery_events", "What became of instances", labels=["event"])
         for happening, count in registry.counts.happenings.items():
             events.add_metric([happening.value], count)

@@ -263,10 +263,10 @@ class Registry:
         lease = self._checks.find_lease(check_id)
         if lease is None or lease.ttl_s is None:
             raise UnknownCheck(f'CheckID "{check_id}" does not have associated TTL', check_id=check_id)
-        return self._take_verdict(lease, status, output, now)
+        return self._take_verdict(lease, status, bounded_output(output, lease.output_max_bytes), now)
 
     def judge(self, check_id: str, status: Health, output: str, now: float) -> Changes:
-        """Take the verdict of whoever probes a check.
+        """Take the verdict of whoever probes a check, and has seen to the length of `output`.
 
         Raises:
             UnknownCheck: There is none of that id to be probed, or no longer.
@@ -352,7 +352,6 @@ class Registry:
             self.listing.replace(before, replace(before, checks=rest), changes)
 
     def _take_verdict(self, lease: Lease, status: Health, output: str, now: float) -> Changes:
-        output = bounded_output(output, lease.output_max_bytes)
         self._checks.leases.renew(lease, self._time.at(now), output, critical=status is Health.CRITICAL)
         changes = Changes()
         if self._decide(lease.check_id, status, output, changes):

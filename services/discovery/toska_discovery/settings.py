@@ -9,6 +9,8 @@ from pydantic_settings import SettingsConfigDict
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
 
+from toska_discovery.check import CheckKind
+
 NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?$")]
 
 
@@ -32,6 +34,10 @@ class Settings(ServiceSettings):
         default=timedelta(milliseconds=250), description="How often lapsed leases are looked for"
     )
     max_watchers: int = Field(default=10_000, ge=1, description="Blocked queries at a time; more get 429")
+    max_probes: int = Field(default=256, ge=1, description="Probes of checks under way at a time; more wait")
+    enable_script_checks: bool = Field(
+        default=False, description="Run checks' scripts; whoever may register can then run programs as discovery"
+    )
     datacenter: NodeName = Field(default="dc1", description="Consul's name for where this registry is")
     node_name: NodeName = Field(default_factory=_host_name, description="Consul's name for this machine")
     advertise_address: str = Field(
@@ -46,6 +52,12 @@ class Settings(ServiceSettings):
         if value <= timedelta():
             raise ValueError("must be longer than 0s")
         return value
+
+    @property
+    def check_kinds(self) -> frozenset[CheckKind]:
+        """The kinds of checks that may be registered."""
+        scripts = {CheckKind.SCRIPT} if self.enable_script_checks else set[CheckKind]()
+        return frozenset({CheckKind.TTL, CheckKind.HTTP, CheckKind.TCP, CheckKind.GRPC, CheckKind.ALIAS} | scripts)
 
     @property
     def is_embedded(self) -> bool:

@@ -22,6 +22,8 @@ from toska_discovery.consul.gojson import (
 )
 from toska_discovery.consul.request import Refusal
 from toska_discovery.consul.rules import ID_MAX, NAME_MAX, NOTES_MAX, RegistrationRules, bound
+from toska_discovery.probing.literals import literal_refusal
+from toska_discovery.probing.script import DISABLED
 
 REMOVAL_FLOOR_S = 60.0
 """Least `DeregisterCriticalServiceAfter`; Consul raises shorter ones to it."""
@@ -110,6 +112,10 @@ def _build(
     kind = next((kind for kind, names in _KINDS.items() if any(body.get(name) for name in names)), CheckKind.TTL)
     _check_times(body, kind)
     _check_supported(body, kind, rules)
+    probe = None if kind is CheckKind.TTL else _probe(body, kind)
+    refusal = None if probe is None else literal_refusal(kind, probe, rules.targets)
+    if refusal is not None:
+        raise Refusal(400, f"Invalid check: {refusal}")
     check_id = body.get("CheckID") or body.get("ID") or own_id
     bound("check ID", check_id, ID_MAX)
     notes = body.get("Notes", "")
@@ -118,7 +124,9 @@ def _build(
     name = body.get("Name") or own_name
     bound("check name", name, NAME_MAX + 20)
     removal = body.get("DeregisterCriticalServiceAfter", 0.0)
-    removal_after_s = max(removal, REMOVAL_FLOOR_S) if removal > 0 else rules.removal_after_s
+    # Who stopped renewing will not come back under this registration; who is probed may get well again, as in Consul.
+    own_removal_s = rules.removal_after_s if kind is CheckKind.TTL else None
+    removal_after_s = max(removal, REMOVAL_FLOOR_S) if removal > 0 else own_removal_s
     return CheckDefinition(
         id=check_id,
         name=name,
@@ -127,7 +135,7 @@ def _build(
         status=_STATUSES[body.get("Status") or Health.CRITICAL.value],
         removal_after_s=removal_after_s if of_service else None,
         kind=kind,
-        probe=None if kind is CheckKind.TTL else _probe(body, kind),
+        probe=probe,
         output_max_bytes=min(body.get("OutputMaxSize", 0) or OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES),
     )
 
@@ -164,7 +172,7 @@ def _check_supported(body: Mapping[str, Any], kind: CheckKind, rules: Registrati
     if kind in rules.kinds:
         return
     if kind is CheckKind.SCRIPT:
-        raise Refusal(500, "Scripts are disabled on this agent; an operator of this registry must enable them")
+        raise Refusal(500, DISABLED)
     raise Refusal(400, f"Invalid check: {kind.value} checks are not supported by this registry; use a TTL check")
 
 

@@ -1,12 +1,11 @@
 """Probes every check that must be asked, when it is due and not too many at a time, and hands in the verdicts.
 
 One task for all checks, and one more for each probe that is under way. A check that goes or changes takes its probe
-under way with it. Aliases cost no probe: they are judged when what they follow changes.
+under way with it. Aliases are not probed: they follow what happens (`aliases`).
 """
 
 import random
 from collections.abc import Mapping
-from typing import Protocol
 
 import anyio
 import structlog
@@ -16,24 +15,9 @@ from toska_common.contracts.discovery import Health
 from toska_discovery.check import CheckDefinition, CheckKind
 from toska_discovery.errors import UnknownCheck
 from toska_discovery.probing.schedule import Schedule
-from toska_discovery.probing.verdict import Runner, Streak, Verdict
+from toska_discovery.probing.verdict import Judge, Runner, Streak, Verdict
 
 log = structlog.get_logger(__name__)
-
-MIN_INTERVAL_S = 1.0
-"""Shorter intervals are raised to this, as in Consul."""
-
-
-class Judge(Protocol):
-    """Takes verdicts."""
-
-    def judge(self, check_id: str, status: Health, output: str) -> None:
-        """A check is so from now on.
-
-        Raises:
-            UnknownCheck: It has just gone.
-        """
-        ...
 
 
 class Prober:
@@ -78,7 +62,7 @@ class Prober:
             probe = definition.probe
             self._definitions[check_id] = definition
             self._streaks[check_id] = Streak(probe.success_before_passing, probe.failures_before_critical)
-            self._schedule.put(check_id, max(probe.interval_s, MIN_INTERVAL_S), self._clock.monotonic())
+            self._schedule.put(check_id, probe.interval_s, self._clock.monotonic())
         if changes:
             self._changed.set()
 

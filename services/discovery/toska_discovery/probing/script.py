@@ -17,6 +17,9 @@ from toska_common.units import format_duration
 from toska_discovery.check import Probe
 from toska_discovery.probing.verdict import Tail, Verdict
 
+DISABLED = "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+"""Consul's words; ours for the setting is `TOSKA_DISCOVERY_ENABLE_SCRIPT_CHECKS`."""
+
 _STATUSES = {0: Health.PASSING, 1: Health.WARNING}
 
 
@@ -47,6 +50,13 @@ class ScriptRunner:
             await _close(process, kill=not ended)
         took = format_duration(timedelta(seconds=probe.timeout_s))
         return Verdict(Health.CRITICAL, f"Timed out ({took}) running check")
+
+
+class NoScripts:
+    """For where scripts are off: one that was registered while they were on must not go on passing unasked."""
+
+    async def run(self, _probe: Probe, _output_max_bytes: int) -> Verdict:
+        return Verdict(Health.CRITICAL, DISABLED)
 
 
 async def _wait(process: Process, tail: Tail) -> int:

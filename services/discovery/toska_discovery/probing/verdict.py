@@ -22,10 +22,22 @@ class Verdict:
 class Runner(Protocol):
     """Probes one kind of check."""
 
-    async def run(self, probe: Probe, output_max_bytes: int) -> Verdict:
+    async def run(self, probe: Probe, output_max_bytes: int, /) -> Verdict:
         """Ask once, within the probe's timeout; whatever goes wrong out there is a verdict and no exception.
 
         Of what the target has to say the last `output_max_bytes` are in the verdict.
+        """
+        ...
+
+
+class Judge(Protocol):
+    """Takes verdicts."""
+
+    def judge(self, check_id: str, status: Health, output: str) -> None:
+        """A check is so from now on.
+
+        Raises:
+            UnknownCheck: It has just gone.
         """
         ...
 
