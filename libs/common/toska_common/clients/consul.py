@@ -14,6 +14,7 @@ Source: https://developer.hashicorp.com/consul/api-docs/features/blocking
 import contextlib
 import json
 import random
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -285,6 +286,70 @@ class ConsulClient:
             query["cas"] = str(cas)
         return _parse(await self._send("DELETE", f"kv/{quote(key)}", query))
 
+    # Sessions and locks; `toska_common.clients.consul_lock` makes a lock of them that knows when it is lost.
+
+    async def create_session(
+        self,
+        *,
+        name: str = "",
+        ttl: timedelta | None = None,
+        lock_delay: timedelta | None = None,
+        delete: bool = False,
+        checks: Sequence[str] = (),
+    ) -> str:
+        """Open a session on the agent's node and return its id.
+
+        Args:
+            name: For people.
+            ttl: How often it must be renewed, 10 s at least; never if left out.
+            lock_delay: How long nobody gets a lock that was lost with it; 15 s if left out, 60 s at most.
+            delete: Have the keys that it holds deleted when it ends, and not only released.
+            checks: Ids of instances' checks on this agent; it ends when one of them turns critical or goes.
+        """
+        body: dict[str, Any] = {"Name": name, "Behavior": "delete" if delete else "release"}
+        if ttl is not None:
+            body["TTL"] = format_duration(ttl)
+        if lock_delay is not None:
+            body["LockDelay"] = format_duration(lock_delay)
+        if checks:
+            body["ServiceChecks"] = [{"ID": check_id} for check_id in checks]
+        return _parse(await self._send("PUT", "session/create", body=_encode(body)))["ID"]
+
+    async def renew_session(self, session: str) -> None:
+        """Keep a session for one more TTL.
+
+        Raises:
+            NotFound: It has ended.
+        """
+        await self._send("PUT", f"session/renew/{_segment(session)}")
+
+    async def destroy_session(self, session: str) -> None:
+        """End a session; its locks are lost, with their delay. One that has ended is fine."""
+        await self._send("PUT", f"session/destroy/{_segment(session)}")
+
+    async def kv_acquire(self, key: str, value: bytes, session: str) -> KVPair | None:
+        """Write a key and take its lock; `None` if another session has it, or lost it just now.
+
+        Returns:
+            The key as it is then, but for its value; its `lock_index` is this holder's fencing value.
+
+        Raises:
+            NotFound: The session has ended.
+        """
+        lock = {"Verb": "lock", "Key": key, "Value": b64encode(value).decode(), "Session": session}
+        status, _, body = await self._exchange("PUT", "txn", [], _encode([{"KV": lock}]), self._timeout)
+        if status != 409:
+            self._check(status, body)
+            return KVPair.decode(_parse(body)["Results"][0]["KV"])
+        reason: str = _parse(body)["Errors"][0]["What"]
+        if reason.startswith("failed to lock key"):
+            return None
+        raise (NotFound if reason.startswith("invalid session") else CallerError)(f"the registry refuses: {reason}")
+
+    async def kv_release(self, key: str, value: bytes, session: str) -> bool:
+        """Write a key and give its lock back; false if the session does not hold it (any more)."""
+        return _parse(await self._send("PUT", f"kv/{quote(key)}", {"release": session}, value))
+
     # Streams of states.
 
     def watch_services(
@@ -412,7 +477,7 @@ def _parse(body: bytes) -> Any:
         raise UpstreamError("the registry's answer is not JSON: is it a Consul agent?") from error
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
+def _encode(body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 

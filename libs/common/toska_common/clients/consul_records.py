@@ -212,7 +212,12 @@ class CatalogService:
 
 @dataclass(frozen=True, slots=True)
 class KVPair:
-    """A key and its value; `lock_index` counts its lock's holders and serves as a fencing value."""
+    """A key and its value.
+
+    Attributes:
+        lock_index: Counts its lock's holders, and so is a fencing value for each of them.
+        session: Who holds its lock; empty for nobody.
+    """
 
     key: str
     value: bytes

@@ -1,13 +1,14 @@
-"""The endpoints of what instances coordinate by: sessions."""
+"""The endpoints of what instances coordinate by: sessions and transactions."""
 
 from collections.abc import Mapping
 
-from toska_discovery.consul import session
+from toska_discovery.consul import session, txn
 from toska_discovery.consul.endpoints import Handler
 
 EXACT: Mapping[str, Mapping[str, Handler]] = {
     "session/create": {"PUT": session.create},
     "session/list": {"GET": session.list_all},
+    "txn": {"PUT": txn.apply},
 }
 """Those without a name in their path."""
 

@@ -199,9 +199,9 @@ def encode(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def json_reply(value: Any, *headers: Header) -> Reply:
+def json_reply(value: Any, *headers: Header, status: int = 200) -> Reply:
     """A value as JSON."""
-    return Reply(encode(value), headers=(_JSON, *headers))
+    return Reply(encode(value), status, (_JSON, *headers))
 
 
 def encoded_reply(body: bytes, *headers: Header) -> Reply:
