@@ -24,6 +24,13 @@ RESPONSE_SPECIAL: Final = frozenset(
 )  # fmt: skip
 
 _MEMORY_LINES: Final = 4096
+# Not remembered: credentials do not outlive their message, and what is new each time would only push out the rest.
+_FLEETING: Final = frozenset(
+    {
+        b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-consul-token",
+        b"traceparent", b"tracestate", b"x-request-id", b"etag",
+    }
+)  # fmt: skip
 
 
 class FieldMemo:
@@ -45,7 +52,8 @@ class FieldMemo:
         match = FIELD.fullmatch(line)
         if match is None:
             return None
-        name, value = match[1], match[2].strip(b" \t")
+        name, after = match.groups()
+        value = after.strip(b" \t")
         key = name.lower()
         if key in self._special:
             entry = key, b"", value
@@ -54,7 +62,8 @@ class FieldMemo:
             entry = None, b"", value
         else:
             entry = None, name + b": " + value + CRLF, value
-        remember(self._lines, line, entry, _MEMORY_LINES)
+        if key not in _FLEETING:
+            remember(self._lines, line, entry, _MEMORY_LINES)
         return entry
 
 
