@@ -96,7 +96,14 @@ def run(
 @app.command()
 def gateway(
     routes: Annotated[Path, typer.Option("--routes", help="Routing file to serve")],
-    listen: Annotated[str, typer.Option("--listen", help="host:port that takes requests")] = "127.0.0.1:8080",
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen",
+            help="Where requests are taken, as often as needed: host:port, http://…, https://… or unix:/path "
+            "[default: 127.0.0.1:8080]",
+        ),
+    ] = None,
     admin: Annotated[str, typer.Option("--admin", help="host:port of the admin API")] = "127.0.0.1:8100",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that move requests")] = None,
     home: Home = None,
@@ -104,7 +111,7 @@ def gateway(
     """Run the gateway alone, by a routing file, with no other part of the mesh."""
     from toska_cli.run import run_gateway
 
-    run_gateway(routes, listen, admin, workers, home)
+    run_gateway(routes, listen or ["127.0.0.1:8080"], admin, workers, home)
 
 
 @app.command()

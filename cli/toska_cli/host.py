@@ -84,7 +84,9 @@ class Host:
             ConfigurationError: A port is taken, or a service cannot work with its settings.
         """
         plan = self._plan
-        check_free(plan.gateway.host, plan.gateway.port)
+        for listener in plan.gateway.listeners:
+            if not listener.path:
+                check_free(listener.host, listener.port)
         for spec in self._specs:
             check_free(spec.host, spec.port)
         claimed = {address: self._sockets.enter_context(claim(*address)) for address in plan.listeners}

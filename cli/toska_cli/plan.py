@@ -40,7 +40,7 @@ class MeshPlan:
     def urls(self) -> dict[str, str]:
         """Where each part answers, as `mesh.json` lists it."""
         return {
-            "gateway": self._url(self.gateway.port),
+            "gateway": base_url(*self.gateway.data_address),
             "gateway_admin": self._url(self.gateway.admin_port),
             "registry": registry_http_url(self.discovery.registry_url, self._url(self.discovery.consul_port)),
             "discovery": self._url(self.discovery.port),

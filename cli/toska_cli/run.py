@@ -3,10 +3,14 @@
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toska_common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from toska_gateway.listeners import ListenerAddress
 
 SERVICES = ("discovery", "router", "gateway")
 
@@ -27,7 +31,7 @@ def run_target(target: str, host: str, port: int) -> None:
         )
 
 
-def run_gateway(routes: Path, listen: str, admin: str, workers: int | None, home: Path | None) -> None:
+def run_gateway(routes: Path, listen: Sequence[str], admin: str, workers: int | None, home: Path | None) -> None:
     """Run the gateway by a routing file.
 
     Raises:
@@ -42,12 +46,12 @@ def run_gateway(routes: Path, listen: str, admin: str, workers: int | None, home
 
     from toska_cli.up import raise_file_limit
 
-    (host, port), (admin_host, admin_port) = _address("--listen", listen), _address("--admin", admin)
+    admin_host, admin_port = _address("--admin", admin)
+    listeners = tuple(_listener(value) for value in listen)
     overrides: dict[str, Any] = {"workers": workers, "home": home}
     settings = Settings.from_environment(
         routes=routes,
-        host=host,
-        port=port,
+        listen=listeners,
         admin_host=admin_host,
         admin_port=admin_port,
         **{name: value for name, value in overrides.items() if value is not None},
@@ -69,6 +73,15 @@ def _run_app(target: str, host: str, port: int) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     configure_logging(service=target.partition(":")[0])
     uvicorn.run(import_app(target, folder), host=host, port=port, log_config=None)
+
+
+def _listener(value: str) -> "ListenerAddress":
+    from toska_gateway.listeners import parse_listener
+
+    try:
+        return parse_listener(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--listen: {error}") from error
 
 
 def _address(option: str, value: str) -> tuple[str, int]:

@@ -34,7 +34,8 @@ async def management_addresses(settings: Settings) -> frozenset[tuple[str, int]]
     The data listener is one of them: a cluster that leads there is a loop, and its second pass would come from an
     address that is trusted.
     """
-    named = [(settings.bound_admin_host, settings.admin_port), (settings.host, settings.port)]
+    named = [(settings.bound_admin_host, settings.admin_port)]
+    named += [(listener.host, listener.port) for listener in settings.listeners]
     if settings.routes is None:
         named += [split_url(url) for url in (settings.router_url, settings.discovery_url, settings.registry_api_url)]
     found = [(address, port) for host, port in named if port for address in await _resolve(host)]

@@ -13,7 +13,6 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.errors import ConfigurationError
 from toska_common.health import HealthChecks
-from toska_common.security import is_loopback
 from toska_common.server import Service
 from toska_common.targets import TargetRules
 from toska_common.tasks import supervised_tasks
@@ -75,7 +74,7 @@ def create_mesh_service(settings: Settings) -> Service:
             fetcher = DocumentFetcher(session)
             users = RegistrySource(consul, fetcher, TargetRules(management).refusal)
             catalog = ApiCatalog(
-                routing, users, _mesh_source(settings, admin, fetcher), open_reads=is_loopback(settings.host)
+                routing, users, _mesh_source(settings, admin, fetcher), open_reads=settings.data_is_local
             )
             routing.on_change += [store.keep, catalog.refresh_soon]
             presence = Presence(consul, _registration(settings, data_plane.address))
@@ -102,6 +101,8 @@ def create_standalone_service(settings: Settings) -> Service:
     if settings.routes is None:
         raise ConfigurationError("TOSKA_GATEWAY_ROUTES: name the routing file to serve")
     file = RoutesFile(settings.routes)
+    if file.first.table.server.tls is None and any(listener.tls for listener in settings.listeners):
+        raise ConfigurationError(f"a listener on https:// needs server.tls, which {settings.routes} does not have")
     admin = Admin(settings)
     add_file_handlers(admin.app, admin.slot)
 
@@ -131,7 +132,15 @@ def create_standalone_service(settings: Settings) -> Service:
 
 def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> Supervisor:
     drain_s = settings.drain_timeout.total_seconds()
-    return Supervisor(settings.host, settings.port, settings.workers, management, drain_s=drain_s)
+    return Supervisor(
+        settings.host,
+        settings.port,
+        settings.workers,
+        management,
+        listeners=settings.listeners,
+        tls_folder=settings.certificates_folder,
+        drain_s=drain_s,
+    )
 
 
 async def _reload_all(file: RoutesFile, routing: Routing, data_plane: Supervisor) -> None:

@@ -34,6 +34,11 @@ class DataPlane(Protocol):
         """Where it listens; the port is the real one, also where 0 was asked for."""
         ...
 
+    @property
+    def urls(self) -> Sequence[str]:
+        """Every listener as clients find it, the main one first."""
+        ...
+
     def run(self) -> AbstractAsyncContextManager[Any]:
         """Listen and serve for as long as the context is open."""
         ...

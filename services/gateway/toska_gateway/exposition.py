@@ -11,6 +11,8 @@ from toska_gateway.worker.stats import BUCKETS
 _COUNTERS = {
     "accepted": "Connections accepted from clients",
     "refused": "Connections refused because of a connection limit",
+    "handshakes": "TLS handshakes with clients that were completed",
+    "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
     "bad_requests": "Requests refused as malformed or over a limit",
     "attempts": "Requests sent to endpoints, repeats included",
     "retries": "Requests sent again to another endpoint",

@@ -3,14 +3,15 @@
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import SettingsConfigDict
-from toska_common.security import is_loopback
+from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
+
+from toska_gateway.listeners import ListenerAddress, parse_listener
 
 
 def _default_workers() -> int:
@@ -40,6 +41,16 @@ class Settings(ServiceSettings):
         validation_alias="TOSKA_ADVERTISE_ADDRESS",
         description="Address under which others reach this gateway; default: the bound one",
     )
+    listen: Annotated[tuple[ListenerAddress, ...], NoDecode] = Field(
+        default=(),
+        description="Every data listener, comma-separated: host:port, http://…, https://… or unix:/path, instead of "
+        "TOSKA_HOST and TOSKA_GATEWAY_PORT",
+    )
+    tls_folder: Path | None = Field(
+        default=None,
+        description="Where relative paths of certificates and keys begin; default: the routing file's folder, or the "
+        "working directory",
+    )
     routes: Path | None = Field(
         default=None, description="Serve this routing file alone, without a mesh; nothing is reserved then"
     )
@@ -63,6 +74,20 @@ class Settings(ServiceSettings):
             raise ValueError(f"{value!r} has more than scheme, host and port")
         return value.rstrip("/")
 
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _read_listeners(cls, value: Any) -> Any:
+        parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return tuple(parse_listener(part) if isinstance(part, str) else part for part in parts)
+
+    @field_validator("listen")
+    @classmethod
+    def _each_once(cls, value: tuple[ListenerAddress, ...]) -> tuple[ListenerAddress, ...]:
+        places = [(one.host, one.port, one.path) for one in value if one.port or one.path]
+        if len(places) != len(set(places)):
+            raise ValueError("an address stands twice")
+        return value
+
     @field_validator("routes")
     @classmethod
     def _readable_file(cls, value: Path | None) -> Path | None:
@@ -80,7 +105,29 @@ class Settings(ServiceSettings):
     @property
     def management_on_data_listener(self) -> bool:
         """Whether the mesh's own APIs and docs are served beside users' services."""
-        return self.routes is None and (is_loopback(self.host) or self.serve_management)
+        return self.routes is None and (self.data_is_local or self.serve_management)
+
+    @property
+    def listeners(self) -> tuple[ListenerAddress, ...]:
+        """Every data listener."""
+        return self.listen or (ListenerAddress(self.host, self.port),)
+
+    @property
+    def data_address(self) -> tuple[str, int]:
+        """The first data listener that has a port; an empty host if all are Unix sockets."""
+        return next(((one.host, one.port) for one in self.listeners if not one.path), ("", 0))
+
+    @property
+    def data_is_local(self) -> bool:
+        """Whether only this machine reaches the data listeners."""
+        return all(listener.is_local for listener in self.listeners)
+
+    @property
+    def certificates_folder(self) -> Path:
+        """Where relative paths of certificates and keys begin."""
+        if self.tls_folder is not None:
+            return self.tls_folder.expanduser().absolute()
+        return self.routes.parent if self.routes is not None else Path.cwd()
 
     @property
     def bound_admin_host(self) -> str:

@@ -7,9 +7,13 @@ workers. The parent keeps all of them open: what is queued on a socket whose wor
 import contextlib
 import socket
 import sys
+from collections.abc import Sequence
 
 from toska_common.errors import ConfigurationError
 from toska_common.server import bind
+
+from toska_gateway.listeners import ListenerAddress
+from toska_gateway.unix_sockets import identity, open_unix_listener, remove
 
 BACKLOG = 4096
 
@@ -44,3 +48,57 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
             listener.close()
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listeners
+
+
+class Sockets:
+    """One listener's sockets, one for each worker slot; the parent keeps all of them.
+
+    Raises:
+        ConfigurationError: It cannot be listened there.
+    """
+
+    def __init__(self, address: ListenerAddress, workers: int) -> None:
+        self.address = address
+        self._file: tuple[int, int] | None = None
+        if address.path:
+            # A Unix socket is one: all workers accept from it.
+            first = open_unix_listener(address.path, address.mode, BACKLOG)
+            self._file = identity(address.path)
+            self.slots = [first, *(first.dup() for _ in range(workers - 1))]
+            for listener in self.slots:
+                listener.setblocking(False)
+        else:
+            self.slots = open_listeners(address.host, address.port, workers)
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """Where it is; for a Unix socket its path and 0."""
+        if self.address.path:
+            return self.address.path, 0
+        found: tuple[str, int] = self.slots[0].getsockname()[:2]
+        return found
+
+    def close(self) -> None:
+        """Stop listening, and take a Unix socket's file away."""
+        for listener in self.slots:
+            listener.close()
+        known, self._file = self._file, None  # once: a file that comes to stand there later is another's
+        if known is not None:
+            remove(self.address.path, known)
+
+
+def open_all(addresses: Sequence[ListenerAddress], workers: int) -> list[Sockets]:
+    """Listen on every address, or on none.
+
+    Raises:
+        ConfigurationError: One of them is taken or not ours.
+    """
+    opened: list[Sockets] = []
+    try:
+        for address in addresses:
+            opened.append(Sockets(address, workers))  # noqa: PERF401 - those before are closed if one fails
+    except ConfigurationError:
+        for sockets in opened:
+            sockets.close()
+        raise
+    return opened

@@ -5,9 +5,9 @@ Nothing that is queued on the socket is lost meanwhile.
 """
 
 import secrets
-import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import structlog
@@ -15,7 +15,10 @@ from toska_common.contracts.routing import Snapshot
 
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import Totals, render
-from toska_gateway.sockets import open_listeners
+from toska_gateway.listeners import ListenerAddress
+from toska_gateway.sockets import open_all
+from toska_gateway.tls_files import TlsFiles
+from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
@@ -28,6 +31,8 @@ DRAIN_S = 1.5
 """How long requests in flight may take once the gateway stops."""
 RENEWAL_DRAIN_S = 30.0
 """How long requests in flight may take once their worker has a successor."""
+TICKET_PERIOD_S = 12 * 3600.0
+_HERE = Path()
 
 
 class Supervisor:
@@ -38,6 +43,8 @@ class Supervisor:
         port: Its port; 0 takes a free one.
         workers: Number of processes.
         management: The mesh's own `(address, port)` pairs, which no user's cluster may lead to.
+        listeners: Every listener; default: one on `host` and `port`.
+        tls_folder: Where relative paths of certificates and keys begin.
         drain_s: Seconds that a worker has for its requests in flight once it has a successor.
     """
 
@@ -48,14 +55,18 @@ class Supervisor:
         workers: int,
         management: Iterable[tuple[str, int]] = (),
         *,
+        listeners: Sequence[ListenerAddress] = (),
+        tls_folder: Path = _HERE,
         drain_s: float = RENEWAL_DRAIN_S,
     ) -> None:
         self._drain_s = drain_s
         self._management = tuple(management)
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
-        self._listeners: list[socket.socket] = open_listeners(host, port, workers)
-        self._address = self._listeners[0].getsockname()[:2]
+        self._sockets = open_all(listeners or [ListenerAddress(host, port)], workers)
         self._slots = [WorkerSlot(number, self._launch, self._greet, self._retire) for number in range(workers)]
+        self._tls_files = TlsFiles(tls_folder)
+        self._tls = NO_TLS
+        self._ticket_secret = secrets.token_hex(32)
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
         self._retired = Totals()
@@ -65,8 +76,15 @@ class Supervisor:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the data plane listens."""
-        return self._address
+        """Where the data plane listens: the first TCP listener, or the path of a Unix socket and 0."""
+        bound = [sockets.bound for sockets in self._sockets]
+        return next((address for address in bound if address[1]), bound[0])
+
+    @property
+    def urls(self) -> list[str]:
+        """Every listener, as clients find it."""
+        tls = self._tls.server is not None
+        return [sockets.address.url(sockets.bound[1], tls=tls) for sockets in self._sockets]
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
@@ -76,6 +94,8 @@ class Supervisor:
                 for slot in self._slots:
                     group.start_soon(self._serve, slot)
                 group.start_soon(self._keep_reports)
+                group.start_soon(self._keep_tls)
+                group.start_soon(self._keep_ticket_secret)
                 try:
                     yield
                 finally:
@@ -87,8 +107,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Close the listening sockets."""
-        for listener in self._listeners:
-            listener.close()
+        for sockets in self._sockets:
+            sockets.close()
 
     async def _serve(self, slot: WorkerSlot) -> None:
         await self._wanted.wait()
@@ -98,29 +118,65 @@ class Supervisor:
         """Serve `snapshot`; returns once every live worker does.
 
         Raises:
-            SnapshotRejected: A worker cannot compile it. All workers go on with the one before.
+            SnapshotRejected: A file that it names cannot be used, or a worker cannot compile it. All workers go on with
+                the one before.
         """
-        mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
         async with self._lock:
-            offered = bool(self._live())
-            problems = await self._offer(snapshot, mesh_owned) if offered else rehearse(snapshot, mesh_owned)
-            if problems:
-                # Compiling is deterministic, so as a rule all refuse alike; one that did not goes back.
-                if self._snapshot is not None:
-                    await self._offer(self._snapshot, self._mesh_owned)
-                raise SnapshotRejected([{"field": "snapshot", "reason": problem} for problem in problems])
-            self._snapshot, self._mesh_owned = snapshot, mesh_owned
+            try:
+                tls = await self._tls_files.read(snapshot.table)
+            except TlsFilesRefused as error:
+                raise SnapshotRejected(error.problems) from error
+            await self._put_in_force(snapshot, tls)
             first = not self._wanted.is_set()
             self._wanted.set()
         if first:
             await self._until_listening()
 
-    async def _offer(self, snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:
+    async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial) -> None:
+        mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
+        offered = bool(self._live())
+        problems = await self._offer(snapshot, mesh_owned, tls) if offered else rehearse(snapshot, mesh_owned, tls)
+        if problems:
+            # Compiling is deterministic, so as a rule all refuse alike; one that did not goes back.
+            if self._snapshot is not None:
+                await self._offer(self._snapshot, self._mesh_owned, self._tls)
+            raise SnapshotRejected([{"field": "snapshot", "reason": problem} for problem in problems])
+        self._snapshot, self._mesh_owned, self._tls = snapshot, mesh_owned, tls
+        self._tls_files.use(tls)
+        for sockets in self._sockets:
+            if sockets.address.tls and tls.server is None:
+                log.error("listener_without_certificate", url=sockets.address.url(sockets.bound[1], tls=True))
+
+    async def _keep_tls(self) -> None:
+        """Read certificates and keys anew when their files change; what cannot be used changes nothing."""
+        while True:
+            await self._tls_files.changed()
+            async with self._lock:
+                if self._snapshot is None:
+                    continue
+                try:
+                    tls = await self._tls_files.read(self._snapshot.table)
+                    if tls.version != self._tls.version:
+                        await self._put_in_force(self._snapshot, tls)
+                        log.info("tls_files_reloaded", files=len(tls.files))
+                    self._tls_files.use(tls)
+                except TlsFilesRefused as error:
+                    self._tls_files.refused(error)
+
+    async def _keep_ticket_secret(self) -> None:
+        """Seal TLS sessions with a new secret twice a day, so that a stolen one opens no more than that."""
+        while True:
+            await anyio.sleep(TICKET_PERIOD_S)
+            self._ticket_secret = secrets.token_hex(32)
+            for worker in self._live():
+                worker.take_ticket_secret(self._ticket_secret)
+
+    async def _offer(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial) -> list[str]:
         answers: list[list[str]] = []
 
         async def offer(worker: WorkerProcess) -> None:
             try:
-                answers.append(await worker.apply(snapshot, mesh_owned))
+                answers.append(await worker.apply(snapshot, mesh_owned, tls))
             except WorkerLost as error:
                 self._replace_stuck(worker, error)
 
@@ -194,12 +250,18 @@ class Supervisor:
             worker.kill()
 
     async def _launch(self, slot: int) -> WorkerProcess:
-        return await WorkerProcess.start(slot, self._listeners[slot], self._management, self.pseudonym)
+        hello = {
+            "management": [list(pair) for pair in self._management],
+            "pseudonym": self.pseudonym,
+            "listeners": [sockets.address.spec() for sockets in self._sockets],
+            "ticket_secret": self._ticket_secret,
+        }
+        return await WorkerProcess.start(slot, [sockets.slots[slot] for sockets in self._sockets], hello)
 
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
             if self._snapshot is not None:
-                await worker.apply(self._snapshot, self._mesh_owned)
+                await worker.apply(self._snapshot, self._mesh_owned, self._tls)
         await worker.until_listening()
         log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
 

@@ -10,6 +10,7 @@ from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint, Snapshot
 from toska_common.targets import TargetRules
 
+from toska_gateway.tls_material import NO_TLS, TlsMaterial
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
 
@@ -24,31 +25,40 @@ class Known:
 
     routes_version: str = ""
     endpoints: dict[str, ClusterEndpoints] = field(default_factory=dict[str, ClusterEndpoints])
+    tls_version: str = ""
 
 
-def messages(known: Known, snapshot: Snapshot, mesh_owned: frozenset[str]) -> Iterator[dict[str, Any]]:
+def messages(
+    known: Known, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS
+) -> Iterator[dict[str, Any]]:
     """The messages that bring a worker from what it has to `snapshot`, without the commit; `known` is not changed."""
     table_changed = known.routes_version != snapshot.routes_version
     if table_changed:
         table = snapshot.table
         clusters = {
-            name: {**_plain(cluster.model_dump(exclude={"endpoints", "service"})), "mesh_owned": name in mesh_owned}
+            name: {
+                **_plain(cluster.model_dump(exclude={"endpoints", "service", "tls"})),
+                "mesh_owned": name in mesh_owned,
+                "fixed": cluster.service is None,
+            }
             for name, cluster in table.clusters.items()
         }
-        yield {"op": "table", "server": _plain(table.server.model_dump()), "clusters": clusters}
+        yield {"op": "table", "server": _plain(table.server.model_dump(exclude={"tls"})), "clusters": clusters}
         for start in range(0, len(table.routes), _SLICE):
             part = table.routes[start : start + _SLICE]
             yield {"op": "routes", "routes": [_plain(route.model_dump()) for route in part]}
+    if known.tls_version != tls.version or (table_changed and tls.version):
+        yield {"op": "tls", "server": tls.server, "clusters": dict(tls.clusters)}
     for name, cluster in snapshot.endpoints.items():
         before = known.endpoints.get(name)
         if before is None or before.version != cluster.version:
             yield from _endpoint_messages(name, before, cluster)
 
 
-def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:
+def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
     """What is wrong with a snapshot, as a worker would say; for when there is no worker to ask."""
     staging = Staging(Plane(asyncio.get_running_loop(), TargetRules()))
-    for message in messages(Known(), snapshot, mesh_owned):
+    for message in messages(Known(), snapshot, mesh_owned, tls):
         staging.take(message)
     return staging.commit()
 

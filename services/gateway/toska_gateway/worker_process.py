@@ -5,13 +5,14 @@ import contextlib
 import itertools
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 from toska_common.contracts.routing import Snapshot
 
+from toska_gateway.tls_material import NO_TLS, TlsMaterial
 from toska_gateway.wire import Known, messages
 from toska_gateway.worker.control import ControlChannel
 
@@ -54,12 +55,10 @@ class WorkerProcess:
         self._ready = asyncio.Event()
 
     @classmethod
-    async def start(
-        cls, slot: int, listener: socket.socket, management: Iterable[tuple[str, int]], pseudonym: str
-    ) -> "WorkerProcess":
-        """Start a process on `listener`; `pseudonym` is the gateway's name in Via."""
+    async def start(cls, slot: int, listeners: Sequence[socket.socket], hello: Mapping[str, Any]) -> "WorkerProcess":
+        """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is."""
         ours, theirs = socket.socketpair()
-        descriptors = theirs.fileno(), listener.fileno()
+        descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -79,22 +78,26 @@ class WorkerProcess:
         ours.setblocking(False)
         worker = cls(slot, process)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
-        worker.channel.send({"op": "hello", "management": [list(pair) for pair in management], "pseudonym": pseudonym})
+        worker.channel.send({"op": "hello", **hello})
         return worker
 
-    async def apply(self, snapshot: Snapshot, mesh_owned: frozenset[str]) -> list[str]:
+    async def apply(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
         """Bring the worker to `snapshot`; returns its problems, and then it has kept what it had.
 
         Raises:
             WorkerLost: It ended, or does not answer.
         """
-        for message in messages(self.known, snapshot, mesh_owned):
+        for message in messages(self.known, snapshot, mesh_owned, tls):
             self.channel.send(message)
         answer = await self._ask("commit")
         problems: list[str] = answer["problems"]
         if not problems:
-            self.known = Known(snapshot.routes_version, dict(snapshot.endpoints))
+            self.known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
         return problems
+
+    def take_ticket_secret(self, secret: str) -> None:
+        """Have it seal TLS sessions anew."""
+        self.channel.send({"op": "tickets", "secret": secret})
 
     async def refresh_report(self) -> None:
         """Fetch the worker's counters."""

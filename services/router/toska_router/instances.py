@@ -16,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 from toska_common.clients.consul_records import ServiceEntry
 from toska_common.contracts.discovery import META_EXPOSE, Health
+from toska_common.contracts.names import is_unix
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
 from toska_common.routing.snapshot import pool
 
@@ -117,6 +118,11 @@ def _endpoints(entries: Sequence[ServiceEntry]) -> dict[str, Endpoint | None]:
 
 def _endpoint(key: str, entry: ServiceEntry) -> Endpoint | None:
     weight = min(max(entry.service.weight, 1), _MAX_WEIGHT)
+    if is_unix(entry.address):
+        # Anybody who may register could make gateways talk to a daemon of their machine.
+        reason = "address: only an operator's cluster may lead to a Unix socket"
+        log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=reason)
+        return None
     try:
         return Endpoint(id=key, address=entry.address, port=entry.service.port, weight=weight)
     except ValidationError as error:

@@ -35,7 +35,8 @@ class GatewayOverview(Contract):
     source: Literal["none", "store", "router", "file"] = Field(
         default="none", description="Where that came from: the state folder, the router, or a routing file"
     )
-    listens_on: str = Field(description="URL of the data listener")
+    listens_on: str = Field(description="URL of the first data listener")
+    listeners: tuple[str, ...] = Field(default=(), description="URLs of all data listeners")
     uptime_seconds: float
     routes: int = 0
     clusters: int = 0

@@ -29,6 +29,30 @@ Host = Annotated[str, AfterValidator(_host)]
 """A host name or a literal IP address."""
 
 
+def _endpoint_address(value: str) -> str:
+    if not is_unix(value):
+        return _host(value)
+    path = value.removeprefix(UNIX_PREFIX)
+    if not path.startswith("/") or "\x00" in path:
+        raise ValueError("write a Unix socket as unix:/absolute/path")
+    if len(path.encode()) > MAX_UNIX_PATH:
+        raise ValueError(f"the path of a Unix socket has at most {MAX_UNIX_PATH} bytes")
+    return value
+
+
+UNIX_PREFIX = "unix:"
+MAX_UNIX_PATH = 103
+"""What macOS takes (Linux takes 107), so that what works on one works on the other."""
+
+EndpointAddress = Annotated[str, AfterValidator(_endpoint_address)]
+"""Like `Host`, or `unix:/path`."""
+
+
+def is_unix(address: str) -> bool:
+    """Whether an address is that of a Unix socket."""
+    return address.startswith(UNIX_PREFIX)
+
+
 def is_reserved(name: str) -> bool:
     """Whether a service of this name can have no automatic route."""
     return name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX)

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from toska_common.contracts import Contract, Document
-from toska_common.contracts.names import Host, ResourceName, ServiceName
+from toska_common.contracts.names import UNIX_PREFIX, EndpointAddress, ResourceName, ServiceName, is_unix
+from toska_common.contracts.tls import ClusterTls, ServerTls
 from toska_common.units import Duration, Size
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$", to_lower=True)]
@@ -202,14 +203,24 @@ class Endpoint(Document):
     """One address of a cluster. A router adds an `id`; by hand it may be left out."""
 
     id: str = ""
-    address: Host
-    port: int = Field(ge=1, le=65535)
+    address: EndpointAddress = Field(description="A name, an IP address, or unix:/path of a Unix socket")
+    port: int = Field(
+        default=0, ge=0, le=65535, validate_default=True, description="Not for a Unix socket, which has none"
+    )
     weight: int = Field(default=1, ge=1, le=65535)
+
+    @field_validator("port")
+    @classmethod
+    def _port_where_there_is_one(cls, value: int, info: ValidationInfo) -> int:
+        address = info.data.get("address")  # absent if it is wrong itself
+        if address is not None and is_unix(address) == bool(value):
+            raise ValueError("a Unix socket has no port" if value else "give the port, from 1 to 65535")
+        return value
 
     @property
     def key(self) -> str:
         """What tells this endpoint from the others of its cluster."""
-        return self.id or f"{self.address}:{self.port}"
+        return self.id or (self.address if is_unix(self.address) else f"{self.address}:{self.port}")
 
 
 class ConnectionLimits(Document):
@@ -238,6 +249,7 @@ class Cluster(Document):
     keep_alive: Duration = Field(
         default=timedelta(seconds=30), description="How long an idle upstream connection is kept"
     )
+    tls: ClusterTls | None = Field(default=None, description="Speak TLS with the endpoints; {} verifies as browsers do")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -259,26 +271,44 @@ class ServerLimits(Document):
     header_timeout: Duration = timedelta(seconds=10)
     body_timeout: Duration = Field(default=timedelta(seconds=30), description="Between two bytes of a request body")
     idle_timeout: Duration = Field(default=timedelta(seconds=75), description="Between two requests of a connection")
+    handshake_timeout: Duration = Field(
+        default=timedelta(seconds=10), description="For a PROXY header and a TLS handshake together"
+    )
     connections: int = Field(default=10_000, ge=1, description="Per worker")
     connections_per_client: int = Field(default=1_000, ge=1, description="Per worker and client address")
 
 
-class Server(Document):
-    """The listener's own settings."""
+def _network(value: str) -> str:
+    from ipaddress import ip_network
 
-    trusted_proxies: tuple[str, ...] = Field(
-        default=(), description="Networks whose X-Forwarded-* is believed, as CIDR"
+    ip_network(value)
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+TrustedPeer = Annotated[str, AfterValidator(lambda value: value if value == UNIX_PREFIX else _network(value))]
+
+
+class ProxyProtocol(Document):
+    """Load balancers that say in front of each connection for whom it is (the PROXY protocol, versions 1 and 2).
+
+    Every TCP listener then waits for that, and refuses connections from anybody else.
+    """
+
+    trusted_peers: tuple[Network, ...] = Field(min_length=1, description="Networks of the load balancers, as CIDR")
+
+
+class Server(Document):
+    """The listeners' own settings."""
+
+    trusted_proxies: tuple[TrustedPeer, ...] = Field(
+        default=(), description="Networks whose X-Forwarded-* is believed, as CIDR; unix: is whoever comes by a socket"
     )
     limits: ServerLimits = ServerLimits()
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from ipaddress import ip_network
-
-        for network in value:
-            ip_network(network)
-        return value
+    tls: ServerTls | None = Field(
+        default=None, description="Listeners without a scheme speak TLS then, and https:// do"
+    )
+    proxy_protocol: ProxyProtocol | None = None
 
 
 class RoutingDocument(Document):

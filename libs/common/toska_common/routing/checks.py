@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 
-from toska_common.contracts.names import RESERVED_PREFIX
+from toska_common.contracts.names import RESERVED_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Match, Route, RoutingDocument
 from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
 from toska_common.routing.problems import Finding, Location
@@ -69,6 +69,15 @@ def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Find
                 yield Finding(
                     ("clusters", name, "endpoints", index, "address"), f"the mesh does not go there: {refusal}"
                 )
+    yield from _check_tls(name, cluster)
+
+
+def _check_tls(name: str, cluster: Cluster) -> Iterator[Finding]:
+    tls = cluster.tls
+    if tls is None or tls.insecure or tls.server_name is not None:
+        return
+    if any(is_unix(endpoint.address) for endpoint in cluster.endpoints):
+        yield Finding(("clusters", name, "tls"), "a Unix socket has no name to verify: give server_name")
 
 
 def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator[Finding]:

@@ -75,4 +75,5 @@ def _place_of_the_data_listener(slot: PartsSlot, request: Request) -> str | None
     query = f"?{request.url.query}" if request.url.query else ""
     host = request.url.hostname or ""
     named = f"[{host}]" if ":" in host else host
-    return f"http://{named}:{parts.data_plane.address[1]}/docs{query}"
+    scheme = parts.data_plane.urls[0].partition(":")[0]
+    return f"{scheme}://{named}:{parts.data_plane.address[1]}/docs{query}"

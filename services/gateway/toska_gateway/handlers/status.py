@@ -37,11 +37,12 @@ def status_routes(slot: PartsSlot) -> APIRouter:
 
 def _overview(parts: Parts) -> GatewayOverview:
     routing, current = parts.routing, parts.routing.current
-    host, port = parts.data_plane.address
+    urls = parts.data_plane.urls
     return GatewayOverview(
         version=current.version if current else "",
         source=routing.source,
-        listens_on=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        listens_on=urls[0],
+        listeners=tuple(urls),
         uptime_seconds=round(anyio.current_time() - parts.started_at, 3),
         routes=len(routing.served.table.routes),
         clusters=len(routing.served.table.clusters),

@@ -1,7 +1,7 @@
-"""`python -m toska_gateway.worker CONTROL_FD LISTEN_FD`; started by the supervisor, not by hand."""
+"""`python -m toska_gateway.worker CONTROL_FD LISTEN_FD…`; started by the supervisor, not by hand."""
 
 import sys
 
 from toska_gateway.worker.process import main
 
-main(int(sys.argv[1]), int(sys.argv[2]))
+main(*map(int, sys.argv[1:]))

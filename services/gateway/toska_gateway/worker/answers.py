@@ -33,6 +33,8 @@ TITLES: Final = {
     "too-many-connections": "Too many connections",
     "loop-detected": "Loop detected",
     "target-refused": "Upstream address refused",
+    "https-required": "HTTPS required",
+    "upstream-tls-failed": "No TLS with the upstream",
 }
 """Titles by code; a code that is not in here has its status's own phrase."""
 
@@ -60,6 +62,15 @@ def build(
         return line.encode("latin-1") + extra + b"\r\n"
     head = f"{line}content-type: {content_type}\r\ncontent-length: {len(body)}\r\n".encode("latin-1")
     return head + extra + b"\r\n" + (b"" if bodiless else body)
+
+
+REDIRECT_STATUS: Final = 308
+
+
+def redirect(location: bytes, *, close: bool) -> bytes:
+    """An answer that sends the client elsewhere with the same method and body (RFC 9110 §15.4.9)."""
+    extra = b"location: " + location + b"\r\n"
+    return build(REDIRECT_STATUS, "text/plain; charset=utf-8", b"", close=close, extra=extra)
 
 
 def about_the_server(*, close: bool) -> bytes:

@@ -13,10 +13,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.certificates import ClientContext
     from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.upstream import Upstream
 
 _random = random.random
+UNIX_PREFIX = "unix:"
 
 
 class TargetRefused(Exception):
@@ -47,15 +49,16 @@ class Endpoint:
         self.removed = False
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return f"{self.address}:{self.port}" if self.port else self.address
 
 
 class Cluster:
     """Equivalent endpoints behind one balancer."""
 
     __slots__ = (
-        "_cursor", "_pick", "_schedule", "base_ejection", "connections", "endpoints", "keep_alive", "live",
-        "max_connections", "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "version",
+        "_cursor", "_pick", "_schedule", "base_ejection", "connections", "endpoints", "fixed", "keep_alive", "live",
+        "max_connections", "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "tls",
+        "version",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -65,6 +68,7 @@ class Cluster:
         self.live: list[Endpoint] = []
         self.connections = 0
         self.pending: deque[Exchange] = deque()
+        self.tls: ClientContext | None = None
         self._cursor = 0
         self._schedule: list[Endpoint] = []
 
@@ -78,6 +82,7 @@ class Cluster:
         self.max_ejection: float = outlier["max_ejection"]
         self.keep_alive: float = settings["keep_alive"]
         self.mesh_owned: bool = settings.get("mesh_owned", False)
+        self.fixed: bool = settings.get("fixed", False)  # its endpoints are an operator's, not the registry's
         self._pick = self._round_robin if settings["balancer"] == "round_robin" else self._least_request
 
     def update(self, endpoints: list[dict[str, Any]], version: str, now: float = 0.0) -> list[Endpoint]:
@@ -97,6 +102,20 @@ class Cluster:
         self.endpoints = fresh
         self.version = version
         self.refresh(now)
+        return gone
+
+    def speak(self, tls: "ClientContext | None", now: float) -> list[Endpoint]:
+        """Speak TLS so, or not at all, from now on; returns the endpoints that the caller closes the connections of.
+
+        Endpoints are replaced: to another identity no connection made before may lead, and those go as endpoints go.
+        """
+        self.tls = tls
+        items = [
+            {"key": key, "address": one.address, "port": one.port, "weight": one.weight}
+            for key, one in self.endpoints.items()
+        ]
+        gone = self.update([], self.version, now)
+        self.update(items, self.version, now)
         return gone
 
     def refresh(self, now: float) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from toska_common.targets import TargetRules
 
-from toska_gateway.worker.cluster import Endpoint, TargetRefused
+from toska_gateway.worker.attempt import Attempt
+from toska_gateway.worker.cluster import UNIX_PREFIX, Endpoint, TargetRefused
 from toska_gateway.worker.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -54,26 +55,37 @@ class Connector:
             return
         endpoint.connecting -= 1
         cluster.connected(endpoint, plane.now)
-        if exchange.wants(endpoint):
+        if upstream.closed:  # in the moment before we had it, and it has freed its place itself
+            exchange.connect_failed(endpoint, upstream.error or ConnectionResetError())
+        elif exchange.wants(endpoint):
             exchange.send_on(upstream)
         else:
             upstream.release()
 
     async def _open(self, endpoint: Endpoint) -> Upstream:
+        if not endpoint.port:
+            return await self._open_unix(endpoint)
         failure = OSError("the name has no address")
         for family, address in await self._resolve(endpoint):
             refusal = None if endpoint.cluster.mesh_owned else self.rules.refusal(address, endpoint.port)
             if refusal is not None:
                 raise TargetRefused(refusal)
+            attempt = Attempt(self._plane, endpoint)
             try:
-                _, upstream = await self._plane.loop.create_connection(
-                    lambda: Upstream(self._plane, endpoint), address, endpoint.port, family=family
-                )
+                await self._plane.loop.create_connection(attempt.protocol, address, endpoint.port, family=family)
+                return await attempt.upstream()
             except OSError as error:
                 failure = error
-            else:
-                return upstream
         raise failure
+
+    async def _open_unix(self, endpoint: Endpoint) -> Upstream:
+        # What a registry says must not make us talk to a daemon of this machine.
+        if not (endpoint.cluster.fixed or endpoint.cluster.mesh_owned):
+            raise TargetRefused("only an operator's cluster may lead to a Unix socket")
+        attempt = Attempt(self._plane, endpoint)
+        path = endpoint.address.removeprefix(UNIX_PREFIX)
+        await self._plane.loop.create_unix_connection(attempt.protocol, path)
+        return await attempt.upstream()
 
     async def _resolve(self, endpoint: Endpoint) -> list[tuple[int, str]]:
         # The rules see the very address that is connected to, so a name cannot resolve to another one in between.

@@ -1,10 +1,13 @@
 """The control channel between the gateway's parent and a worker: JSON messages on a Unix socket pair.
 
 Parent to worker:
-    {"op": "hello", "management": [[address, port], ...], "pseudonym"}    (the gateway's name in Via)
+    {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret"}
+                                   (the pseudonym is the gateway's name in Via)
     {"op": "table", "server": {...}, "clusters": {name: settings}}    begins a new table
     {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
+    {"op": "tls", "server": material, "clusters": {name: material}}   certificates and keys, as text
+    {"op": "tickets", "secret"}                                       what TLS sessions are sealed with from now on
     {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
     {"op": "stats", "seq"}
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace

@@ -19,6 +19,8 @@ from toska_gateway.worker.tracing import new_trace_ids
 if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
 
+UNIX_PEER: Final = "unix"
+"""The address of whoever comes through a Unix socket."""
 _PIPELINE_BYTES: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
@@ -33,18 +35,27 @@ def _plain_address(address: str) -> str:
     return address[7:] if mapped else address
 
 
+def peer_address(transport: asyncio.BaseTransport) -> str:
+    """Where a connection comes from."""
+    peername: object = transport.get_extra_info("peername")  # of a Unix socket it is no pair
+    host = cast("tuple[object, ...]", peername)[0] if isinstance(peername, tuple) and peername else ""
+    return _plain_address(host) if isinstance(host, str) and host else UNIX_PEER
+
+
 class Downstream(asyncio.Protocol):
     """A server connection of ours."""
 
     __slots__ = (
         "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
-        "_received", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane", "transport",
+        "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
+        "transport",
     )  # fmt: skip
 
-    def __init__(self, plane: "Plane") -> None:
+    def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         self.plane = plane
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self.peer: str = ""
+        self.peer = peer  # empty: whoever holds the other end
+        self._scheme = scheme
         self.forwarding: Forwarding = cast("Forwarding", None)
         self.deadline = _NEVER
         self._buffer = bytearray()
@@ -66,13 +77,13 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         plane = self.plane
-        peername = transport.get_extra_info("peername")
-        self.peer = _plain_address(peername[0]) if peername else "unix"
-        self.forwarding = Forwarding(plane, self.peer, b"http")
+        self.peer = self.peer or peer_address(transport)
+        self.forwarding = Forwarding(plane, self.peer, self._scheme)
         plane.downstreams[self] = None
         mine = plane.per_client[self.peer] = plane.per_client.get(self.peer, 0) + 1
         limits = plane.limits
-        if mine > limits.connections_per_client or len(plane.downstreams) > limits.connections:
+        too_many = mine > limits.connections_per_client and self.peer != UNIX_PEER
+        if too_many or len(plane.downstreams) > limits.connections:
             plane.stats.refused += 1
             self._refuse(BadMessage(503, "too-many-connections", "this gateway has all the connections it may have"))
             return

@@ -12,6 +12,7 @@ cut-off response can never be taken for a whole one.
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from toska_gateway.worker.attempt import failure_of
 from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
 from toska_gateway.worker.http1 import (
     CHUNKED,
@@ -246,6 +247,8 @@ class Exchange:
         if isinstance(error, TimeoutError):
             detail = f"no connection to {endpoint} within the connect timeout"
             self.fail(504, "upstream-timeout", detail, retry_after=self._returns_in())
+        elif reason := failure_of(error):
+            self.fail(502, "upstream-tls-failed", f"no TLS with {endpoint}: {reason}", retry_after=self._returns_in())
         else:
             self.fail(502, "upstream-connect-failed", f"cannot connect to {endpoint}", retry_after=self._returns_in())
 
@@ -261,6 +264,8 @@ class Exchange:
             self.down.abort()
         elif self._may_repeat():
             self._repeat(rewind=True)
+        elif reason := failure_of(upstream.error):  # TLS 1.3: only now do we hear that they do not want us
+            self.fail(502, "upstream-tls-failed", f"no TLS with {upstream.endpoint}: {reason}")
         else:
             self.fail(502, "upstream-reset", f"{upstream.endpoint} closed the connection before it answered")
 

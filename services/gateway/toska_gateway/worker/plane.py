@@ -5,6 +5,7 @@ sweep visits every connection a few times a second and lets those whose deadline
 """
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from itertools import islice
@@ -14,12 +15,14 @@ from toska_common.targets import TargetRules
 
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
+from toska_gateway.worker.downstream import UNIX_PEER, Downstream
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.via import Via
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.downstream import Downstream
+    from toska_gateway.worker.certificates import ServerContexts
+    from toska_gateway.worker.opening import Opening
 
 _SLICE: Final = 2000
 """Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
@@ -29,8 +32,8 @@ class Limits:
     """The listener's limits (`server.limits` of the routing document), in bytes and seconds."""
 
     __slots__ = (
-        "body_bytes", "body_timeout", "connections", "connections_per_client", "header_bytes", "header_timeout",
-        "headers", "idle_timeout", "target_bytes",
+        "body_bytes", "body_timeout", "connections", "connections_per_client", "handshake_timeout", "header_bytes",
+        "header_timeout", "headers", "idle_timeout", "target_bytes",
     )  # fmt: skip
 
     def __init__(self, limits: dict[str, Any]) -> None:
@@ -41,6 +44,7 @@ class Limits:
         self.header_timeout: float = limits["header_timeout"]
         self.body_timeout: float = limits["body_timeout"]
         self.idle_timeout: float = limits["idle_timeout"]
+        self.handshake_timeout: float = limits["handshake_timeout"]
         self.connections: int = limits["connections"]
         self.connections_per_client: int = limits["connections_per_client"]
 
@@ -56,12 +60,16 @@ class Plane:
         self.clusters: dict[str, Cluster] = {}
         self.limits = Limits(DEFAULT_LIMITS)
         self.connector = Connector(self, rules)
-        self.downstreams: dict[Downstream, None] = {}
+        self.downstreams: dict[Downstream | Opening, None] = {}
         self.per_client: dict[str, int] = {}
         self.draining = False
         self.via = Via()
+        self.server_tls: ServerContexts | None = None
+        self.ticket_secret = secrets.token_bytes(32)  # until the parent says what all workers seal tickets with
+        self.proxy_peers: tuple[Any, ...] | None = None
         self._trusted_networks: tuple[Any, ...] = ()
-        self._visit: Iterator[Downstream] = iter(())
+        self._trusts_unix = False
+        self._visit: Iterator[Downstream | Opening] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -76,17 +84,27 @@ class Plane:
     def configure_server(self, server: dict[str, Any]) -> None:
         """Take over the listener's settings; connections that are open keep the reader they have."""
         self.limits = Limits(server["limits"])
-        self._trusted_networks = tuple(ip_network(network) for network in server["trusted_proxies"])
+        trusted = server["trusted_proxies"]
+        self._trusts_unix = "unix:" in trusted
+        self._trusted_networks = tuple(ip_network(network) for network in trusted if network != "unix:")
+        proxied = server["proxy_protocol"]
+        self.proxy_peers = None if proxied is None else tuple(ip_network(one) for one in proxied["trusted_peers"])
+
+    def take_ticket_secret(self, secret: bytes) -> None:
+        """Seal TLS sessions with this from now on."""
+        self.ticket_secret = secret
+        if self.server_tls is not None:
+            self.server_tls.take_ticket_secret(secret)
 
     def trusts(self, peer: str) -> bool:
         """Whether forwarding headers from this peer are believed."""
-        if not self._trusted_networks:
-            return False
-        try:
-            address = ip_address(peer)
-        except ValueError:
-            return False
-        return any(address in network for network in self._trusted_networks)
+        if peer == UNIX_PEER:
+            return self._trusts_unix
+        return bool(self._trusted_networks) and _is_in(peer, self._trusted_networks)
+
+    def speaks_for_others(self, peer: str) -> bool:
+        """Whether this peer may say, with the PROXY protocol, for whom it connects."""
+        return _is_in(peer, self.proxy_peers or ())
 
     def cluster(self, name: str) -> Cluster | None:
         """The cluster of that name."""
@@ -135,6 +153,14 @@ class Plane:
                     endpoint.idle.pop(0).close()
 
 
+def _is_in(peer: str, networks: tuple[Any, ...]) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
 DEFAULT_LIMITS: Final[dict[str, Any]] = {
     "header_bytes": 65536,
     "headers": 100,
@@ -143,6 +169,7 @@ DEFAULT_LIMITS: Final[dict[str, Any]] = {
     "header_timeout": 10.0,
     "body_timeout": 30.0,
     "idle_timeout": 75.0,
+    "handshake_timeout": 10.0,
     "connections": 10_000,
     "connections_per_client": 1_000,
 }

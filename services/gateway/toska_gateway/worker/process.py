@@ -1,17 +1,18 @@
-"""A gateway worker: one process, one loop, one listening socket that its parent opened and will hand to a successor."""
+"""A gateway worker: one process, one loop, listening sockets that its parent opened and will hand to a successor."""
 
 import asyncio
 import gc
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvloop
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.control import ControlChannel
-from toska_gateway.worker.downstream import Downstream
+from toska_gateway.worker.opening import Door
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
 from toska_gateway.worker.via import Via
@@ -24,10 +25,11 @@ _DRAIN_GRACE: Final = 0.2
 class Worker:
     """Answers the parent's messages and runs the data plane between them."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listeners: Sequence[socket.socket]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
-        self._server: asyncio.AbstractServer | None = None
+        self._listeners = listeners
+        self._doors: list[dict[str, Any]] = []
+        self._servers: list[asyncio.AbstractServer] = []
         self._plane = Plane(self._loop, TargetRules())
         self._staging = Staging(self._plane)
         self._channel = ControlChannel(self._on_message, self._on_parent_lost)
@@ -45,7 +47,7 @@ class Worker:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         op = message["op"]
-        if op in ("endpoints", "routes", "table"):
+        if op in ("endpoints", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
             self._commit(message["seq"])
@@ -55,6 +57,10 @@ class Worker:
             rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
             self._plane.connector.rules = rules
             self._plane.via = Via(message["pseudonym"])
+            self._plane.ticket_secret = bytes.fromhex(message["ticket_secret"])
+            self._doors = message["listeners"]
+        elif op == "tickets":
+            self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
         elif op == "drain":
             self.drain(message["seconds"], message["grace"])
 
@@ -65,9 +71,10 @@ class Worker:
             self._starting = self._loop.create_task(self._listen())
 
     async def _listen(self) -> None:
-        self._server = await self._loop.create_server(
-            lambda: Downstream(self._plane), sock=self._listener, backlog=_BACKLOG
-        )
+        for listener, spec in zip(self._listeners, self._doors, strict=True):
+            door = Door(self._plane, spec)
+            serve = self._loop.create_unix_server if spec["unix"] else self._loop.create_server
+            self._servers.append(await serve(door, sock=listener, backlog=_BACKLOG))
         # What is here now lives as long as the process: the collector need not look at it again. Requests leave no
         # cycles behind, so it may also look less often.
         gc.collect()
@@ -106,8 +113,8 @@ class Worker:
         if self._plane.draining:
             return
         self._plane.draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for downstream in list(self._plane.downstreams):
             downstream.answer_for_the_last_time()
         # A request may be on its way on any connection, however idle, and on those that have just been accepted. Each
@@ -131,17 +138,17 @@ class Worker:
         self._loop.call_later(_DRAIN_POLL, self._await_quiet, grace, deadline)
 
 
-def main(control_fd: int, listen_fd: int) -> None:
+def main(control_fd: int, *listen_fds: int) -> None:
     """Run a worker on file descriptors that its parent left open for it."""
     # Ctrl-C reaches the whole process group; the parent decides what it means. SIGTERM drains.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=control_fd)
-    listener = socket.socket(fileno=listen_fd)
-    control.setblocking(False)
-    listener.setblocking(False)
+    listeners = [socket.socket(fileno=descriptor) for descriptor in listen_fds]
+    for end in (control, *listeners):
+        end.setblocking(False)
 
     async def serve() -> None:
-        worker = Worker(listener)
+        worker = Worker(listeners)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, 5.0, _DRAIN_GRACE)
         await worker.run(control)
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from toska_gateway.worker.certificates import ClientContext, ServerContexts, UnusableCertificate
 from toska_gateway.worker.cluster import Cluster
 from toska_gateway.worker.table import RoutingTable
 
@@ -21,6 +22,9 @@ class Staging:
         self._server: dict[str, Any] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
         self._endpoints: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {}
+        self._tls: dict[str, Any] | None = None
+        self._server_tls: ServerContexts | None = None
+        self._client_tls: dict[str, ClientContext] = {}
         self._problems: list[str] = []
 
     def take(self, message: dict[str, Any]) -> None:
@@ -30,6 +34,8 @@ class Staging:
             self.endpoints(message)
         elif op == "routes":
             self.routes(message["routes"])
+        elif op == "tls":
+            self.tls(message)
         else:
             self.table(message["server"], message["clusters"])
 
@@ -48,6 +54,21 @@ class Staging:
                 self._table.add(route, self._plane.stats)
             except (KeyError, ValueError, TypeError, AttributeError) as error:
                 self._problems.append(f"route {route.get('name', '?')}: {type(error).__name__}: {error}")
+
+    def tls(self, message: dict[str, Any]) -> None:
+        """Build the contexts of listeners and clusters; a cluster whose identity has not changed keeps its own."""
+        self._tls = message
+        try:
+            server = message["server"]
+            self._server_tls = None if server is None else ServerContexts(server, self._plane.ticket_secret)
+            for name, material in message["clusters"].items():
+                cluster = self._plane.clusters.get(name)
+                known = cluster.tls if cluster is not None else None
+                if known is None or known.identity != material["identity"]:
+                    known = ClientContext(material)
+                self._client_tls[name] = known
+        except (UnusableCertificate, OSError, ValueError) as error:
+            self._problems.append(f"tls: {error}")
 
     def endpoints(self, message: dict[str, Any]) -> None:
         """Change one cluster's endpoints: upserts and removals on top of what it has, or of nothing on `reset`."""
@@ -83,6 +104,12 @@ class Staging:
             plane.clusters = clusters
             plane.configure_server(self._server)
             plane.table = self._table
+        if self._tls is not None:
+            plane.server_tls = self._server_tls
+            for name, cluster in plane.clusters.items():
+                tls = self._client_tls.get(name)
+                if cluster.tls is not tls:
+                    plane.close_idle(cluster.speak(tls, plane.now))
         for name, (version, endpoints) in self._endpoints.items():
             cluster = plane.clusters.get(name)
             if cluster is not None:

@@ -38,6 +38,8 @@ class WorkerStats:
         "bad_requests",
         "connect_failures",
         "ejections",
+        "handshake_failures",
+        "handshakes",
         "refused",
         "retries",
         "routes",
@@ -46,6 +48,8 @@ class WorkerStats:
     def __init__(self) -> None:
         self.accepted = 0
         self.refused = 0
+        self.handshakes = 0
+        self.handshake_failures = 0
         self.bad_requests = 0
         self.attempts = 0
         self.retries = 0
@@ -65,6 +69,8 @@ class WorkerStats:
         return {
             "accepted": self.accepted,
             "refused": self.refused,
+            "handshakes": self.handshakes,
+            "handshake_failures": self.handshake_failures,
             "bad_requests": self.bad_requests,
             "attempts": self.attempts,
             "retries": self.retries,

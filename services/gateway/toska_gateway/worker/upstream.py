@@ -26,8 +26,8 @@ class Upstream(asyncio.Protocol):
     """A client connection of ours. Between requests (`exchange` is None) it must stay silent, else it is closed."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "eof", "exchange", "idle_since",
-        "plane", "transport", "tunnel",
+        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "eof", "error", "exchange",
+        "idle_since", "plane", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
@@ -36,6 +36,7 @@ class Upstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.closed = False
+        self.error: Exception | None = None  # what ended it, if it was not its end
         self.eof = False  # the upstream has said all it will
         self.tunnel = False
         self.idle_since = 0.0
@@ -74,6 +75,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self.error = exc
         cluster = self.endpoint.cluster
         cluster.connections -= 1
         if cluster.pending:
