@@ -11,6 +11,7 @@ from toska_common.contracts.routing import Cluster, Snapshot, WeightedCluster
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.targets import TargetRules
+from toska_gateway.listeners import parse_listener
 from toska_gateway.supervisor import Supervisor
 from toska_gateway.wire import Known, messages, owned_by_the_mesh
 from toska_gateway.worker.downstream import Downstream
@@ -70,6 +71,10 @@ class Gateway:
         """Where it listens."""
         return self.supervisor.address
 
+    def port(self, listener: int) -> int:
+        """Where one of several listeners is, in the order in which they were given."""
+        return int(self.supervisor.urls[listener].rpartition(":")[2])
+
     @property
     def name(self) -> bytes:
         """Its own name in Via."""
@@ -123,9 +128,11 @@ async def running_gateway(
     workers: int = 1,
     host: str = "127.0.0.1",
     management: Iterable[tuple[str, int]] = (),
+    listen: Iterable[str] = (),
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
-    supervisor = Supervisor(host, 0, workers, management)
+    listeners = [parse_listener(text) for text in listen]
+    supervisor = Supervisor(host, 0, workers, management, listeners=listeners)
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

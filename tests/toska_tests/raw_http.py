@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,13 @@ class Wire:
         self._reader = reader
         self._writer = writer
         self.received = bytearray()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """What TLS knows of the connection."""
+        found: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
+        assert found is not None
+        return found
 
     @property
     def port(self) -> int:
@@ -268,31 +276,49 @@ def _socket(window: int, family: socket.AddressFamily = socket.AF_INET) -> socke
 
 
 @contextlib.asynccontextmanager
-async def connected(address: tuple[str, int], *, window: int = 0) -> AsyncGenerator[Client]:
-    """A client connected to `address`."""
-    client = await connect(address, window=window)
+async def connected(
+    address: tuple[str, int], *, window: int = 0, tls: ssl.SSLContext | None = None, name: str | None = None
+) -> AsyncGenerator[Client]:
+    """A client connected to `address`; over TLS it asks for `name`."""
+    client = await connect(address, window=window, tls=tls, name=name)
     try:
         yield client
     finally:
         await client.aclose()
 
 
-async def connect(address: tuple[str, int], *, window: int = 0) -> Client:
-    """Connect a client; its owner closes it. `window` bounds what the kernel takes for it unread."""
-    end = _socket(window, socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+async def connect(
+    address: tuple[str, int], *, window: int = 0, tls: ssl.SSLContext | None = None, name: str | None = None
+) -> Client:
+    """Connect a client; its owner closes it. `window` bounds what the kernel takes for it unread.
+
+    The address of a Unix socket is its path and 0.
+    """
+    host, port = address
+    family = socket.AF_INET if port else socket.AF_UNIX
+    end = _socket(window, socket.AF_INET6 if port and ":" in host else family)
     async with asyncio.timeout(PATIENCE_S):
         try:
-            await asyncio.get_running_loop().sock_connect(end, address)
+            await asyncio.get_running_loop().sock_connect(end, address if port else host)
         except BaseException:
             end.close()
             raise
-        reader, writer = await asyncio.open_connection(sock=end, limit=window or _LIMIT)
+        asked_for = None if tls is None else name or host
+        limit = window or _LIMIT
+        reader, writer = await asyncio.open_connection(sock=end, limit=limit, ssl=tls, server_hostname=asked_for)
     return Client(reader, writer)
 
 
-async def ask(address: tuple[str, int], request: bytes, *, to: str = "GET") -> Message:
+async def ask(
+    address: tuple[str, int],
+    request: bytes,
+    *,
+    to: str = "GET",
+    tls: ssl.SSLContext | None = None,
+    name: str | None = None,
+) -> Message:
     """Send one request on a connection of its own."""
-    async with connected(address) as client:
+    async with connected(address, tls=tls, name=name) as client:
         return await client.ask(request, to=to)
 
 
@@ -373,12 +399,15 @@ class Upstream:
         """Every byte of every connection."""
         return b"".join(bytes(conversation.received) for conversation in self.conversations)
 
-    async def open(self, port: int = 0, *, window: int = 0) -> None:
-        """Listen on a port of the loopback address; `window` bounds what the kernel takes unread."""
+    async def open(self, port: int = 0, *, window: int = 0, tls: ssl.SSLContext | None = None, path: str = "") -> None:
+        """Listen on a port of the loopback address, or on a path; `window` bounds what the kernel takes unread."""
+        if path:
+            self._server = await asyncio.start_unix_server(self._accept, path, limit=_LIMIT, ssl=tls)
+            return
         listener = _socket(window)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=window or _LIMIT)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=window or _LIMIT, ssl=tls)
         self.address = self._server.sockets[0].getsockname()
 
     async def stop(self) -> None:
@@ -429,10 +458,17 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def upstream(script: Script | bytes = OK, *, port: int = 0, window: int = 0) -> AsyncGenerator[Upstream]:
+async def upstream(
+    script: Script | bytes = OK,
+    *,
+    port: int = 0,
+    window: int = 0,
+    tls: ssl.SSLContext | None = None,
+    path: str = "",
+) -> AsyncGenerator[Upstream]:
     """An upstream with this script, or with one answer for everything."""
     server = Upstream(answering(script) if isinstance(script, bytes) else script)
-    await server.open(port, window=window)
+    await server.open(port, window=window, tls=tls, path=path)
     try:
         yield server
     finally:

@@ -61,6 +61,8 @@ PROBLEM_TYPES: Final = {
               "Send less, or raise server.limits.body_bytes or the route's policies.body.max_bytes."),
         _type("request-timeout", 408, "Request timed out", "caller",
               "The request did not arrive completely in the time it has.", f"Send it faster. {_LIMITS}"),
+        _type("https-required", 400, "HTTPS required", "caller",
+              "This port speaks TLS, and the request came as plain HTTP.", "Use an https:// URL."),
         _type("unknown-method", 501, "Unknown method", "caller",
               "This method is not served; CONNECT is not, because this gateway is no forward proxy.",
               "Use a method of RFC 9110."),
@@ -86,6 +88,10 @@ PROBLEM_TYPES: Final = {
         _type("upstream-connect-failed", 502, "Upstream cannot be reached", "upstream",
               "No connection to an endpoint could be made. The endpoint is out of rotation for a while.",
               "Check that the service listens on the address that it is registered with."),
+        _type("upstream-tls-failed", 502, "No TLS with the upstream", "upstream",
+              "There is a connection to the endpoint, and no TLS over it: its certificate cannot be believed, it does "
+              "not want ours, or it speaks something else. The detail says which.",
+              "Compare clusters.NAME.tls (ca, server_name, certificate) with the certificate that the endpoint shows."),
         _type("upstream-reset", 502, "Upstream closed the connection", "upstream",
               "The service closed the connection before it had answered, and the request could not be repeated: it is "
               "not idempotent, or it was repeated already.",
