@@ -53,6 +53,9 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
 class Sockets:
     """One listener's sockets, one for each worker slot; the parent keeps all of them.
 
+    Attributes:
+        bound: Where it is; of a Unix socket its path and 0.
+
     Raises:
         ConfigurationError: It cannot be listened there.
     """
@@ -67,16 +70,10 @@ class Sockets:
             self.slots = [first, *(first.dup() for _ in range(workers - 1))]
             for listener in self.slots:
                 listener.setblocking(False)
+            self.bound: tuple[str, int] = address.path, 0
         else:
             self.slots = open_listeners(address.host, address.port, workers)
-
-    @property
-    def bound(self) -> tuple[str, int]:
-        """Where it is; for a Unix socket its path and 0."""
-        if self.address.path:
-            return self.address.path, 0
-        found: tuple[str, int] = self.slots[0].getsockname()[:2]
-        return found
+            self.bound = self.slots[0].getsockname()[:2]
 
     def close(self) -> None:
         """Stop listening, and take a Unix socket's file away."""

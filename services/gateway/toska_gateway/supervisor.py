@@ -161,7 +161,9 @@ class Supervisor:
                         log.info("tls_files_reloaded", files=len(tls.files))
                     self._tls_files.use(tls)
                 except TlsFilesRefused as error:
-                    self._tls_files.refused(error)
+                    self._tls_files.refused(error.problems, error.files)
+                except SnapshotRejected as error:
+                    self._tls_files.refused(error.problems, tls.files)
 
     async def _keep_ticket_secret(self) -> None:
         """Seal TLS sessions with a new secret twice a day, so that a stolen one opens no more than that."""

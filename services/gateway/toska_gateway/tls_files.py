@@ -4,15 +4,16 @@ What cannot be used is refused with its reason and what was in use stays, so a r
 one after the other does no harm in between.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable
 
-from toska_gateway.tls_material import NO_TLS, Stamp, TlsFilesRefused, TlsMaterial, read_material, stamp
+from toska_gateway.tls_material import NO_TLS, Stamp, TlsMaterial, read_material, stamp
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,7 @@ class TlsFiles:
         """Read everything that a table names.
 
         Raises:
-            TlsFilesRefused: With all that is wrong.
+            toska_gateway.tls_material.TlsFilesRefused: With all that is wrong.
         """
         if table.server.tls is None and all(cluster.tls is None for cluster in table.clusters.values()):
             return NO_TLS
@@ -46,10 +47,10 @@ class TlsFiles:
                 self._said.add((event, fields["path"]))
                 log.warning(event, **fields)
 
-    def refused(self, error: TlsFilesRefused) -> None:
+    def refused(self, problems: Sequence[Mapping[str, Any]], files: Mapping[Path, Stamp]) -> None:
         """Tell that changed files cannot be used, and wait for their next change."""
-        log.error("tls_files_refused", problems=error.problems, remedy="what was read before is served on")
-        self._watched = error.files
+        log.error("tls_files_refused", problems=problems, remedy="what was read before is served on")
+        self._watched = files
 
     async def changed(self) -> None:
         """Return once a watched file is another, and none has changed for a moment."""
