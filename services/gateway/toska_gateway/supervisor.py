@@ -152,18 +152,22 @@ class Supervisor:
         while True:
             await self._tls_files.changed()
             async with self._lock:
-                if self._snapshot is None:
-                    continue
-                try:
-                    tls = await self._tls_files.read(self._snapshot.table)
-                    if tls.version != self._tls.version:
-                        await self._put_in_force(self._snapshot, tls)
-                        log.info("tls_files_reloaded", files=len(tls.files))
-                    self._tls_files.use(tls)
-                except TlsFilesRefused as error:
-                    self._tls_files.refused(error.problems, error.files)
-                except SnapshotRejected as error:
-                    self._tls_files.refused(error.problems, tls.files)
+                if self._snapshot is not None:
+                    await self._renew_tls(self._snapshot)
+
+    async def _renew_tls(self, snapshot: Snapshot) -> None:
+        try:
+            tls = await self._tls_files.read(snapshot.table)
+        except TlsFilesRefused as error:
+            self._tls_files.refused(error.problems, error.files)
+            return
+        try:
+            if tls.version != self._tls.version:
+                await self._put_in_force(snapshot, tls)
+                log.info("tls_files_reloaded", files=len(tls.files))
+            self._tls_files.use(tls)
+        except SnapshotRejected as error:
+            self._tls_files.refused(error.problems, tls.files)
 
     async def _keep_ticket_secret(self) -> None:
         """Seal TLS sessions with a new secret twice a day, so that a stolen one opens no more than that."""
