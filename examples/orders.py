@@ -61,7 +61,7 @@ app = FastAPI(
     description="Takes orders, and has them paid by Payments. An example of Toska Mesh; it keeps its state in memory.",
     version="1.0.0",
 )
-mesh = Mesh(app, name="orders", tags=["example"])
+mesh = Mesh(app, name="orders", tags=["example"], depends_on=["payments"])
 payments = mesh.client("payments", timeout=2.0)
 
 orders: dict[int, Order] = {42: Order(id=42, item="coffee", amount=Decimal("19.90"))}

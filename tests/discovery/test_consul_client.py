@@ -276,3 +276,26 @@ async def test_a_watch_survives_a_registry_that_goes_away_and_tells_what_changed
         await wait_until(lambda: len(seen) == 2, within=10)
         group.cancel_scope.cancel()
     assert seen == [[f"{name}/a"], [f"{name}/a", f"{name}/b"]]
+
+
+async def test_amending_an_instance_changes_its_metadata_and_nothing_else(consul: ConsulClient, name: str) -> None:
+    registration = ServiceRegistration(
+        name,
+        address="127.0.0.1",
+        port=free_port(),
+        tags=("a", "b"),
+        meta={"x": "1"},
+        weight=7,
+        checks=(TTLCheck(timedelta(seconds=30)),),
+    )
+    await consul.register_service(registration)
+    await consul.warn_check(f"service:{name}", "slow")
+    assert await consul.amend_service(name, lambda meta: {**meta, "y": "2"}) == {"x": "1", "y": "2"}
+    instance = await consul.agent_service(name)
+    assert (instance.tags, instance.weight, instance.port) == (registration.tags, 7, registration.port)
+    assert instance.meta == {"x": "1", "y": "2"}
+    check = (await consul.agent_checks())[f"service:{name}"]
+    assert (check.status, check.output) == (Health.WARNING, "slow")
+    with pytest.raises(NotFound):
+        await consul.amend_service("nobody", lambda meta: meta)
+    await consul.deregister_service(name)

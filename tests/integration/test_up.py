@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -61,6 +62,45 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
     answer = await client.get(command.removeprefix("curl "))
     assert (answer.status_code, answer.json()["id"]) == (200, 42)
     assert mesh.program.stdout.count("\n") == 1
+
+
+async def test_the_graph_shows_what_the_examples_declare_and_what_was_called_through_the_gateway(
+    mesh: RunningMesh, client: httpx.AsyncClient
+) -> None:
+    assert (await client.get(f"{mesh.gateway}/orders/42")).status_code == 200
+
+    async def is_seen() -> bool:
+        answer = (await client.get(f"{mesh.gateway}/api/v1/services/graph?name=orders")).json()
+        found = [edge for edge in answer["edges"] if (edge["caller"], edge["callee"]) == ("orders", "payments")]
+        return bool(found) and found[0]["declared"] and found[0]["observed"] and found[0]["requests"] > 0
+
+    await wait_until(is_seen, within=12, what="payments to tell who called it, with its next renewal")
+    picture = (await client.get(f"{mesh.gateway}/api/v1/services/graph?format=mermaid")).text
+    assert '["orders"]:::passing' in picture
+
+
+async def test_a_lowered_share_reaches_the_weights_of_the_router(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    services = f"{mesh.url('discovery')}/api/v1/services"
+    join = mesh.authorization("join")
+    for number in (1, 2):
+        sent: dict[str, Any] = {"service": "lame", "id": f"lame-{number}", "address": "127.0.0.1", "port": number}
+        sent["metadata"] = {"toska-expose": "true"}
+        assert (await client.post(services, json=sent, headers=join)).status_code == 201
+
+    async def weights() -> list[int]:
+        snapshot = (await client.get(f"{mesh.url('router')}/api/v1/snapshot")).json()
+        pool = snapshot["endpoints"].get("lame", {"endpoints": []})
+        return [endpoint["weight"] for endpoint in pool["endpoints"]]
+
+    async def has(expected: list[int]) -> bool:
+        return await weights() == expected
+
+    await wait_until(lambda: has([1, 1]), within=5, what="both endpoints")
+    answer = await client.post(f"{services}/lame-2/heartbeat", json={"score": 0.1}, headers=join)
+    assert answer.status_code == 200
+    await wait_until(lambda: has([4, 3]), within=5, what="a lower weight of one endpoint")
+    for number in (1, 2):
+        await client.delete(f"{services}/lame-{number}", headers=join)
 
 
 async def test_the_gateway_shares_requests_among_the_replicas(mesh: RunningMesh, client: httpx.AsyncClient) -> None:

@@ -13,8 +13,9 @@ GRACE = 10.0
 def entry(
     number: int, *, health: Health = Health.PASSING, node: str = "node-1", exposed: bool = False, **fields: Any
 ) -> ServiceEntry:
+    own = fields.pop("meta", {})
     values: dict[str, Any] = {"id": f"orders-{number}", "address": "127.0.0.1", "port": 9000 + number, **fields}
-    meta = {META_EXPOSE: "true"} if exposed else {}
+    meta = {**own, **({META_EXPOSE: "true"} if exposed else {})}
     service = ServiceInstance(service="orders", meta=meta, **values)
     return ServiceEntry(Node(node, "10.0.0.1"), service, (Check("c", health),))
 
@@ -110,3 +111,16 @@ def test_a_departure_after_the_grace_is_believed_again(instances: Instances) -> 
     instances.replace("orders", [entry(1), entry(2)], now=100)
     assert instances.replace("orders", [entry(1)], now=100 + GRACE + 1)
     assert keys(instances) == ["orders-1"]
+
+
+def test_a_lowered_share_reaches_the_weights_and_is_seen_beside_whole_ones(instances: Instances) -> None:
+    def weights() -> list[int]:
+        return [endpoint.weight for endpoint in instances.pools()["orders"].endpoints]
+
+    assert weights() == [1, 1]
+    assert instances.replace("orders", [entry(1), entry(2, meta={"toska-score": "0.5"})], now=1)
+    assert weights() == [4, 2]
+    assert instances.replace("orders", [entry(1, weight=3), entry(2, meta={"toska-score": "0.25"})], now=2)
+    assert weights() == [12, 1]
+    assert instances.replace("orders", [entry(1), entry(2)], now=3)
+    assert weights() == [1, 1]

@@ -33,6 +33,11 @@ class Registry:
         return f"http://127.0.0.1:{self.first_port}"
 
     @property
+    def rest(self) -> str:
+        """Of discovery's REST API."""
+        return f"http://127.0.0.1:{self.first_port + 1}"
+
+    @property
     def home(self) -> Path:
         """Its state folder."""
         return self.folder / "home"
@@ -63,6 +68,16 @@ class Registry:
         """The registered instances of a service that are passing, as `health/service` has them."""
         async with httpx.AsyncClient() as client:
             return (await client.get(f"{self.url}/v1/health/service/{service}?passing")).json()
+
+    async def get_json(self, url: str) -> Any:
+        """What a GET of `url` answers."""
+        async with httpx.AsyncClient() as client:
+            return (await client.get(url)).raise_for_status().json()
+
+    async def get_index(self, url: str) -> str:
+        """The index of what a GET of `url` answers."""
+        async with httpx.AsyncClient() as client:
+            return (await client.get(url)).headers["x-consul-index"]
 
     async def wait_for(self, service: str, count: int, *, within: float = 15.0) -> list[dict[str, Any]]:
         """Wait until `service` has `count` passing instances."""

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from toska_common.clients.consul_records import ServiceEntry
 from toska_common.contracts.discovery import META_EXPOSE, Health
 from toska_common.contracts.names import is_unix
+from toska_common.contracts.reports import SCORE_STEPS, score_steps
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
 from toska_common.routing.snapshot import pool
 
@@ -108,16 +109,19 @@ def _hold(before: _Service, after: _Service, mentioned: Mapping[str, Endpoint | 
 def _endpoints(entries: Sequence[ServiceEntry]) -> dict[str, Endpoint | None]:
     """By key; `None` for an instance that is there and cannot take traffic."""
     found: dict[str, Endpoint | None] = {}
+    # Weights are whole numbers, so what lowers one in quarters makes the others larger.
+    lowered = any(score_steps(entry.service.meta) < SCORE_STEPS for entry in entries)
     times = Counter(entry.service.id for entry in entries)
     for entry in entries:
         # Consul's ids are unique for an agent only.
         key = entry.service.id if times[entry.service.id] == 1 else f"{entry.node.name}:{entry.service.id}"
-        found[key] = _endpoint(key, entry) if entry.health is Health.PASSING else None
+        found[key] = _endpoint(key, entry, lowered=lowered) if entry.health is Health.PASSING else None
     return found
 
 
-def _endpoint(key: str, entry: ServiceEntry) -> Endpoint | None:
-    weight = min(max(entry.service.weight, 1), _MAX_WEIGHT)
+def _endpoint(key: str, entry: ServiceEntry, *, lowered: bool) -> Endpoint | None:
+    weight = max(entry.service.weight, 1) * (score_steps(entry.service.meta) if lowered else 1)
+    weight = min(weight, _MAX_WEIGHT)
     if is_unix(entry.address):
         # Anybody who may register could make gateways talk to a daemon of their machine.
         reason = "address: only an operator's cluster may lead to a Unix socket"

@@ -81,7 +81,7 @@ class Report(Contract):
     in_flight: int = Field(default=0, ge=0, description="Requests being served")
     load: float | None = Field(default=None, ge=0, description="Share of its capacity in use, if it knows that")
     error_ratio: float = Field(default=0.0, ge=0, le=1, description="Share of requests that failed, lately")
-    latency_ms: float | None = Field(default=None, ge=0, description="Mean time of a request, lately")
+    latency_ms: float | None = Field(default=None, ge=0, description="Median time of a request, lately")
     requests: int = Field(default=0, ge=0, description="Requests answered since it started")
     callers: Mapping[ServiceName, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict[str, int],

@@ -14,6 +14,7 @@ from toska_common.balancing import LeastRequest
 from toska_common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 from toska_common.clients.consul import ServiceEntry
 from toska_common.contracts.discovery import Health
+from toska_common.contracts.reports import score_steps
 from toska_common.targets import TargetRules
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class Endpoints:
                 continue
             key = (entry.service.id, entry.address, entry.service.port)
             endpoint = self._known.get(key) or self._build(*key)
-            endpoint.weight = max(1, entry.service.weight)
+            endpoint.weight = max(1, entry.service.weight) * score_steps(entry.service.meta)
             known[key] = endpoint
         self._known = known
         self._balancer = LeastRequest([*known.values()])

@@ -1,6 +1,7 @@
 """`Mesh`: what the author of an app writes. It reads the settings, makes the parts and puts them on the app."""
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -21,12 +22,13 @@ from starlette.types import Scope
 from toska_common import problem, telemetry
 from toska_common.breaker import BreakerPolicy
 from toska_common.clients.consul import ServiceRegistration, TTLCheck
-from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration
+from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration, Report
 from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.errors import ConfigurationError
 from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
 from toska_common.mesh import fitting
+from toska_common.mesh.callers import Callers
 from toska_common.mesh.calls import CallMetrics
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.mesh.grpc_health import require_grpc, serve_grpc_health
@@ -35,7 +37,8 @@ from toska_common.mesh.middleware import ForwardedPrefix, MeshMiddleware
 from toska_common.mesh.outbound import Outbound
 from toska_common.mesh.presence import Presence
 from toska_common.mesh.settings import MeshSettings
-from toska_common.mesh.worker_metrics import Family, add_up, encode_families
+from toska_common.mesh.vitals import Vitals, read_totals
+from toska_common.mesh.worker_metrics import Family, WorkerMetrics, add_up, encode_families
 from toska_common.metrics import ServiceMetrics, render
 
 if TYPE_CHECKING:
@@ -58,9 +61,16 @@ class Mesh:
         expose: Whether the gateway gives it a route `/orders/…`; by default what the mesh says, which is yes only on a
             laptop.
         tags: For whoever looks for instances.
-        metadata: For the same, up to 64 short strings by key.
+        metadata: For the same, up to 48 short strings by key.
         version: Of the service; the app's own by default.
         weight: Its share of requests among its siblings.
+        region: Where it runs, for callers that look for near ones.
+        zone: Likewise, more exactly.
+        depends_on: Services that it calls, for the mesh's picture of itself.
+        capabilities: What it can do, for callers that look for that.
+        profile: Whatever else a registration can say: `type`, `protocols`, `features`, `track`, `priority`,
+            `health_path`, `resources`, `sla`.
+        capacity: Requests at a time that it can serve well; its share of traffic falls when there are more.
         checks: Named readiness checks, async or not; more can be added to `mesh.health`.
         registry_url: Instead of the mesh that is found.
         advertise_address: Address to give to others, instead of the one that is found.
@@ -88,6 +98,12 @@ class Mesh:
         metadata: Mapping[str, str] | None = None,
         version: str | None = None,
         weight: int = 1,
+        region: str | None = None,
+        zone: str | None = None,
+        depends_on: Sequence[str] = (),
+        capabilities: Sequence[str] = (),
+        profile: Mapping[str, Any] | None = None,
+        capacity: int | None = None,
         checks: Mapping[str, CheckFunction] | None = None,
         registry_url: str | None = None,
         advertise_address: str | None = None,
@@ -104,6 +120,8 @@ class Mesh:
         self._settings = MeshSettings.from_environment(
             {
                 "expose": expose,
+                "region": region,
+                "zone": zone,
                 "registry_url": registry_url,
                 "advertise_address": advertise_address,
                 "advertise_port": advertise_port,
@@ -113,7 +131,16 @@ class Mesh:
                 "trusted_proxies": None if trusted_proxies is None else tuple(trusted_proxies),
             }
         )
-        self._offer = _check_offer(name, tags, metadata or {}, weight)
+        if capacity is not None and capacity < 1:
+            raise ConfigurationError(f"Mesh(name={name!r}): capacity: must be at least 1")
+        described = {
+            **(profile or {}),
+            "region": self._settings.region,
+            "zone": self._settings.zone,
+            "depends_on": tuple(depends_on),
+            "capabilities": tuple(capabilities),
+        }
+        self._offer = _check_offer(name, tags, metadata or {}, weight, described)
         self._app = app
         self._problems = problems
         self._grpc_health_port = grpc_health_port
@@ -126,6 +153,8 @@ class Mesh:
             self.health.add(check, function)
         self.metrics = ServiceMetrics()
         self._exchanges = Exchanges()
+        self._callers = Callers(self.metrics.registry)
+        self._vitals = Vitals(capacity, time.monotonic())
         self._presence: Presence | None = None
         self._state: Any = None
         if logs:
@@ -147,7 +176,7 @@ class Mesh:
         from toska_common.mesh.client import MeshClient
         from toska_common.mesh.transport import CallPolicy
 
-        _check_offer(service, (), {}, 1, reserved=True)
+        _check_offer(service, reserved=True)
         return MeshClient(service, self._outbound, CallPolicy(attempts=attempts), **options)
 
     def locate(self) -> Location:
@@ -172,6 +201,7 @@ class Mesh:
                 link=link,
                 build=self._registration,
                 collect=self._collect,
+                report=self._report,
                 group=group,
             )
             async with self._presence.lasting():
@@ -211,6 +241,7 @@ class Mesh:
             metrics=self.metrics,
             exchanges=self._exchanges,
             prefix=ForwardedPrefix(self._settings.trusted_proxies),
+            callers=self._callers,
         )
         self._app.user_middleware.insert(0, middleware)
 
@@ -227,11 +258,18 @@ class Mesh:
     def _collect(self) -> list[Family]:
         return encode_families((self.metrics.registry, REGISTRY))
 
+    async def _report(self, workers: WorkerMetrics | None) -> Report:
+        if workers is None or not workers.has_others():
+            totals = read_totals(self.metrics.registry.collect())
+        else:
+            totals = read_totals(add_up(await workers.gather()))
+        return self._vitals.report(totals, time.monotonic())
+
     def _registration(self, address: str, port: int) -> ServiceRegistration:
         expose = self._settings.expose
         if expose is None:
             expose = self.locate().expose_by_default
-        meta = {**self._offer.metadata, META_EXPOSE: "true" if expose else "false", META_VERSION: self.version}
+        meta = {**self._offer.meta, META_EXPOSE: "true" if expose else "false", META_VERSION: self.version}
         if self._app.openapi_url:
             meta[META_OPENAPI] = self._app.openapi_url
         return ServiceRegistration(
@@ -247,12 +285,17 @@ class Mesh:
 
 
 def _check_offer(
-    name: str, tags: Sequence[str], metadata: Mapping[str, str], weight: int, *, reserved: bool = False
+    name: str,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    weight: int = 1,
+    profile: Mapping[str, Any] | None = None,
+    *,
+    reserved: bool = False,
 ) -> Registration:
+    said = {**(profile or {}), "tags": tuple(tags), "metadata": metadata or {}, "weight": weight}
     try:
-        offer = Registration(
-            service=name, address="127.0.0.1", port=1, tags=tuple(tags), metadata=metadata, weight=weight
-        )
+        offer = Registration.model_validate({**said, "service": name, "address": "127.0.0.1", "port": 1})
     except ValidationError as error:
         problems = problem.field_problems(error.errors())
         reasons = "; ".join(f"{item['field']}: {item['reason']}" for item in problems)

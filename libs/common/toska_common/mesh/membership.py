@@ -8,7 +8,9 @@ A registry that is away is asked again with growing, jittered pauses; the app se
 """
 
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -16,14 +18,21 @@ import anyio
 import structlog
 
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.contracts.discovery import Health, Report
+from toska_common.contracts.reports import encode_report, with_steps
 from toska_common.errors import Forbidden, MeshError, NotFound, Unauthenticated
 from toska_common.mesh.registry import RegistryLink
+from toska_common.shares import Share
 
 log = structlog.get_logger(__name__)
 
 FIRST_RETRY_S = 0.2
 REVOKE_WITHIN_S = 1.0
 """How long leaving may take when the registry does not answer; the lease lapses by itself."""
+
+
+async def _nothing_to_report() -> Report:
+    return Report()
 
 
 class Membership:
@@ -34,6 +43,7 @@ class Membership:
         build: Makes the registration, anew each time: a restarted mesh may have other defaults.
         ttl: Life of the lease.
         may_lead: Tells whether this process is the one, among those that share the instance, that keeps it listed.
+        report: What the instance says of itself with each renewal; its share of traffic follows the score.
     """
 
     def __init__(
@@ -42,11 +52,14 @@ class Membership:
         build: Callable[[], ServiceRegistration],
         ttl: timedelta,
         may_lead: Callable[[], bool],
+        report: Callable[[], Awaitable[Report]] = _nothing_to_report,
     ) -> None:
         self._link = link
         self._build = build
         self._interval_s = ttl.total_seconds() / 3
         self._may_lead = may_lead
+        self._report_of = report
+        self._share = Share()
         self._chance = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._busy = anyio.Lock()
         self._listed_as: ServiceRegistration | None = None
@@ -87,7 +100,7 @@ class Membership:
             listed = self._listed_as
             if listed is not None:
                 try:
-                    await self._link.run(partial(_renew, listed))
+                    await self._renew(listed.id)
                 except NotFound:
                     log.info("registration_lost", instance=listed.id)
                     self._listed_as = listed = None
@@ -98,8 +111,20 @@ class Membership:
             self._failures += 1
             self._report(error)
 
+    async def _renew(self, instance_id: str) -> None:
+        report = await self._report_of()
+        output = encode_report(report)
+        await self._link.run(lambda consul: consul.update_check(f"service:{instance_id}", Health.PASSING, output))
+        if self._share.feed(report.score, time.monotonic()):
+            log.info("share_of_traffic_changed", instance=instance_id, score=report.score, quarters=self._share.steps)
+            await self._link.run(lambda consul: consul.amend_service(instance_id, self._with_share))
+
+    def _with_share(self, meta: Mapping[str, str]) -> Mapping[str, str]:
+        return with_steps(meta, self._share.steps)
+
     async def _register(self) -> None:
         registration = self._build()
+        registration = replace(registration, meta=self._with_share(registration.meta))
         await self._link.run(partial(_take_place, registration))
         self._listed_as = registration
         log.info(
@@ -128,10 +153,6 @@ class Membership:
             # Full jitter below a bound that doubles: a mesh that comes back is not met by all its apps at once.
             return self._chance.uniform(0.05, min(self._interval_s, FIRST_RETRY_S * 2 ** min(self._failures, 10)))
         return self._interval_s * self._chance.uniform(0.85, 1.0)
-
-
-async def _renew(registration: ServiceRegistration, consul: ConsulClient) -> None:
-    await consul.pass_check(f"service:{registration.id}")
 
 
 async def _take_place(registration: ServiceRegistration, consul: ConsulClient) -> None:

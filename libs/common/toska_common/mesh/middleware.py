@@ -11,11 +11,13 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toska_common import http_context
+from toska_common.mesh.callers import Callers
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.metrics import ServiceMetrics, is_watching, route_template
 
 _PREFIX_HEADER = b"x-forwarded-prefix"
-_HEADERS = http_context.CONTEXT_HEADERS | {_PREFIX_HEADER}
+_CALLER_HEADER = http_context.CALLER_HEADER.encode()
+_HEADERS = http_context.CONTEXT_HEADERS | {_PREFIX_HEADER, _CALLER_HEADER}
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 
@@ -85,12 +87,14 @@ class MeshMiddleware:
         metrics: ServiceMetrics,
         exchanges: Exchanges,
         prefix: ForwardedPrefix,
+        callers: Callers,
     ) -> None:
         self.app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._exchanges = exchanges
         self._prefix = prefix
+        self._callers = callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -101,6 +105,9 @@ class MeshMiddleware:
         prefix = headers.get(_PREFIX_HEADER)
         if prefix:
             self._prefix.apply(scope, prefix)
+        caller = headers.get(_CALLER_HEADER)
+        if caller is not None and not is_watching(scope):
+            self._callers.count(caller)
         await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

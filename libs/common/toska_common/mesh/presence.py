@@ -11,6 +11,7 @@ a thread), the app leaves when its server is told to stop.
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,6 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from toska_common.clients.consul import ServiceRegistration
+from toska_common.contracts.discovery import Report
 from toska_common.health import HealthChecks
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.mesh.listening import (
@@ -54,6 +56,7 @@ class Presence:
         link: The registry.
         build: Makes the registration for an advertised address and port.
         collect: The present metrics of this process.
+        report: Makes the report of a renewal, of this process's metrics or of those of all workers.
         group: Where background work runs.
     """
 
@@ -66,6 +69,7 @@ class Presence:
         link: RegistryLink,
         build: Callable[[str, int], ServiceRegistration],
         collect: Callable[[], list[Family]],
+        report: Callable[[WorkerMetrics | None], Awaitable[Report]],
         group: TaskGroup,
     ) -> None:
         self.workers: WorkerMetrics | None = None
@@ -76,6 +80,7 @@ class Presence:
         self._link = link
         self._build = build
         self._collect = collect
+        self._report = report
         self._group = group
         self._server: uvicorn.Server | None = None
         self._signals: SignalChain | None = None
@@ -159,7 +164,11 @@ class Presence:
                 log.info("mesh_not_joined", reason="TOSKA_JOIN is off")
                 return
             self._membership = Membership(
-                self._link, lambda: self._build(address, port), self._settings.lease_ttl, members.lead
+                self._link,
+                lambda: self._build(address, port),
+                self._settings.lease_ttl,
+                members.lead,
+                partial(self._report, self.workers),
             )
         await self._membership.keep()
 

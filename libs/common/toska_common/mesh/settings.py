@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from toska_common.contracts.names import Host
+from toska_common.contracts.profile import Word
 from toska_common.settings import LogFormat, load_settings
 from toska_common.units import Duration
 
@@ -31,6 +32,8 @@ class MeshSettings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Networks, besides loopback, whose X-Forwarded-Prefix is believed, comma-separated"
     )
+    region: Word | None = Field(default=None, description="Where this app runs, for callers that look for near ones")
+    zone: Word | None = Field(default=None, description="Likewise, more exactly")
     lease_ttl: Duration = Field(default=timedelta(seconds=15), description="Life of an unrenewed lease")
     drain_delay: Duration = Field(
         default=timedelta(milliseconds=500), description="Time between leaving the mesh and closing the listener"
