@@ -270,3 +270,10 @@ def _owner(balancer: Balancer[Endpoint], key: int) -> str:
     endpoint = balancer.pick(key=key)
     assert endpoint is not None
     return endpoint.key
+
+
+def test_the_hash_is_the_same_in_every_process_and_release() -> None:
+    """Pinned: gateways of two releases side by side must agree on whose key is whose."""
+    assert hash_of(b"user-1") == 9863422088627006618
+    assert [_owner(RingHash(numbered(5)), key)[7] for key in KEYS[:8]] == list("13011100")
+    assert [_owner(Maglev(numbered(5)), key)[7] for key in KEYS[:8]] == list("22203141")

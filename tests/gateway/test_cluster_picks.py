@@ -1,14 +1,10 @@
 """Which endpoint takes the next request, and for how long one that fails is left out."""
 
-import random
 from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from toska_gateway.worker import cluster as cluster_module
-from toska_gateway.worker.cluster import Cluster, Endpoint, interleave
+from toska_gateway.worker.cluster import Cluster, Endpoint
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -41,15 +37,11 @@ def picked(cluster: Cluster, times: int) -> list[str]:
     return [endpoint.key for endpoint in found if endpoint is not None]
 
 
-@pytest.fixture(autouse=True)
-def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same chances in every run."""
-    monkeypatch.setattr(cluster_module, "_random", random.Random(7).random)
-
-
 def test_round_robin_takes_turns() -> None:
     cluster, _ = cluster_of(1, 1, 1)
-    assert picked(cluster, 6) == ["0", "1", "2", "0", "1", "2"]
+    turns = picked(cluster, 6)
+    assert turns[:3] == turns[3:]
+    assert set(turns[:3]) == {"0", "1", "2"}
 
 
 def test_round_robin_spreads_a_heavy_endpoint_over_the_round() -> None:
@@ -60,27 +52,9 @@ def test_round_robin_spreads_a_heavy_endpoint_over_the_round() -> None:
     assert "11" not in turns + turns
 
 
-@given(st.lists(st.integers(min_value=1, max_value=60), min_size=1, max_size=8))
-def test_in_one_round_each_endpoint_stands_as_often_as_its_weight_says(weights: list[int]) -> None:
-    _, endpoints = cluster_of(*weights)
-    turns = Counter(endpoint.key for endpoint in interleave(endpoints))
-    if len(set(weights)) == 1:
-        assert set(turns.values()) == {1}
-    else:
-        assert turns == {str(number): weight for number, weight in enumerate(weights)}
-
-
-def test_huge_weights_are_scaled_and_nobody_is_left_out() -> None:
-    _, endpoints = cluster_of(65535, 1, 30000)
-    turns = Counter(endpoint.key for endpoint in interleave(endpoints))
-    assert sum(turns.values()) < 1100
-    assert turns["1"] == 1
-    assert 2.0 < turns["0"] / turns["2"] < 2.4
-
-
 def test_of_two_drawn_at_random_the_less_loaded_takes_the_request() -> None:
     cluster, endpoints = cluster_of(1, 1, 1, 1, balancer="least_request")
-    endpoints[0].active = 100
+    endpoints[0].in_flight = 100
     counts = Counter(picked(cluster, 9000))
     assert counts["0"] == 0  # whichever it is drawn with has less to do
     assert all(2700 < counts[key] < 3300 for key in "123")
@@ -91,8 +65,10 @@ def test_power_of_two_choices_keeps_load_even_where_chance_alone_would_not() -> 
     for _ in range(2000):
         endpoint = cluster.pick()
         assert endpoint is not None
-        endpoint.active += 1
-    assert max(e.active for e in endpoints) - min(e.active for e in endpoints) <= 8  # at random it would be about 37
+        endpoint.in_flight += 1
+    assert (
+        max(e.in_flight for e in endpoints) - min(e.in_flight for e in endpoints) <= 8
+    )  # at random it would be about 37
 
 
 @pytest.mark.parametrize("balancer", ["least_request", "round_robin"])
@@ -107,8 +83,8 @@ def test_under_load_least_request_fills_endpoints_by_their_weights() -> None:
     for _ in range(4000):
         endpoint = cluster.pick()
         assert endpoint is not None
-        endpoint.active += 1
-    assert 2.8 < endpoints[0].active / endpoints[1].active < 3.2
+        endpoint.in_flight += 1
+    assert 2.8 < endpoints[0].in_flight / endpoints[1].in_flight < 3.2
 
 
 def test_a_cluster_without_endpoints_has_none_to_pick() -> None:
@@ -183,13 +159,13 @@ def test_when_all_are_ejected_all_are_tried() -> None:
 
 def test_endpoints_live_on_across_updates_under_their_key() -> None:
     cluster, endpoints = cluster_of(1, 1, 1)
-    endpoints[0].active = 3
+    endpoints[0].in_flight = 3
     cluster.connect_failed(endpoints[1], 0.0)
     gone = cluster.update([item(0, weight=5), item(1), item(2, port=99), item(3)], "2", 1.0)
     assert gone == [endpoints[2]]
     assert endpoints[2].removed
     assert cluster.endpoints["0"] is endpoints[0]
-    assert (endpoints[0].active, endpoints[0].weight) == (3, 5)
+    assert (endpoints[0].in_flight, endpoints[0].weight) == (3, 5)
     assert cluster.endpoints["2"].port == 99
     assert "1" not in picked(cluster, 20)
     assert {"0", "2", "3"} == set(picked(cluster, 20))

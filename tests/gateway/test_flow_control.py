@@ -224,7 +224,7 @@ async def test_a_reader_that_rests_gets_the_whole_response_also_when_the_connect
             pieces += 1
             await asyncio.sleep(0.005)  # lets it come through
         wanted.put_nowait(0)
-        await wait_until(lambda: not plane.clusters["app"].endpoints[f"127.0.0.1:{app.port}"].active)
+        await wait_until(lambda: not plane.clusters["app"].endpoints[f"127.0.0.1:{app.port}"].in_flight)
         # The last bytes wait in the gateway. The client rests longer than one that owes nothing may linger.
         await asyncio.sleep(2.5)
         assert await client.chunked() == PIECE[: 32 * 1024] * pieces

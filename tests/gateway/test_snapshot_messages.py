@@ -80,7 +80,7 @@ def test_only_what_differs_is_sent() -> None:
             "cluster": "a",
             "version": after.endpoints["a"].version,
             "reset": False,
-            "upsert": [{"key": two.key, "address": "127.0.0.1", "port": 2, "weight": 1}],
+            "upsert": [{"key": two.key, "address": "127.0.0.1", "port": 2, "weight": 1, "zone": ""}],
             "remove": [],
         }
     ]
@@ -140,9 +140,9 @@ def test_endpoints_keep_what_is_known_of_them_when_a_table_changes() -> None:
     first = snapshot_of({"clusters": {"app": cluster(1, 2)}, "routes": [route("one")]})
     load(staging, first)
     endpoint = plane.clusters["app"].endpoints["127.0.0.1:1"]
-    endpoint.active = 5
+    endpoint.in_flight = 5
     second = snapshot_of({"clusters": {"app": cluster(1), "other": cluster(3)}, "routes": [route("two", "/two")]})
     load(staging, second, Known(first.routes_version, dict(first.endpoints)))
     assert plane.clusters["app"].endpoints == {"127.0.0.1:1": endpoint}
-    assert endpoint.active == 5
+    assert endpoint.in_flight == 5
     assert plane.clusters.keys() == {"app", "other"}

@@ -188,3 +188,20 @@ def test_one_resource_is_read_from_json_or_yaml() -> None:
 def test_a_resource_that_is_wrong_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(InvalidDocument, match=".*" + words.replace("?", r"\?")):
         load_resource(Cluster, text, source="body")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("balancer: maglev", "maglev needs hash_key"),
+        ("hash_key: {path: true}", "least_request does not go by a key"),
+        ("balancer: ring_hash, hash_key: {path: true, header: x-a}", "give one of header, cookie, query"),
+        ("balancer: ring_hash, hash_key: {}", "give one of header, cookie, query"),
+        ("balancer: fastest", "round_robin"),
+        ('affinity: {cookie: "a b"}', "does not match"),
+        ("panic_percent: 101", "100"),
+    ],
+)
+def test_a_balancer_that_cannot_work_is_refused_in_words(settings: str, words: str) -> None:
+    text = f"clusters: {{a: {{endpoints: [{{address: 127.0.0.1, port: 1}}], {settings}}}}}"
+    assert any(words in reason for _, _, reason in problems_of(text))

@@ -78,12 +78,17 @@ def read_token(path: Path) -> str:
 
 def ensure_token(path: Path, access: Access) -> str:
     """Read the token at `path`, or make it; two processes that start at once agree on one."""
-    token = f"{TOKEN_PREFIX}{access.value}_{secrets.token_urlsafe(32)}"
+    return ensure_secret(path, f"{TOKEN_PREFIX}{access.value}_")
+
+
+def ensure_secret(path: Path, prefix: str = "") -> str:
+    """Read the secret at `path`, or make one of 256 bits; two processes that start at once agree on it."""
+    secret = prefix + secrets.token_urlsafe(32)
     try:
-        _write_exclusively(path, token)
+        _write_exclusively(path, secret)
     except FileExistsError:
         return read_token(path)
-    return token
+    return secret
 
 
 def _write_exclusively(path: Path, token: str) -> None:

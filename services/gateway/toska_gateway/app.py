@@ -11,6 +11,7 @@ import structlog
 from toska_common import __version__
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
+from toska_common.credentials import ensure_secret
 from toska_common.errors import ConfigurationError
 from toska_common.health import HealthChecks
 from toska_common.server import Service
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 log = structlog.get_logger(__name__)
+
+AFFINITY_KEY = "affinity.key"
+"""File of the key that affinity cookies are made with; gateways behind one name have the same."""
 
 
 def create_service(settings: Settings) -> Service:
@@ -131,7 +135,6 @@ def create_standalone_service(settings: Settings) -> Service:
 
 
 def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> Supervisor:
-    drain_s = settings.drain_timeout.total_seconds()
     return Supervisor(
         settings.host,
         settings.port,
@@ -139,7 +142,8 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         management,
         listeners=settings.listeners,
         tls_folder=settings.certificates_folder,
-        drain_s=drain_s,
+        drain_s=settings.drain_timeout.total_seconds(),
+        secret=ensure_secret(settings.home / AFFINITY_KEY).encode("ascii"),
     )
 
 

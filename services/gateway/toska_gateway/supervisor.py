@@ -46,6 +46,7 @@ class Supervisor:
         listeners: Every listener; default: one on `host` and `port`.
         tls_folder: Where relative paths of certificates and keys begin.
         drain_s: Seconds that a worker has for its requests in flight once it has a successor.
+        secret: What affinity cookies are made with; gateways that share clients share it.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Supervisor:
         listeners: Sequence[ListenerAddress] = (),
         tls_folder: Path = _HERE,
         drain_s: float = RENEWAL_DRAIN_S,
+        secret: bytes = b"",
     ) -> None:
         self._drain_s = drain_s
-        self._management = tuple(management)
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
+        self._management = tuple(management)
+        self._secret = secret or secrets.token_bytes(32)
         self._sockets = open_all(listeners or [ListenerAddress(host, port)], workers)
         self._slots = [WorkerSlot(number, self._launch, self._greet, self._retire) for number in range(workers)]
         self._tls_files = TlsFiles(tls_folder)
@@ -260,6 +263,7 @@ class Supervisor:
             "management": [list(pair) for pair in self._management],
             "pseudonym": self.pseudonym,
             "listeners": [sockets.address.spec() for sockets in self._sockets],
+            "affinity_secret": self._secret.hex(),
             "ticket_secret": self._ticket_secret,
         }
         return await WorkerProcess.start(slot, [sockets.slots[slot] for sockets in self._sockets], hello)

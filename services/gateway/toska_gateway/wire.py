@@ -81,7 +81,13 @@ def _endpoint_messages(name: str, before: ClusterEndpoints | None, now: ClusterE
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {"key": endpoint.key, "address": endpoint.address, "port": endpoint.port, "weight": endpoint.weight}
+    return {
+        "key": endpoint.key,
+        "address": endpoint.address,
+        "port": endpoint.port,
+        "weight": endpoint.weight,
+        "zone": endpoint.zone,
+    }
 
 
 def _plain(value: Any) -> Any:

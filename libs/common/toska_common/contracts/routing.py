@@ -23,6 +23,7 @@ HeaderValue = Annotated[
         pattern=r"^[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$|^$", max_length=8192
     ),
 ]
+CookieName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
 
 _FRAMING = frozenset(
@@ -208,6 +209,7 @@ class Endpoint(Document):
         default=0, ge=0, le=65535, validate_default=True, description="Not for a Unix socket, which has none"
     )
     weight: int = Field(default=1, ge=1, le=65535)
+    zone: str = Field(default="", max_length=64, description="Where it runs, for zone preference")
 
     @field_validator("port")
     @classmethod
@@ -238,12 +240,52 @@ class Outlier(Document):
     max_ejection: Duration = timedelta(seconds=60)
 
 
+class HashKey(Document):
+    """What a request's endpoint follows from: one of these. A request without it goes anywhere."""
+
+    header: HeaderName | None = None
+    cookie: CookieName | None = None
+    query: str | None = Field(default=None, min_length=1, max_length=256)
+    path: bool = False
+    client_ip: bool = False
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if (
+            sum((self.header is not None, self.cookie is not None, self.query is not None, self.path, self.client_ip))
+            != 1
+        ):
+            raise ValueError("give one of header, cookie, query, path: true and client_ip: true")
+        return self
+
+
+class AffinityCookie(Document):
+    """Clients come back to the endpoint that first served them, as long as it is there and well."""
+
+    cookie: CookieName = "toska_affinity"
+    ttl: Duration = Field(default=timedelta(), description="Life of the cookie; 0s ends it with the browser's session")
+    secure: bool = Field(default=False, description="Sent over TLS only")
+
+
+Balancer = Literal[
+    "round_robin", "weighted_round_robin", "random", "least_request", "peak_ewma", "ip_hash", "ring_hash", "maglev"
+]
+"""How an endpoint is chosen; all go by the endpoints' weights, so round_robin and weighted_round_robin are the same."""
+
+
 class Cluster(Document):
     """Equivalent endpoints: those of a `service` in the registry, or a fixed list."""
 
     service: ServiceName | None = None
     endpoints: tuple[Endpoint, ...] = ()
-    balancer: Literal["round_robin", "least_request"] = "least_request"
+    balancer: Balancer = "least_request"
+    hash_key: HashKey | None = Field(default=None, description="For ring_hash and maglev")
+    affinity: AffinityCookie | None = None
+    slow_start: Duration = Field(default=timedelta(), description="How long a newcomer takes to its whole weight")
+    panic_percent: float = Field(
+        default=0.0, ge=0, le=100, description="With fewer healthy endpoints than this, all are tried; 0: with none"
+    )
+    zone: str = Field(default="", max_length=64, description="Endpoints of this zone are preferred while they suffice")
     limits: ConnectionLimits = ConnectionLimits()
     outlier: Outlier = Outlier()
     keep_alive: Duration = Field(
@@ -258,6 +300,15 @@ class Cluster(Document):
         keys = [endpoint.key for endpoint in self.endpoints]
         if len(keys) != len(set(keys)):
             raise ValueError("an endpoint is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _key_where_needed(self) -> Self:
+        by_key = self.balancer in ("ring_hash", "maglev")
+        if by_key and self.hash_key is None:
+            raise ValueError(f"{self.balancer} needs hash_key: what requests are told apart by")
+        if self.hash_key is not None and not by_key:
+            raise ValueError(f"hash_key is for ring_hash and maglev; {self.balancer} does not go by a key")
         return self
 
 

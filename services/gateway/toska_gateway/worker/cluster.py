@@ -1,23 +1,39 @@
 """Clusters and their endpoints: which one takes the next request, and the connections that are kept to each.
 
-Endpoints live on across updates under their key, with their pools and counts. The hot path reads one list
-(`Cluster.live`), which is rebuilt when an endpoint comes, goes, is ejected or returns.
+Endpoints live on across updates under their key, with their pools and counts. The hot path asks one balancer, which is
+built anew when an endpoint comes, goes, is ejected or returns, or gains weight after its start.
 
     endpoint:  live --failed connects--> ejected --time--> live (one failure ejects it again, for twice as long)
 """
 
 import contextlib
-import random
 from collections import deque
+from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from toska_common.balancing import (
+    Balancer,
+    LatencyAverage,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Random,
+    RingHash,
+    RotationPolicy,
+    RoundRobin,
+    rotate,
+)
+
+from toska_gateway.worker.affinity import Affinity
+from toska_gateway.worker.keys import KeyOf, by_client, compile_key
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext
     from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.upstream import Upstream
 
-_random = random.random
+_NEVER: Final = float("inf")
 UNIX_PREFIX = "unix:"
 
 
@@ -29,17 +45,21 @@ class Endpoint:
     """One address of a cluster, and what this worker knows of it."""
 
     __slots__ = (
-        "active", "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "idle", "key", "port",
-        "removed", "requests", "weight",
+        "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "healthy", "idle", "in_flight",
+        "joined_at", "key", "latency", "port", "removed", "requests", "weight", "zone",
     )  # fmt: skip
 
-    def __init__(self, cluster: "Cluster", key: str, address: str, port: int, weight: int) -> None:
+    def __init__(self, cluster: "Cluster", item: dict[str, Any], now: float) -> None:
         self.cluster = cluster
-        self.key = key
-        self.address = address
-        self.port = port
-        self.weight = weight
-        self.active = 0  # requests in flight
+        self.key: str = item["key"]
+        self.address: str = item["address"]
+        self.port: int = item["port"]
+        self.weight: int = item["weight"]
+        self.zone: str = item.get("zone", "")
+        self.joined_at = now  # or when it came back
+        self.healthy = True
+        self.in_flight = 0
+        self.latency = LatencyAverage()  # kept only for the balancer that goes by it
         self.requests = 0
         self.connecting = 0
         self.idle: list[Upstream] = []  # the last used is taken first, so that surplus connections age and close
@@ -48,32 +68,70 @@ class Endpoint:
         self.ejected_until = 0.0
         self.removed = False
 
+    @property
+    def item(self) -> dict[str, Any]:
+        """The endpoint as the parent's messages have it."""
+        names = ("key", "address", "port", "weight", "zone")
+        return {name: getattr(self, name) for name in names}
+
     def __str__(self) -> str:
         return f"{self.address}:{self.port}" if self.port else self.address
 
 
+_BALANCERS: Final[dict[str, Callable[..., Balancer[Endpoint]]]] = {
+    "round_robin": RoundRobin,
+    "weighted_round_robin": RoundRobin,
+    "random": Random,
+    "least_request": LeastRequest,
+    "peak_ewma": PeakEwma,
+    "ip_hash": Maglev,
+    "ring_hash": RingHash,
+    "maglev": Maglev,
+}
+_BY_KEY: Final = frozenset({"ip_hash", "ring_hash", "maglev"})
+
+
 class Cluster:
-    """Equivalent endpoints behind one balancer."""
+    """Equivalent endpoints behind one balancer.
+
+    Attributes:
+        changes_at: When the rotation is another although nothing happens: an ejection ends, a newcomer gains weight.
+        key_of: Makes the number that a request's endpoint follows from, where the balancer goes by a key.
+        affinity: Where clients come back to the endpoint that they had.
+        timed: Whether the balancer wants to know how long answers take.
+    """
 
     __slots__ = (
-        "_cursor", "_pick", "_schedule", "base_ejection", "connections", "endpoints", "fixed", "keep_alive", "live",
-        "max_connections", "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "tls",
-        "version",
+        "_balancer", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection", "changes_at",
+        "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections", "max_ejection", "max_failures",
+        "max_pending", "mesh_owned", "name", "pending", "timed", "tls", "version",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
-        self.live: list[Endpoint] = []
         self.connections = 0
         self.pending: deque[Exchange] = deque()
         self.tls: ClientContext | None = None
-        self._cursor = 0
-        self._schedule: list[Endpoint] = []
+        self.changes_at = _NEVER
+        self.timed = False
+        self.key_of: KeyOf | None = None
+        self.affinity: Affinity | None = None
+        self._kind = "least_request"
+        self._policy = RotationPolicy()
+        self._balancer: Balancer[Endpoint] = LeastRequest[Endpoint](())
+        self._built_for: tuple[str, list[Endpoint], list[float]] = ("", [], [])
+        self._usable: Callable[[Endpoint], bool] | None = None
 
-    def configure(self, settings: dict[str, Any]) -> None:
-        """Take over the cluster's settings; endpoints and connections stay."""
+    def configure(self, settings: dict[str, Any], secret: bytes = b"", now: float = 0.0) -> None:
+        """Take over the cluster's settings; endpoints and connections stay.
+
+        Args:
+            settings: The cluster of the routing document, as plain data.
+            secret: What affinity cookies are made with.
+            now: Monotonic seconds.
+        """
         limits, outlier = settings["limits"], settings["outlier"]
         self.max_connections: int = limits["max_connections"]
         self.max_pending: int = limits["max_pending"]
@@ -83,7 +141,17 @@ class Cluster:
         self.keep_alive: float = settings["keep_alive"]
         self.mesh_owned: bool = settings.get("mesh_owned", False)
         self.fixed: bool = settings.get("fixed", False)  # its endpoints are an operator's, not the registry's
-        self._pick = self._round_robin if settings["balancer"] == "round_robin" else self._least_request
+        self._kind = kind = settings["balancer"]
+        self.timed = kind == "peak_ewma"
+        self.key_of = by_client if kind == "ip_hash" else compile_key(settings.get("hash_key"))
+        affinity = settings.get("affinity")
+        self.affinity = Affinity(affinity, self.name, secret) if affinity else None
+        self._policy = RotationPolicy(
+            panic_ratio=settings.get("panic_percent", 0.0) / 100,
+            zone=settings.get("zone", ""),
+            slow_start_s=settings.get("slow_start", 0.0),
+        )
+        self.refresh(now)
 
     def update(self, endpoints: list[dict[str, Any]], version: str, now: float = 0.0) -> list[Endpoint]:
         """Replace the set of endpoints; returns those that left, whose idle connections the caller closes."""
@@ -93,8 +161,9 @@ class Cluster:
             key = item["key"]
             endpoint = known.get(key)
             if endpoint is None or (endpoint.address, endpoint.port) != (item["address"], item["port"]):
-                endpoint = Endpoint(self, key, item["address"], item["port"], item["weight"])
+                endpoint = Endpoint(self, item, now)
             endpoint.weight = item["weight"]
+            endpoint.zone = item.get("zone", "")
             fresh[key] = endpoint
         gone = [endpoint for key, endpoint in known.items() if fresh.get(key) is not endpoint]
         for endpoint in gone:
@@ -110,51 +179,55 @@ class Cluster:
         Endpoints are replaced: to another identity no connection made before may lead, and those go as endpoints go.
         """
         self.tls = tls
-        items = [
-            {"key": key, "address": one.address, "port": one.port, "weight": one.weight}
-            for key, one in self.endpoints.items()
-        ]
+        items = [endpoint.item for endpoint in self.endpoints.values()]
         gone = self.update([], self.version, now)
         self.update(items, self.version, now)
         return gone
 
     def refresh(self, now: float) -> None:
-        """Rebuild the list of live endpoints; those whose ejection is over return."""
-        self.live = [endpoint for endpoint in self.endpoints.values() if endpoint.ejected_until <= now]
-        # Every endpoint ejected: an ejection is only a guess, and a refused request is certain, so all are tried.
-        rotation = self.live or list(self.endpoints.values())
-        self._schedule = interleave(rotation)
+        """Make the rotation anew; those whose ejection is over return to it."""
+        members = list(self.endpoints.values())
+        back = _NEVER
+        for endpoint in members:
+            healthy = endpoint.ejected_until <= now
+            if healthy and not endpoint.healthy:
+                endpoint.joined_at = now
+            endpoint.healthy = healthy
+            if not healthy:
+                back = min(back, endpoint.ejected_until)
+        rotation = rotate(members, self._policy, now)
+        self.changes_at = back if rotation.changes_at is None else min(back, rotation.changes_at)
+        self._usable = None
+        if self._kind in _BY_KEY:
+            # Keys stay with their endpoints while one of them is away, so the balancer knows all and is told whom not
+            # to take.
+            if len(rotation.endpoints) < len(members):
+                self._usable = frozenset(rotation.endpoints).__contains__
+            self._build(members, [float(endpoint.weight) for endpoint in members])
+        else:
+            self._build(rotation.endpoints, rotation.weights)
+        if self.affinity is not None:
+            self.affinity.know(members)
 
-    def pick(self, tried: Endpoint | None = None) -> Endpoint | None:
-        """Choose an endpoint, another than `tried` if there is one."""
-        live = self.live or list(self.endpoints.values())
-        if tried is not None and len(live) > 1:
-            others = [endpoint for endpoint in live if endpoint is not tried]
-            return min(others, key=lambda endpoint: endpoint.active / endpoint.weight)
-        if len(live) < 2:
-            return live[0] if live else None
-        return self._pick(self._schedule)
+    def _build(self, endpoints: list[Endpoint], weights: list[float]) -> None:
+        wanted = (self._kind, endpoints, weights)
+        if wanted != self._built_for:
+            self._built_for = wanted
+            self._balancer = _BALANCERS[self._kind](endpoints, weights)
 
-    def _round_robin(self, schedule: list[Endpoint]) -> Endpoint:
-        cursor = self._cursor
-        if cursor >= len(schedule):
-            cursor = 0
-        self._cursor = cursor + 1
-        return schedule[cursor]
+    def pick(self, tried: Endpoint | None = None, key: int = 0, now: float = 0.0) -> Endpoint | None:
+        """Choose an endpoint, another than `tried` if there is one.
 
-    def _least_request(self, schedule: list[Endpoint]) -> Endpoint:
-        """Power of two choices: of two at random the one with fewer requests in flight by weight (Mitzenmacher).
-
-        They are drawn from the round in which each stands as often as its weight says, so that weights count also where
-        there is too little load to compare.
+        Args:
+            tried: What has just failed.
+            key: What `key_of` made of the request.
+            now: Monotonic seconds.
         """
-        count = len(schedule)
-        first = int(_random() * count)
-        second = int(_random() * (count - 1))
-        if second >= first:
-            second += 1
-        one, other = schedule[first], schedule[second]
-        return one if one.active * other.weight <= other.active * one.weight else other
+        usable = self._usable
+        if tried is None:
+            return self._balancer.pick(usable, key, now)
+        found = self._balancer.pick(lambda one: one is not tried and (usable is None or usable(one)), key, now)
+        return found or self._balancer.pick(usable, key, now)
 
     def close_oldest_idle(self) -> bool:
         """Make room for a connection to another endpoint; tells whether there was one to close."""
@@ -183,9 +256,10 @@ class Cluster:
 
     def returns_in(self, now: float) -> int:
         """Seconds, rounded up, until the first endpoint returns; 0 if one is there, or there is none at all."""
-        if self.live or not self.endpoints:
+        endpoints = self.endpoints.values()
+        if not endpoints or any(endpoint.healthy for endpoint in endpoints):
             return 0
-        return max(1, ceil(min(endpoint.ejected_until for endpoint in self.endpoints.values()) - now))
+        return max(1, ceil(min(endpoint.ejected_until for endpoint in endpoints) - now))
 
     def connected(self, endpoint: Endpoint, now: float) -> None:
         """A connect went well: forget the failures, and end an ejection that proved wrong."""
@@ -195,22 +269,3 @@ class Cluster:
             if endpoint.ejected_until > now:
                 endpoint.ejected_until = 0.0
                 self.refresh(now)
-
-
-def interleave(endpoints: list[Endpoint]) -> list[Endpoint]:
-    """One round of weighted round robin, spread evenly: earliest virtual deadline first.
-
-    The round is as long as the weights add up to, scaled down to about 1,000 turns.
-    """
-    if len({endpoint.weight for endpoint in endpoints}) <= 1:
-        return list(endpoints)
-    total = sum(endpoint.weight for endpoint in endpoints)
-    scale = min(1.0, 1000 / total)
-    turns = [
-        ((turn + 0.5) / share, order, endpoint)
-        for order, endpoint in enumerate(endpoints)
-        for share in (max(1, round(endpoint.weight * scale)),)
-        for turn in range(share)
-    ]
-    turns.sort(key=lambda item: item[:2])
-    return [endpoint for _, _, endpoint in turns]

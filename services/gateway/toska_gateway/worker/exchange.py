@@ -42,9 +42,10 @@ class Exchange:
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_active", "_bytes", "_close_after", "_endpoint", "_ids", "_pending_body", "_replay", "_request", "_tries",
-        "_upstream", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
-        "request_done", "responding", "route", "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
+        "_active", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_replay", "_request",
+        "_tries", "_upstream", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
+        "request_done", "responding", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -53,7 +54,7 @@ class Exchange:
         self.head = head
         self.route = route
         self.cluster = cluster
-        self.started = perf_counter()
+        self.started = self.sent = perf_counter()
         self.is_head = head.method == b"HEAD"
         self.upgrading = route.allow_websocket and head.upgrade == b"websocket"
         self.responding = False  # a byte of the final response has been written
@@ -66,6 +67,7 @@ class Exchange:
         self.expires = plane.now + route.timeout if route.timeout else 0.0
         self._ids = b""
         self._tries = 0
+        self._home: Endpoint | None = None  # that the client's affinity cookie names
         self._active = False
         self._endpoint: Endpoint | None = None
         self._upstream: Upstream | None = None
@@ -80,6 +82,9 @@ class Exchange:
 
     def start(self) -> None:
         """Build the request as it is forwarded, choose an endpoint, send."""
+        affinity = self.cluster.affinity
+        if affinity is not None:
+            self._home = affinity.find(self.head)  # before our cookies are taken out
         self._request = self._build_request()
         self._dispatch(None)
 
@@ -144,14 +149,19 @@ class Exchange:
             head.query = b"?" + b"&".join(pairs) if pairs else b""
 
     def _dispatch(self, tried: Endpoint | None) -> None:
-        endpoint = self.cluster.pick(tried)
+        cluster = self.cluster
+        endpoint = self._home
+        if endpoint is None or endpoint is tried:
+            key_of = cluster.key_of
+            key = 0 if key_of is None else key_of(self.head, self.down)
+            endpoint = cluster.pick(tried, key, self.plane.now)
         if endpoint is None:
             self.fail(503, "upstream-unavailable", f"cluster {self.cluster.name} has no endpoints")
             return
         self._tries += 1
         self.plane.stats.attempts += 1
         self._endpoint = endpoint
-        endpoint.active += 1
+        endpoint.in_flight += 1
         endpoint.requests += 1
         self._active = True
         self.down.set_deadline(self.route.response_timeout)
@@ -160,7 +170,6 @@ class Exchange:
             self.send_on(idle.pop())
             return
         self.waiting = True
-        cluster = self.cluster
         if cluster.connections < cluster.max_connections or cluster.close_oldest_idle():
             self.connect()
         elif len(cluster.pending) < cluster.max_pending:
@@ -184,7 +193,7 @@ class Exchange:
             self._leave_endpoint()
             self._endpoint = upstream.endpoint
             self._endpoint.requests += 1
-            self._endpoint.active += 1
+            self._endpoint.in_flight += 1
             self._active = True
         self.send_on(upstream)
 
@@ -192,6 +201,8 @@ class Exchange:
         """Send the request over a connection."""
         self.waiting = False
         self._upstream = upstream
+        if self.cluster.timed:
+            self.sent = perf_counter()
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
@@ -357,6 +368,9 @@ class Exchange:
         edits = self.route.response_edits
         if edits is not None:
             edits.apply(parts)
+        cluster = self.cluster
+        if cluster.timed or cluster.affinity is not None:
+            self._tell_cluster(parts)
         length = head.body_length
         if length is None or length == CHUNKED:
             if self.head.http11:
@@ -384,6 +398,16 @@ class Exchange:
         if not last:
             self.down.set_deadline(self.route.idle_timeout)
 
+    def _tell_cluster(self, parts: list[bytes]) -> None:
+        """Tell the balancer how long the answer took, and the client where to come back to."""
+        endpoint, cluster = self._endpoint, self.cluster
+        if endpoint is None:
+            return
+        if cluster.timed:
+            endpoint.latency.observe(perf_counter() - self.sent, self.plane.now)
+        if cluster.affinity is not None and endpoint is not self._home:
+            parts += cluster.affinity.cookie_for(endpoint)
+
     def response_data(self, payload: bytes) -> None:
         """Pass on payload bytes of the response."""
         if not payload:
@@ -409,7 +433,7 @@ class Exchange:
 
     def _leave_endpoint(self) -> None:
         if self._active and self._endpoint is not None:
-            self._endpoint.active -= 1
+            self._endpoint.in_flight -= 1
             self._active = False
 
     def _finish(self) -> None:

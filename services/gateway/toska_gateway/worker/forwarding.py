@@ -75,13 +75,15 @@ class Forwarding:
         lines = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n" % (chain, scheme, host)
         forwarded = b", ".join((*special.get(b"forwarded", ()), self._element(head)))
         via = b", ".join((*special.get(b"via", ()), self._via(head)))
-        lines += b"x-real-ip: %b\r\nforwarded: %b\r\nvia: %b\r\n" % (self._client(head), forwarded, via)
+        lines += b"x-real-ip: %b\r\nforwarded: %b\r\nvia: %b\r\n" % (self.client(head), forwarded, via)
         for value in special.get(b"x-forwarded-port", ()):
             lines += b"x-forwarded-port: " + value + CRLF
         return lines
 
-    def _client(self, head: RequestHead) -> bytes:
-        """Who asked the first of the trusted proxies: the last address of the chain that is none of them."""
+    def client(self, head: RequestHead) -> bytes:
+        """Who asked: the peer, or who asked the first of the trusted proxies, by the last address that is none."""
+        if not self.trusted:
+            return self.peer
         special = head.special
         given = special.get(b"x-forwarded-for")
         if given is None:

@@ -67,6 +67,7 @@ class Plane:
         self.server_tls: ServerContexts | None = None
         self.ticket_secret = secrets.token_bytes(32)  # until the parent says what all workers seal tickets with
         self.proxy_peers: tuple[Any, ...] | None = None
+        self.affinity_secret = b""
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
         self._visit: Iterator[Downstream | Opening] = iter(())
@@ -144,7 +145,7 @@ class Plane:
     def _sweep_clusters(self) -> None:
         now = self.now
         for cluster in self.clusters.values():
-            if len(cluster.live) != len(cluster.endpoints):
+            if cluster.changes_at <= now:
                 cluster.refresh(now)
             oldest = now - cluster.keep_alive
             for endpoint in cluster.endpoints.values():

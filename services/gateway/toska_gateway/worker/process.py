@@ -58,6 +58,7 @@ class Worker:
             self._plane.connector.rules = rules
             self._plane.via = Via(message["pseudonym"])
             self._plane.ticket_secret = bytes.fromhex(message["ticket_secret"])
+            self._plane.affinity_secret = bytes.fromhex(message["affinity_secret"])
             self._doors = message["listeners"]
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
@@ -93,7 +94,7 @@ class Worker:
                     "pending": len(cluster.pending),
                     "endpoints": {
                         endpoint.key: {
-                            "active": endpoint.active,
+                            "active": endpoint.in_flight,
                             "requests": endpoint.requests,
                             "ejected": endpoint.ejected_until > plane.now,
                         }

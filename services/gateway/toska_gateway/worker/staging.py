@@ -77,7 +77,7 @@ class Staging:
             known = self._endpoints[name][1]
         else:
             cluster = None if message["reset"] else self._plane.clusters.get(name)
-            known = {} if cluster is None else {e.key: _as_item(e.key, e) for e in cluster.endpoints.values()}
+            known = {} if cluster is None else {key: endpoint.item for key, endpoint in cluster.endpoints.items()}
         for key in message["remove"]:
             known.pop(key, None)
         for item in message["upsert"]:
@@ -97,7 +97,7 @@ class Staging:
         if self._table is not None:
             clusters = {name: plane.clusters.get(name) or Cluster(name) for name in self._clusters}
             for name, cluster in clusters.items():
-                cluster.configure(self._clusters[name])
+                cluster.configure(self._clusters[name], plane.affinity_secret, plane.now)
             for name, cluster in plane.clusters.items():
                 if name not in clusters:
                     plane.close_idle(cluster.update([], ""))
@@ -114,7 +114,3 @@ class Staging:
             cluster = plane.clusters.get(name)
             if cluster is not None:
                 plane.close_idle(cluster.update(list(endpoints.values()), version, plane.now))
-
-
-def _as_item(key: str, endpoint: Any) -> dict[str, Any]:
-    return {"key": key, "address": endpoint.address, "port": endpoint.port, "weight": endpoint.weight}
