@@ -89,8 +89,8 @@ async def test_a_lowered_share_reaches_the_weights_of_the_router(mesh: RunningMe
 
     async def weights() -> list[int]:
         snapshot = (await client.get(f"{mesh.url('router')}/api/v1/snapshot")).json()
-        pool = snapshot["endpoints"].get("lame", {"endpoints": []})
-        return [endpoint["weight"] for endpoint in pool["endpoints"]]
+        pool: list[dict[str, int]] = snapshot.get("endpoints", {}).get("lame", {}).get("endpoints", [])
+        return [endpoint.get("weight", 1) for endpoint in pool]
 
     async def has(expected: list[int]) -> bool:
         return await weights() == expected
