@@ -123,7 +123,9 @@ async def assert_refused(client: Client, status: int) -> None:
     assert await client.is_closed()
 
 
-@pytest.mark.parametrize("problem", ["two Hosts", "both lengths", "a bare LF after a field", "too many fields"])
+@pytest.mark.parametrize(
+    "problem", ["two Hosts", "both lengths", "a bare LF after a field", "too many fields", "an empty line too many"]
+)
 async def test_a_bad_head_is_refused_however_it_arrives(gateway: Gateway, problem: str) -> None:
     status, message = HEADS[problem]
     async with upstream() as app:

@@ -46,7 +46,7 @@ class Downstream(asyncio.Protocol):
     """A server connection of ours."""
 
     __slots__ = (
-        "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
+        "_blank", "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
         "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
         "transport",
     )  # fmt: skip
@@ -60,6 +60,7 @@ class Downstream(asyncio.Protocol):
         self.deadline = _NEVER
         self._buffer = bytearray()
         self._reading_head = False
+        self._blank = False  # an empty line has come before the request that is being read
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
@@ -163,7 +164,12 @@ class Downstream(asyncio.Protocol):
         limits = self.plane.limits
         while True:
             if data[:2] == b"\r\n":
-                data = data[2:]  # RFC 9112 §2.2: an empty line before a request is ignored
+                # RFC 9112 §2.2: an empty line before a request is ignored, and one is enough, however they arrive.
+                if self._blank:
+                    self._refuse(BadMessage(400, "bad-request-line", "a request begins with its request line"))
+                    return
+                self._blank = True
+                data = data[2:]
                 if not data:
                     return
             end = data.find(b"\r\n\r\n") + 4
@@ -174,7 +180,7 @@ class Downstream(asyncio.Protocol):
                     self.deadline = self.plane.now + self.plane.limits.header_timeout
                 self._check_unfinished(self._buffer, 0)
                 return
-            self._reading_head = False
+            self._reading_head = self._blank = False
             try:
                 if end > limits.header_bytes:
                     raise self._too_large()
