@@ -183,6 +183,22 @@ class Wire:
         """Half-close: no more bytes from here."""
         self._writer.write_eof()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the other end has closed, as far as it has been read."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    def cut(self) -> None:
+        """End a TLS connection in order, and without saying so: FIN, and no close_notify."""
+        with socket.fromfd(self._writer.get_extra_info("socket").fileno(), socket.AF_INET, socket.SOCK_STREAM) as end:
+            end.shutdown(socket.SHUT_WR)
+
+    async def finish(self) -> None:
+        """Close this end in order, once everything is sent; over TLS that says close_notify."""
+        self._writer.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await self._writer.wait_closed()
+
     def reset(self) -> None:
         """Break the connection off with a RST."""
         if not self._writer.transport.is_closing():
