@@ -125,6 +125,18 @@ async def test_checks_of_the_node_need_the_admin_token_in_every_way_of_changing_
     assert await put(discovery, http, "admin", "/v1/agent/check/deregister/disk") == 200
 
 
+async def test_the_catalog_is_written_with_the_admin_token_alone(
+    discovery: RunningDiscovery, http: httpx.AsyncClient
+) -> None:
+    node = {"Node": "elsewhere", "Address": "10.0.0.1"}
+    for path in ("register", "deregister"):
+        assert await put(discovery, http, "join", f"/v1/catalog/{path}", node) == 403
+        assert (await http.put(f"{discovery.consul}/v1/catalog/{path}", json=node)).status_code == 403
+    assert await put(discovery, http, "admin", "/v1/catalog/register", node) == 200
+    assert (await http.get(f"{discovery.consul}/v1/catalog/node/elsewhere")).json()["Node"]["Node"] == "elsewhere"
+    assert await put(discovery, http, "admin", "/v1/catalog/deregister", node) == 200
+
+
 async def test_nobody_but_the_admin_registers_as_consul_itself(
     discovery: RunningDiscovery, http: httpx.AsyncClient
 ) -> None:

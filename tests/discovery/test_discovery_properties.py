@@ -6,12 +6,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from toska_common.contracts.discovery import Health
-from toska_discovery.changes import CHECKS, SERVICES, Changes, service_topic
-from toska_discovery.check import Check, CheckDefinition
+from toska_discovery.changes import CHECKS, NODES, SERVICES, Changes, service_topic
+from toska_discovery.check import Check, CheckDefinition, CheckKind
 from toska_discovery.errors import UnknownCheck, UnknownInstance
-from toska_discovery.instance import ServiceDefinition
+from toska_discovery.foreign import CatalogEntry
+from toska_discovery.instance import Instance, ServiceDefinition, instance_key
 from toska_discovery.kv import KeyValues
-from toska_discovery.node import OWN_NODE
+from toska_discovery.node import OWN_NODE, NodeDefinition, node_key
 from toska_discovery.registry import Registry
 from toska_tests.keys import delete, delete_below, put
 from toska_tests.registrations import NOON, check, probed
@@ -22,6 +23,14 @@ PORTS = st.integers(0, 3)
 CHECK_IDS = st.sampled_from(["service:a", "service:b", "x", "y"])
 STATES = st.sampled_from(list(Health))
 SWEEP_S = 0.25
+
+
+NODE_NAMES = st.sampled_from(["east", "East", "west"])
+
+
+def written_check(own_id: str, status: Health) -> Check:
+    """A check as it is written into the catalog."""
+    return Check(CheckDefinition(own_id, own_id, None, "", status, kind=CheckKind.EXTERNAL), status, "", 0, 0)
 
 
 @st.composite
@@ -114,6 +123,50 @@ class RegistryLife(RuleBasedStateMachine):
         except UnknownCheck:
             assert check_id not in self.probing
 
+    @rule(
+        node=NODE_NAMES,
+        node_id=st.sampled_from(["", "1", "2"]),
+        address=st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+        service=st.none() | st.tuples(IDS, NAMES, PORTS),
+        checks=st.lists(st.tuples(st.none() | IDS, CHECK_IDS, STATES), max_size=2),
+        keep=st.booleans(),
+    )
+    def write(
+        self,
+        node: str,
+        node_id: str,
+        address: str,
+        service: tuple[str, str, int] | None,
+        checks: list[tuple[str | None, str, Health]],
+        keep: bool,
+    ) -> None:
+        written = None if service is None else ServiceDefinition(service[0], service[1], "10.0.0.1", service[2])
+        entry = CatalogEntry(
+            NodeDefinition(node, address, node_id),
+            written,
+            [(owner, written_check(check_id, status)) for owner, check_id, status in checks],
+            keep_node=keep,
+        )
+        registry, key = self.registry, node_key(node)
+        before = dict(registry.instances), dict(registry.nodes)
+        there = {item.service.id for item in registry.listing.instances_on(key)} | {service[0] if service else ""}
+        try:
+            self.take(registry.register_foreign(entry, NOON))
+        except UnknownInstance:
+            assert any(owner is not None and owner not in there for owner, _, _ in checks)
+            assert (dict(registry.instances), dict(registry.nodes)) == before
+            return
+        if written is not None:
+            assert registry.instances[instance_key(written.id, key)].service == written
+        if len({check_id for _, check_id, _ in checks}) == len(checks):
+            assert not registry.register_foreign(entry, NOON), "the same again changed something"
+
+    @rule(node=NODE_NAMES, own_id=st.just("") | IDS, check_id=st.just("") | CHECK_IDS)
+    def erase(self, node: str, own_id: str, check_id: str) -> None:
+        self.take(self.registry.deregister_foreign(node, instance_id=own_id, check_id=check_id))
+        if not (own_id or check_id):
+            assert node_key(node) not in self.registry.nodes
+
     @rule(seconds=st.sampled_from([0.25, 5.0, 15.0, 40.0]))
     def live(self, seconds: float) -> None:
         woken: set[str] = set()
@@ -128,9 +181,10 @@ class RegistryLife(RuleBasedStateMachine):
         self.now += seconds
         self.take(self.registry.sweep(self.now))
 
-    def own_checks(self) -> dict[str, Check]:
-        """The checks of the registry's own node, which every instance on it shows."""
-        return dict(self.registry.nodes[OWN_NODE].checks)
+    def shown_with(self, item: Instance) -> tuple[Instance, Any, dict[str, Check]]:
+        """An instance with what readers of its service see of its node."""
+        node = self.registry.nodes[item.node]
+        return item, node.definition, dict(node.checks)
 
     @invariant()
     def no_index_goes_back_and_no_content_changes_under_an_index(self) -> None:
@@ -140,7 +194,11 @@ class RegistryLife(RuleBasedStateMachine):
         readings: dict[str, tuple[int, Any]] = {
             SERVICES: (
                 registry.services_index,
-                {item.service.id: item.service for item in registry.instances.values()},
+                {key: item.service for key, item in registry.instances.items()},
+            ),
+            NODES: (
+                registry.listing.nodes_index,
+                {key: (node.definition, node.modify_index) for key, node in registry.nodes.items()},
             ),
             CHECKS: (
                 registry.checks_index,
@@ -150,7 +208,7 @@ class RegistryLife(RuleBasedStateMachine):
         for name in ("orders", "payments", "stock"):
             readings[service_topic(name)] = (
                 registry.service_index(name),
-                {key: (item, self.own_checks()) for key, item in registry.services.get(name, {}).items()},
+                {key: self.shown_with(item) for key, item in registry.services.get(name, {}).items()},
             )
         for topic, (index, content) in readings.items():
             seen = self.indexes.get(topic, 0)
@@ -169,9 +227,16 @@ class RegistryLife(RuleBasedStateMachine):
         listed = {key: item for members in registry.services.values() for key, item in members.items()}
         assert listed == registry.instances
         assert all(registry.services.values())
-        endpoints = [item.service.endpoint for item in registry.instances.values() if item.service.endpoint]
+        own = [item for item in registry.instances.values() if item.node == OWN_NODE]
+        for node in registry.nodes:
+            on_it = {key for key, item in registry.instances.items() if item.node == node}
+            assert {item.key for item in registry.listing.instances_on(node)} == on_it
+            known = [*registry.nodes[node].checks, *(c for key in on_it for c in registry.instances[key].checks)]
+            assert len(known) == len(set(known))
+        assert {item.node for item in registry.instances.values()} <= registry.nodes.keys()
+        endpoints = [item.service.endpoint for item in own if item.service.endpoint]
         assert len(endpoints) == len(set(endpoints))
-        owners = (registry.nodes[OWN_NODE], *registry.instances.values())
+        owners = (registry.nodes[OWN_NODE], *own)
         checks = [check_id for item in owners for check_id in item.checks]
         assert len(checks) == len(set(checks))
         assert all((registry.find_lease(item) is None) == (registry.find_check(item) is None) for item in checks)

@@ -110,9 +110,16 @@ class _Discovery:
     async def _open_embedded(self, _: ConsulClient, tasks: SupervisedTasks) -> AsyncGenerator[None]:
         settings = self._settings
         async with SqliteStore.open(settings.home) as store:
-            now = self._clock.monotonic()
-            state = Registry(sweep_interval_s=settings.sweep_interval.total_seconds(), now=now)
-            stored = store.stored
+            now, stored = self._clock.monotonic(), store.stored
+            node = Node(
+                id=stored.node_id,
+                name=settings.node_name,
+                address=settings.own_address,
+                datacenter=settings.datacenter,
+                port=settings.consul_port,
+                index=stored.index,
+            )
+            state = Registry(sweep_interval_s=settings.sweep_interval.total_seconds(), now=now, node=node.definition)
             state.load(
                 stored.instances,
                 stored.keys,
@@ -122,15 +129,8 @@ class _Discovery:
                 sessions=stored.sessions,
                 delays=stored.delays,
             )
-            registry = EmbeddedRegistry(state, store, Watchers(settings.max_watchers), self._clock)
-            node = Node(
-                id=store.stored.node_id,
-                name=settings.node_name,
-                address=settings.own_address,
-                datacenter=settings.datacenter,
-                port=settings.consul_port,
-                index=store.stored.index,
-            )
+            watchers = Watchers(settings.max_watchers)
+            registry = EmbeddedRegistry(state, store, watchers, self._clock, max_instances=settings.max_instances)
             rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets, settings.check_kinds)
             self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)

@@ -6,6 +6,7 @@ What changes with every renewal or probe is not in here but in the lease.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from toska_common.contracts.discovery import Health
 
@@ -66,11 +67,12 @@ class CheckDefinition:
     """A check as it is asked for; equal if the catalog shows the same of both.
 
     Attributes:
-        ttl_s: How long a report is good for; only and always of TTL checks.
+        ttl_s: How long a report is good for; only of TTL checks, and of all of them that somebody renews here.
         status: What it starts as.
         removal_after_s: How long it may be critical before its instance is removed; for ever if `None`.
         probe: Of the kinds that must be asked.
         output_max_bytes: Longest output that is kept.
+        document: How it is probed, as whoever wrote it into the catalog says and as readers see it; `None` for nothing.
     """
 
     id: str
@@ -82,6 +84,7 @@ class CheckDefinition:
     kind: CheckKind = CheckKind.TTL
     probe: Probe | None = field(default=None, compare=False)
     output_max_bytes: int = field(default=OUTPUT_MAX_BYTES, compare=False)
+    document: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,10 @@ from toska_common.contracts.discovery import Health
 from toska_discovery.changes import Changes, Happening
 from toska_discovery.check import CheckDefinition
 from toska_discovery.coordination import Coordination
-from toska_discovery.instance import ServiceDefinition
+from toska_discovery.errors import RegistryFull
+from toska_discovery.foreign import CatalogEntry
+from toska_discovery.instance import ServiceDefinition, instance_key
+from toska_discovery.node import node_key
 from toska_discovery.registry import Registry
 from toska_discovery.session import EndReason, Session
 from toska_discovery.store import SqliteStore
@@ -38,12 +41,15 @@ class Counts:
 class EmbeddedRegistry:
     """The registry while it is open; `state` is for reading only."""
 
-    def __init__(self, state: Registry, store: SqliteStore, watchers: Watchers, clock: Clock) -> None:
+    def __init__(
+        self, state: Registry, store: SqliteStore, watchers: Watchers, clock: Clock, *, max_instances: int = 200_000
+    ) -> None:
         self.state = state
         self.store = store
         self.watchers = watchers
         self.counts = Counts()
         self._clock = clock
+        self._max_instances = max_instances
         self._listeners: list[Callable[[Changes], None]] = []
 
     def on_change(self, listener: Callable[[Changes], None]) -> None:
@@ -61,8 +67,11 @@ class EmbeddedRegistry:
         """List an instance, as registered `at` or now; durable when this returns.
 
         Raises:
+            RegistryFull: There is no room for one more.
             StoreUnavailable: It is listed, but would not survive a restart.
         """
+        if self.state.listing.holder(service) is None:  # otherwise it takes that one's place
+            self._require_room(service.id)
         now = self._clock.monotonic()
         at = at or self._clock.now()
         self._publish(self.state.register(service, checks, now, at, replace_checks=replace_checks))
@@ -105,6 +114,27 @@ class EmbeddedRegistry:
         self._publish(self.state.judge(check_id, status, output, self._clock.monotonic()))
         self.counts.probes += 1
 
+    async def register_foreign(self, entry: CatalogEntry) -> None:
+        """Write into the catalog about another node; durable when this returns.
+
+        Raises:
+            UnknownInstance: A check is of an instance that the node does not have.
+            RegistryFull: There is no room for one more instance or node.
+        """
+        state = self.state
+        key = node_key(entry.node.name)
+        if key not in state.nodes and len(state.nodes) > self._max_instances:
+            raise _full("nodes", self._max_instances)
+        if entry.service is not None:
+            self._require_room(instance_key(entry.service.id, key))
+        self._publish(state.register_foreign(entry, self._clock.now()))
+        await self.store.flush()
+
+    async def deregister_foreign(self, node: str, *, instance_id: str = "", check_id: str = "") -> None:
+        """Take an instance or a check off another node, or else the whole node; durable when this returns."""
+        self._publish(self.state.deregister_foreign(node, instance_id=instance_id, check_id=check_id))
+        await self.store.flush()
+
     async def change(self, event: Callable[[Coordination, float], Changes]) -> None:
         """Let `event` happen to the keys and sessions at this moment; durable when this returns."""
         self._publish(event(self.state.coordination, self._clock.monotonic()))
@@ -124,6 +154,11 @@ class EmbeddedRegistry:
     def sweep(self) -> None:
         """Turn lapsed checks critical, remove what has been critical for too long, and end lapsed sessions."""
         self._publish(self.state.sweep(self._clock.monotonic()))
+
+    def _require_room(self, key: str) -> None:
+        instances = self.state.instances
+        if len(instances) >= self._max_instances and key not in instances:
+            raise _full("instances", self._max_instances)
 
     def _publish(self, changes: Changes) -> None:
         self.store.save(changes)
@@ -146,3 +181,9 @@ class EmbeddedRegistry:
         for session, reason in changes.ended:
             self.counts.sessions_ended[reason] += 1
             log.info(reason.value, session=session.id, session_name=session.name, behavior=session.behavior.value)
+
+
+def _full(what: str, limit: int) -> RegistryFull:
+    return RegistryFull(
+        f"the registry takes no more than {limit} {what}; an operator can raise TOSKA_DISCOVERY_MAX_INSTANCES"
+    )

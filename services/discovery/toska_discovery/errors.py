@@ -25,3 +25,9 @@ class StoreUnavailable(MeshError):
     """The state file cannot be written, so nothing can be promised; reads and renewals go on."""
 
     status, code, title = 503, "store-unavailable", "State cannot be written"
+
+
+class RegistryFull(MeshError):
+    """No more instances are taken than the operator allows; those that are there can still be changed."""
+
+    status, code, title = 503, "registry-full", "Registry is full"

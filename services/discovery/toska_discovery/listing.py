@@ -27,7 +27,7 @@ class Listing:
         index: Of the last change of anything.
         instances: By key.
         services: By name, their instances by key.
-        nodes: By name; the registry's own is `OWN_NODE`.
+        nodes: By `node_key`; the registry's own is `OWN_NODE`.
         by_health: How many instances are in which state.
     """
 
@@ -37,6 +37,7 @@ class Listing:
         self.services: dict[str, dict[str, Instance]] = {}
         self.nodes: dict[str, Node] = {OWN_NODE: Node(node, index, index)}
         self.by_health = dict.fromkeys(Health, 0)
+        self._on_foreign: dict[str, dict[str, Instance]] = {}
         self._service_index: dict[str, int] = {}
         self._by_endpoint: dict[tuple[str, int], str] = {}
         self._extinction_index = 0
@@ -49,6 +50,12 @@ class Listing:
         """How an instance is, with the checks of its node."""
         node = self.nodes[instance.node]
         return worst((instance.health, node.health)) if node.checks else instance.health
+
+    def instances_on(self, node: str) -> list[Instance]:
+        """The instances on a node."""
+        if node != OWN_NODE:
+            return [*self._on_foreign.get(node, {}).values()]
+        return [instance for instance in self.instances.values() if instance.node == OWN_NODE]
 
     def holder(self, service: ServiceDefinition) -> str | None:
         """Which other instance of the registry's own node has the address and port of `service`."""
@@ -81,7 +88,9 @@ class Listing:
         self.by_health[instance.health] += 1
         self.instances[key] = instance
         self.services.setdefault(service.name, {})[key] = instance
-        if service.endpoint is not None and instance.node == OWN_NODE:
+        if instance.node != OWN_NODE:
+            self._on_foreign.setdefault(instance.node, {})[key] = instance
+        elif service.endpoint is not None:
             self._by_endpoint[service.endpoint] = key
 
     def replace(self, before: Instance | None, after: Instance, changes: Changes) -> None:
@@ -106,6 +115,8 @@ class Listing:
     def remove(self, instance: Instance, changes: Changes, happening: Happening) -> None:
         """Take an instance off, at the current index."""
         del self.instances[instance.key]
+        if instance.node != OWN_NODE:
+            del self._on_foreign[instance.node][instance.key]
         self.by_health[instance.health] -= 1
         self._vacate(instance)
         self._leave_service(instance, changes)
@@ -135,6 +146,16 @@ class Listing:
             if any(instance.node == name for instance in members.values()):
                 self._service_index[service] = self.index
                 changes.topics.add(service_topic(service))
+
+    def remove_node(self, name: str, changes: Changes) -> None:
+        """Take a node off, at the current index; nothing is on it any more."""
+        node = self.nodes.pop(name)
+        self._on_foreign.pop(name, None)
+        changes.nodes[name] = None
+        self.nodes_index = self.index
+        changes.topics.add(NODES)
+        if node.checks:
+            self._note_checks(name, node.checks, {}, changes)
 
     def _note_checks(
         self, node: str, before: Mapping[str, Check], after: Mapping[str, Check], changes: Changes

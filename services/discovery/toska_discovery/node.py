@@ -17,14 +17,18 @@ OWN_NODE = ""
 
 @dataclass(frozen=True, slots=True)
 class NodeDefinition:
-    """A node as it is asked for."""
+    """A node as it is asked for.
+
+    Attributes:
+        tagged_addresses: Addresses by tag, such as `wan`; `None`, which readers see, if they were not given.
+        meta: Likewise.
+    """
 
     name: str
     address: str
     id: str = ""
-    datacenter: str = ""
-    tagged_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
-    meta: Mapping[str, str] = field(default_factory=dict[str, str])
+    tagged_addresses: Mapping[str, str] | None = None
+    meta: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,8 @@ class Node:
     def health(self) -> Health:
         """The worst verdict of its own checks, which all its instances share."""
         return worst(check.status for check in self.checks.values())
+
+
+def node_key(name: str) -> str:
+    """What a node that is not the registry's own is listed under: names are the same in any case of letters."""
+    return name.lower()

@@ -22,6 +22,7 @@ from toska_discovery.check import Check, CheckDefinition, bounded_output
 from toska_discovery.check_list import CheckList
 from toska_discovery.coordination import Coordination
 from toska_discovery.errors import UnknownCheck, UnknownInstance
+from toska_discovery.foreign import CatalogEntry, ForeignNodes
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry, KeyValues
 from toska_discovery.lease import Due, Lease, LeaseTime
@@ -34,7 +35,11 @@ TTL_EXPIRED = "TTL expired"
 
 
 class Registry:
-    """Nodes, instances, their checks and leases, and keys with values."""
+    """Nodes, instances, their checks and leases, and keys with values.
+
+    Attributes:
+        listing: Who is there.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Registry:
         node: NodeDefinition = NodeDefinition("localhost", "127.0.0.1"),  # noqa: B008 - immutable
     ) -> None:
         self.listing = Listing(node, index)
+        self._foreign = ForeignNodes(self.listing)
         self._checks = CheckList()
         self._time = LeaseTime(sweep_interval_s, now)
         self.coordination = Coordination(self, self._time)
@@ -129,7 +135,7 @@ class Registry:
             if found is None:
                 return Health.PASSING if check_id == SERF_HEALTH else None
             return found[1].status
-        checks = [self.nodes[node].checks, *(item.checks for item in self.instances.values() if item.node == node)]
+        checks = [self.nodes[node].checks, *(item.checks for item in self.listing.instances_on(node))]
         return next((each[check_id].status for each in checks if check_id in each), None)
 
     def upcoming(self, changes: Changes) -> int:
@@ -292,6 +298,22 @@ class Registry:
                 changes.happenings.append((Happening.LAPSED, self.instances[owner]))
         self.coordination.settle(changes)
         self.coordination.sweep(moment, changes)
+        return changes
+
+    def register_foreign(self, entry: CatalogEntry, at: datetime) -> Changes:
+        """Write into the catalog about another node than the registry's own.
+
+        Raises:
+            UnknownInstance: A check is of an instance that the node does not have; nothing was written.
+        """
+        changes = self._foreign.register(entry, at)
+        self.coordination.settle(changes)
+        return changes
+
+    def deregister_foreign(self, node: str, *, instance_id: str = "", check_id: str = "") -> Changes:
+        """Take an instance or a check off another node, or else the whole node; what is not there is fine."""
+        changes = self._foreign.deregister(node, instance_id=instance_id, check_id=check_id)
+        self.coordination.settle(changes)
         return changes
 
     # How it is done.

@@ -33,6 +33,7 @@ class Settings(ServiceSettings):
     sweep_interval: Duration = Field(
         default=timedelta(milliseconds=250), description="How often lapsed leases are looked for"
     )
+    max_instances: int = Field(default=200_000, ge=1, description="Instances listed at a time; more are refused")
     max_watchers: int = Field(default=10_000, ge=1, description="Blocked queries at a time; more get 429")
     max_probes: int = Field(default=256, ge=1, description="Probes of checks under way at a time; more wait")
     enable_script_checks: bool = Field(

@@ -1,5 +1,6 @@
 """`agent/…` and `status/…`: what is registered here, and who the agent is."""
 
+from dataclasses import replace
 from typing import Any
 
 from toska_common import __version__
@@ -10,8 +11,9 @@ from toska_discovery.consul.decode import decode_registration, decode_update
 from toska_discovery.consul.decode_checks import CHECKS_MAX, decode_check
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.request import ConsulRequest, Refusal, Reply, json_reply, text_reply
-from toska_discovery.consul.views import SEGMENT, Node, agent_service, content_hash
+from toska_discovery.consul.views import CONSUL, SEGMENT, Node, agent_service, check_body, content_hash
 from toska_discovery.errors import UnknownCheck
+from toska_discovery.instance import Instance
 from toska_discovery.node import OWN_NODE
 
 CONSUL_VERSION = "1.8.7"
@@ -23,6 +25,8 @@ async def register_service(here: Endpoints, request: ConsulRequest) -> Reply:
     trusted = request.access == "admin"
     service, checks = decode_registration(await request.body(), here.rules, trusted=trusted)
     require_for_names(request.access, here.registry.state.touched_by(service, checks))
+    if service.id == CONSUL:
+        raise Refusal(400, f"Invalid service ID: {CONSUL} is the registry's own service")
     for check in checks:
         _require_for_check(here, request, check.id)
     replace = request.query.first("replace-existing-checks") == "true"
@@ -107,7 +111,9 @@ def _require_for_check(here: Endpoints, request: ConsulRequest, check_id: str) -
 
 async def list_services(here: Endpoints, _: ConsulRequest) -> Reply:
     """`GET agent/services`."""
-    return json_reply({key: agent_service(item.service) for key, item in sorted(here.registry.state.instances.items())})
+    instances = here.registry.state.listing.instances_on(OWN_NODE)
+    found = {instance.service.id: agent_service(instance.service) for instance in instances}
+    return json_reply(dict(sorted(found.items())))
 
 
 async def get_service(here: Endpoints, request: ConsulRequest) -> Reply:
@@ -124,16 +130,22 @@ async def get_service(here: Endpoints, request: ConsulRequest) -> Reply:
 
 async def list_checks(here: Endpoints, _: ConsulRequest) -> Reply:
     """`GET agent/checks`: with the output of the last report, and the agent's own indexes, which are 0."""
-    state = here.registry.state
     found: dict[str, Any] = {}
-    owners = [None, *(instance for instance in state.instances.values() if instance.node == OWN_NODE)]
-    for owner in owners:
-        checks = state.nodes[OWN_NODE].checks if owner is None else owner.checks
-        for check_id, check in checks.items():
-            lease = state.find_lease(check_id)
-            output = check.output if lease is None else lease.output
-            found[check_id] = here.node.check(owner, check, output, 0, 0)
+    for owner in (None, *here.registry.state.listing.instances_on(OWN_NODE)):
+        found.update(agent_checks(here, owner))
     return json_reply(dict(sorted(found.items())))
+
+
+def agent_checks(here: Endpoints, owner: Instance | None) -> dict[str, dict[str, Any]]:
+    """The checks of an instance, or with `None` those that are the node's own, as the agent knows them, by id."""
+    state = here.registry.state
+    checks = state.nodes[OWN_NODE].checks if owner is None else owner.checks
+    found: dict[str, dict[str, Any]] = {}
+    for check_id, check in checks.items():
+        lease = state.find_lease(check_id)
+        latest = check if lease is None else replace(check, output=lease.output)
+        found[check_id] = {**check_body(here.node.name, owner, latest), "CreateIndex": 0, "ModifyIndex": 0}
+    return found
 
 
 async def get_self(here: Endpoints, _: ConsulRequest) -> Reply:

@@ -1,13 +1,13 @@
 """Answers of the catalog, encoded once for each (query, index): a thousand watchers of one change cost one encoding."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.check import Check
-from toska_discovery.consul.request import encode
-from toska_discovery.consul.views import CONSUL, Node, health_service
+from toska_discovery.consul.inventory import Inventory
+from toska_discovery.consul.request import Query, encode
+from toska_discovery.consul.views import Node, catalog_entry, check_body, health_service, node_body
 from toska_discovery.instance import Instance
 from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
@@ -16,49 +16,97 @@ MAX_ANSWERS = 8192
 """Answers kept; the one that was made first goes first."""
 
 
-class Answers:
-    """Encoded answers about one registry. Each method returns `(body, index)`."""
+class Selection(NamedTuple):
+    """Which entries of a list are asked for, and in which order.
 
-    def __init__(self, state: Registry, node: Node) -> None:
+    Attributes:
+        tags: That an instance must have all of.
+        meta: Pairs that a node must have all of.
+        own_first: Whether those on the registry's own node come first; by how far away the others are is not known.
+    """
+
+    tags: tuple[str, ...] = ()
+    meta: tuple[tuple[str, str], ...] = ()
+    own_first: bool = False
+
+
+EVERYTHING = Selection()
+
+
+def selection_of(query: Query, own: Node) -> Selection:
+    """What `tag`, `node-meta` and `near` ask for."""
+    if query.values.keys().isdisjoint(("tag", "node-meta", "near")):
+        return EVERYTHING
+    pairs = (pair.partition(":") for pair in query.all("node-meta"))
+    meta = tuple((key, value) for key, _, value in pairs)
+    near = query.first("near").lower()
+    return Selection(query.all("tag"), meta, near in {"_agent", own.name.lower()})
+
+
+class Answers:
+    """Encoded answers about one registry."""
+
+    def __init__(self, state: Registry, own: Node) -> None:
         self._state = state
-        self._node = node
+        self._inventory = Inventory(state, own)
         self._kept: dict[tuple[Any, ...], tuple[int, bytes]] = {}
 
-    def services(self) -> bytes:
+    @property
+    def inventory(self) -> Inventory:
+        """What the answers are about."""
+        return self._inventory
+
+    def services(self, wanted: Selection) -> bytes:
         """`catalog/services`."""
-        return self._keep(("services",), self._state.services_index, self._list_services)
+        return self._keep(("services", wanted), self._nodes_or_services, lambda: self._list_services(wanted))
 
-    def catalog_service(self, name: str, tags: tuple[str, ...]) -> bytes:
+    def nodes(self, wanted: Selection) -> bytes:
+        """`catalog/nodes`."""
+        return self._keep(("nodes", wanted), self._state.listing.nodes_index, lambda: self._list_nodes(wanted))
+
+    def catalog_service(self, name: str, wanted: Selection) -> bytes:
         """`catalog/service/:name`."""
-        return self._keep(("catalog", name, tags), self._index_of(name), lambda: self._list_catalog(name, tags))
+        return self._keep(
+            ("catalog", name, wanted), self._inventory.service_index(name), lambda: self._list_catalog(name, wanted)
+        )
 
-    def health_service(self, name: str, tags: tuple[str, ...], *, passing: bool) -> bytes:
+    def health_service(self, name: str, wanted: Selection, *, passing: bool) -> bytes:
         """`health/service/:name`."""
         return self._keep(
-            ("health", name, tags, passing),
-            self._index_of(name),
-            lambda: self._list_health(name, tags, passing=passing),
+            ("health", name, wanted, passing),
+            self._inventory.service_index(name),
+            lambda: self._list_health(name, wanted, passing=passing),
         )
 
-    def health_checks(self, name: str) -> bytes:
+    def health_checks(self, name: str, wanted: Selection) -> bytes:
         """`health/checks/:service`."""
         return self._keep(
-            ("checks", name),
-            self._index_of(name),
-            lambda: [
-                check for instance in self._instances(name) for check in self._node.checks(instance, instance.checks)
-            ],
+            ("checks", name, wanted), self._inventory.service_index(name), lambda: self._list_checks(name, wanted)
         )
 
-    def health_state(self, state: str) -> bytes:
+    def health_state(self, state: str, wanted: Selection) -> bytes:
         """`health/state/:state`; a state that there is not has no checks."""
         if state != "any" and state not in {health.value for health in Health}:
             return b"[]"
-        return self._keep(("state", state), self._state.checks_index, lambda: self._list_state(state))
+        index = max(self._state.checks_index, self._state.listing.nodes_index)
+        return self._keep(("state", state, wanted), index, lambda: self._list_state(state, wanted))
 
-    def nodes(self) -> bytes:
-        """`catalog/nodes`."""
-        return self._keep(("nodes",), self._node.index, lambda: [self._node.body])
+    def health_node(self, name: str) -> bytes:
+        """`health/node/:node`."""
+        index = max(self._state.checks_index, self._state.listing.nodes_index)
+        return self._keep(("node checks", name), index, lambda: self._list_node_checks(name))
+
+    def catalog_node(self, name: str) -> bytes:
+        """`catalog/node/:node`."""
+        return self._keep(("node", name), self._nodes_or_services, lambda: self._show_node(name))
+
+    def node_services(self, name: str) -> bytes:
+        """`catalog/node-services/:node`."""
+        return self._keep(("node services", name), self._nodes_or_services, lambda: self._show_node_services(name))
+
+    @property
+    def _nodes_or_services(self) -> int:
+        return max(self._state.services_index, self._state.listing.nodes_index)
 
     def _keep(self, query: tuple[Any, ...], index: int, build: Callable[[], Any]) -> bytes:
         kept = self._kept.get(query)
@@ -75,68 +123,114 @@ class Answers:
         self._kept[query] = (index, body)
         return body
 
-    def _list_services(self) -> dict[str, list[str]]:
-        services = {
-            name: list(dict.fromkeys(tag for instance in members.values() for tag in instance.service.tags))
-            for name, members in self._state.services.items()
-        }
-        own = self._node.consul_service
-        return dict(sorted({own.name: [*own.tags], **services}.items()))
+    def _list_services(self, wanted: Selection) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, members in self._inventory.services():
+            # Not by node and id: only the tags are shown, and there may be very many instances.
+            listed = members if not wanted.meta else [item for item in members if self._has_meta(item.node, wanted)]
+            if listed:
+                found[name] = list(dict.fromkeys(tag for instance in listed for tag in instance.service.tags))
+        return found
 
-    def _list_catalog(self, name: str, tags: tuple[str, ...]) -> list[dict[str, Any]]:
-        entries = [
-            self._node.catalog_entry(instance.service, instance.create_index, instance.modify_index)
-            for instance in _tagged(self._instances(name), tags)
+    def _list_nodes(self, wanted: Selection) -> list[dict[str, Any]]:
+        keys = [key for key in self._inventory.nodes() if self._has_meta(key, wanted)]
+        if wanted.own_first:
+            keys.sort(key=lambda key: key != OWN_NODE)
+        return [node_body(self._inventory.node(key), self._inventory.datacenter) for key in keys]
+
+    def _list_catalog(self, name: str, wanted: Selection) -> list[dict[str, Any]]:
+        return [
+            catalog_entry(self._inventory.node(instance.node), instance, self._inventory.datacenter)
+            for instance in self._selected(name, wanted)
         ]
-        own = self._node.consul_service
-        if name == own.name and not tags:
-            entries.insert(0, self._node.catalog_entry(own, self._node.index, self._node.index))
+
+    def _list_health(self, name: str, wanted: Selection, *, passing: bool) -> list[dict[str, Any]]:
+        inventory = self._inventory
+        nodes: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        entries: list[dict[str, Any]] = []
+        for instance in self._selected(name, wanted):
+            if passing and not inventory.is_passing(instance):
+                continue
+            if instance.node not in nodes:
+                shown = node_body(inventory.node(instance.node), inventory.datacenter)
+                nodes[instance.node] = shown, self._show_checks(instance.node, None)
+            node, checks = nodes[instance.node]
+            shown_checks = [*checks, *self._show_checks(instance.node, instance)]
+            entries.append({"Node": node, "Service": health_service(instance), "Checks": shown_checks})
         return entries
 
-    def _list_health(self, name: str, tags: tuple[str, ...], *, passing: bool) -> list[dict[str, Any]]:
-        entries = [
-            self._node.health_entry(instance, self._node_checks)
-            for instance in _tagged(self._instances(name), tags)
-            if not passing or self._state.health_of(instance) is Health.PASSING
-        ]
-        own = self._node.consul_service
-        if name == own.name and not tags:
-            service = health_service(own, self._node.index, self._node.index)
-            checks = [self._node.serf_health, *self._node.checks(None, self._node_checks)]
-            if not passing or self._state.nodes[OWN_NODE].health is Health.PASSING:
-                entries.insert(0, {"Node": self._node.body, "Service": service, "Checks": checks})
-        return entries
-
-    def _list_state(self, state: str) -> list[dict[str, Any]]:
+    def _list_checks(self, name: str, wanted: Selection) -> list[dict[str, Any]]:
         checks = [
-            self._node.serf_health,
-            *self._node.checks(None, self._node_checks),
-            *(
-                check
-                for instance in self._state.instances.values()
-                for check in self._node.checks(instance, instance.checks)
-            ),
+            (instance.node, check)
+            for instance in self._selected(name, wanted._replace(tags=()))
+            for check in self._show_checks(instance.node, instance)
         ]
+        return [check for _, check in self._in_order(checks, wanted)]
+
+    def _list_state(self, state: str, wanted: Selection) -> list[dict[str, Any]]:
+        keys = [key for key in self._inventory.nodes() if self._has_meta(key, wanted)]
+        checks = [
+            (key, check)
+            for key in keys
+            for owner in (None, *self._inventory.instances_on(key))
+            for check in self._show_checks(key, owner)
+            if state in {"any", check["Status"]}
+        ]
+        return [check for _, check in self._in_order(checks, wanted)]
+
+    def _list_node_checks(self, name: str) -> list[dict[str, Any]]:
+        key = self._inventory.find_node(name)
+        if key is None:
+            return []
+        checks = [
+            (key, check)
+            for owner in (None, *self._inventory.instances_on(key))
+            for check in self._show_checks(key, owner)
+        ]
+        return [check for _, check in self._in_order(checks, EVERYTHING)]
+
+    def _show_node(self, name: str) -> dict[str, Any] | None:
+        key = self._inventory.find_node(name)
+        if key is None:
+            return None
+        services = {item.service.id: health_service(item) for item in self._inventory.instances_on(key)}
+        return {"Node": node_body(self._inventory.node(key), self._inventory.datacenter), "Services": services}
+
+    def _show_node_services(self, name: str) -> dict[str, Any]:
+        found = self._show_node(name)
+        if found is None:
+            return {"Node": None, "Services": None}
+        return {**found, "Services": [*found["Services"].values()]}
+
+    def _show_checks(self, key: str, owner: Instance | None) -> list[dict[str, Any]]:
+        """Checks of an instance, or with `None` those that are the node's own, by id."""
+        name = self._inventory.node(key).definition.name
+        if owner is None:
+            return [check_body(name, None, check) for check in self._inventory.node_checks(key)]
+        return [check_body(name, owner, check) for _, check in sorted(owner.checks.items())]
+
+    def _selected(self, name: str, wanted: Selection) -> Iterable[Instance]:
+        """Those that have every tag, in any case of letters, as Consul compares them, on nodes with the metadata."""
+        instances = self._inventory.instances(name)
+        if wanted is EVERYTHING:
+            return instances
+        tags = {tag.lower() for tag in wanted.tags}
+        if tags:
+            instances = [item for item in instances if tags <= {tag.lower() for tag in item.service.tags}]
+        instances = [item for item in instances if self._has_meta(item.node, wanted)]
+        return sorted(instances, key=lambda item: item.node != OWN_NODE) if wanted.own_first else instances
+
+    def _has_meta(self, key: str, wanted: Selection) -> bool:
+        if not wanted.meta:
+            return True
+        meta = self._inventory.node(key).definition.meta or {}
+        return all(name in meta and meta[name] == value for name, value in wanted.meta)
+
+    def _in_order(
+        self, checks: Iterable[tuple[str, dict[str, Any]]], wanted: Selection
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """By node and id, as Consul lists checks."""
         return sorted(
-            (check for check in checks if state in {"any", check["Status"]}), key=lambda check: check["CheckID"]
+            checks,
+            key=lambda item: (wanted.own_first and item[0] != OWN_NODE, item[1]["Node"].lower(), item[1]["CheckID"]),
         )
-
-    def _index_of(self, name: str) -> int:
-        index = self._state.service_index(name)
-        # The registry's own service is not registered, but on a node whose checks it shows.
-        return max(index, self._state.nodes[OWN_NODE].checks_index) if name == CONSUL else index
-
-    @property
-    def _node_checks(self) -> Mapping[str, Check]:
-        return self._state.nodes[OWN_NODE].checks
-
-    def _instances(self, name: str) -> list[Instance]:
-        return [instance for _, instance in sorted(self._state.services.get(name, {}).items())]
-
-
-def _tagged(instances: Iterable[Instance], tags: tuple[str, ...]) -> Iterable[Instance]:
-    """Those that have every one of `tags`, in any case of letters, as Consul compares them."""
-    wanted = {tag.lower() for tag in tags}
-    return (
-        instance for instance in instances if not wanted or wanted <= {tag.lower() for tag in instance.service.tags}
-    )

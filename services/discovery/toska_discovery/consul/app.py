@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
-from toska_discovery.consul import agent, catalog, coordination, kv, selectors
+from toska_discovery.consul import agent, catalog, catalog_writes, coordination, kv, selectors
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.filtering import filterable
@@ -40,6 +40,8 @@ EXACT: Mapping[str, Methods] = {
     "agent/services": {"GET": filterable(agent.list_services, selectors.SERVICES)},
     "agent/checks": {"GET": filterable(agent.list_checks, selectors.CHECKS, prefix="")},
     "agent/service/register": {"PUT": agent.register_service},
+    "catalog/register": {"PUT": catalog_writes.register},
+    "catalog/deregister": {"PUT": catalog_writes.deregister},
     "catalog/datacenters": {"GET": catalog.list_datacenters},
     "catalog/nodes": {"GET": filterable(catalog.list_nodes, selectors.NODES)},
     "catalog/services": {"GET": catalog.list_services},
@@ -59,6 +61,11 @@ NAMED: Mapping[str, Methods] = {
     "agent/check/deregister": {"PUT": agent.deregister_check},
     "catalog/service": {"GET": filterable(catalog.list_catalog_service, selectors.CATALOG_SERVICES)},
     "health/service": {"GET": filterable(catalog.list_health_service, selectors.HEALTH_SERVICES)},
+    "catalog/connect": {"GET": filterable(catalog.list_connect, selectors.CATALOG_SERVICES)},
+    "catalog/node": {"GET": filterable(catalog.get_node, selectors.SERVICES, below="Services")},
+    "catalog/node-services": {"GET": filterable(catalog.list_node_services, selectors.SERVICES, below="Services")},
+    "health/connect": {"GET": filterable(catalog.list_connect, selectors.HEALTH_SERVICES)},
+    "health/node": {"GET": filterable(catalog.list_health_node, selectors.CHECKS)},
     "health/checks": {"GET": filterable(catalog.list_health_checks, selectors.CHECKS)},
     "health/state": {"GET": filterable(catalog.list_health_state, selectors.CHECKS)},
     **coordination.NAMED,

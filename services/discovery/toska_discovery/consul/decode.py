@@ -47,7 +47,8 @@ _HOST = TypeAdapter[str](Host)
 _ADDRESS = Struct.of(Address=string, Port=integer)
 
 
-def _addresses(value: Any, field: str) -> dict[str, tuple[str, int]]:
+def addresses(value: Any, field: str) -> dict[str, tuple[str, int]]:
+    """An object of addresses with their ports."""
     if not isinstance(value, dict):
         raise mismatch(value, field, "map[string]structs.ServiceAddress")
     found: dict[str, tuple[str, int]] = {}
@@ -60,7 +61,7 @@ def _addresses(value: Any, field: str) -> dict[str, tuple[str, int]]:
 _WEIGHTS = Struct.of(Passing=integer, Warning=integer)
 
 _SERVICE = Struct.of(
-    Kind=string, ID=string, Name=string, Tags=strings, Address=string, TaggedAddresses=_addresses, Meta=string_map,
+    Kind=string, ID=string, Name=string, Tags=strings, Address=string, TaggedAddresses=addresses, Meta=string_map,
     Port=integer, SocketPath=string, Check=anything, Checks=anything, Weights=anything, Token=string,
     EnableTagOverride=boolean, Proxy=anything, Connect=anything, Namespace=string, Partition=string, Locality=anything,
     Ports=anything,
@@ -94,21 +95,20 @@ def decode_registration(
     for part in ("Kind", "SocketPath", "Proxy", "Connect", "Namespace", "Partition", "Locality", "Ports"):
         if fields.get(part) not in (None, "", {}, [], "default"):
             raise Refusal(400, f"Invalid service: {part} is not supported by this registry")
-    trusted = trusted and name.startswith(RESERVED_PREFIX)
+    targets = TargetRules() if trusted and name.startswith(RESERVED_PREFIX) else rules.targets
     tagged: dict[str, tuple[str, int]] = fields.get("TaggedAddresses", {})
     address, port = fields.get("Address", ""), fields.get("Port", 0)
-    _check_address(address, port, rules.targets, trusted=trusted)
-    for host, host_port in tagged.values():
-        _check_address(host, host_port, rules.targets, trusted=trusted)
+    for host, host_port in ((address, port), *tagged.values()):
+        check_address("service", host, host_port, targets)
     service = ServiceDefinition(
         id=service_id,
         name=name,
         address=address,
         port=port,
-        tags=_check_tags(fields.get("Tags", ())),
-        meta=_check_meta(fields.get("Meta", {})),
+        tags=check_tags(fields.get("Tags", ())),
+        meta=check_meta("Service", fields.get("Meta", {})),
         tagged_addresses={**_tagged_by_family(address, port), **tagged},
-        weights=_decode_weights(fields.get("Weights")),
+        weights=decode_weights(fields.get("Weights")),
         enable_tag_override=fields.get("EnableTagOverride", False),
     )
     return service, decode_checks(fields, service.id, service.name, rules)
@@ -127,7 +127,12 @@ def decode_update(body: bytes) -> tuple[Health, str]:
     return _STATUSES[status], fields.get("Output", "")
 
 
-def _decode_weights(value: Any) -> tuple[int, int]:
+def decode_weights(value: Any) -> tuple[int, int]:
+    """Read `Weights`: for traffic while passing, and while warning.
+
+    Raises:
+        Refusal: In Consul's words.
+    """
     if value is None:
         return 1, 1
     weights = _WEIGHTS.decode(value)
@@ -141,24 +146,29 @@ def _decode_weights(value: Any) -> tuple[int, int]:
     return passing, warning
 
 
-def _check_address(address: str, port: int, targets: TargetRules, *, trusted: bool) -> None:
+def check_address(what: str, address: str, port: int, targets: TargetRules) -> None:
+    """Take a host name or an IP address that may be connected to, at a port that exists; or no address.
+
+    Raises:
+        Refusal: It is none, naming `what` it is of: a service, or a node.
+    """
     if not 0 <= port <= 65535:
-        raise Refusal(400, f"Invalid service port: {port} is not between 0 and 65535")
+        raise Refusal(400, f"Invalid {what} port: {port} is not between 0 and 65535")
     if not address:
         return
     try:
         _HOST.validate_python(address)
     except ValidationError as error:
-        raise Refusal(400, f"Invalid service address: '{address}' is not a host name or an IP address") from error
+        raise Refusal(400, f"Invalid {what} address: '{address}' is not a host name or an IP address") from error
     try:
         ip = ip_address("127.0.0.1" if address == "localhost" else address)
     except ValueError:
         return  # a name; whoever connects checks what it resolves to
     if ip.is_unspecified:
-        raise Refusal(400, "Invalid service address")
-    refusal = (TargetRules() if trusted else targets).refusal(str(ip), port)
+        raise Refusal(400, f"Invalid {what} address")
+    refusal = targets.refusal(str(ip), port)
     if refusal is not None:
-        raise Refusal(400, f"Invalid service address: {refusal}")
+        raise Refusal(400, f"Invalid {what} address: {refusal}")
 
 
 def _tagged_by_family(address: str, port: int) -> dict[str, tuple[str, int]]:
@@ -170,7 +180,12 @@ def _tagged_by_family(address: str, port: int) -> dict[str, tuple[str, int]]:
     return {f"lan_{family}": (address, port), f"wan_{family}": (address, port)}
 
 
-def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+def check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Take tags within bounds.
+
+    Raises:
+        Refusal: There are too many, or one is too long.
+    """
     if len(tags) > TAGS_MAX:
         raise Refusal(400, f"Invalid service tags: cannot contain more than {TAGS_MAX} tags")
     for tag in tags:
@@ -181,9 +196,14 @@ def _check_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tags
 
 
-def _check_meta(meta: dict[str, str]) -> dict[str, str]:
+def check_meta(what: str, meta: dict[str, str]) -> dict[str, str]:
+    """Take metadata as Consul bounds it.
+
+    Raises:
+        Refusal: In Consul's words, naming `what` it is of: a Service, or a Node.
+    """
     if len(meta) > META_MAX:
-        raise Refusal(400, f"Invalid Service Meta: Node metadata cannot contain more than {META_MAX} key/value pairs")
+        raise Refusal(400, f"Invalid {what} Meta: Node metadata cannot contain more than {META_MAX} key/value pairs")
     for key, value in meta.items():
         reason = None
         if not key:
@@ -192,10 +212,10 @@ def _check_meta(meta: dict[str, str]) -> dict[str, str]:
             reason = "Key contains invalid characters"
         elif len(key) > META_KEY_MAX:
             reason = f"Key is too long (limit: {META_KEY_MAX} characters)"
-        elif key.lower().startswith("consul-"):
+        elif what == "Service" and key.lower().startswith("consul-"):
             reason = "Key prefix 'consul-' is reserved for internal use"
         elif len(value) > META_VALUE_MAX:
             reason = f"Value is too long (limit: {META_VALUE_MAX} characters)"
         if reason is not None:
-            raise Refusal(400, f"Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}")
+            raise Refusal(400, f"Invalid {what} Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}")
     return meta

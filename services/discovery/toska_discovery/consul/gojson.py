@@ -64,6 +64,15 @@ class Struct:
             known[_snake(name)] = (name, decoder)
         return cls(known)
 
+    @classmethod
+    def exact(cls, **fields: Decoder) -> "Struct":
+        """Fields by canonical name, in any case of letters, and under no other name."""
+        return cls({name.lower(): (name, decoder) for name, decoder in fields.items()})
+
+    def at(self, value: Any, _field: str) -> dict[str, Any]:
+        """`decode` as the decoder of a field."""
+        return self.decode(value)
+
     def decode(self, value: Any, *, nulls: bool = False) -> dict[str, Any]:
         """The fields that are there; those that are null only if asked for.
 

@@ -12,7 +12,7 @@ from toska_discovery.consul.ids import refuse_non_uuid
 from toska_discovery.consul.request import ConsulRequest, Refusal, Reply, json_reply
 from toska_discovery.coordination import Coordination
 from toska_discovery.errors import SessionRefused
-from toska_discovery.node import OWN_NODE
+from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.session import (
     DEFAULT_LOCK_DELAY_S,
     MAX_TTL_S,
@@ -182,7 +182,7 @@ def _behavior(text: str) -> Behavior:
 
 def _key(here: Endpoints, node: str) -> str:
     """What the registry calls a node of that name."""
-    return OWN_NODE if node.lower() == here.node.name.lower() else node
+    return OWN_NODE if node.lower() == here.node.name.lower() else node_key(node)
 
 
 def _view(here: Endpoints, session: Session) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _view(here: Endpoints, session: Session) -> dict[str, Any]:
     view: dict[str, Any] = {
         "ID": session.id,
         "Name": session.name,
-        "Node": session.node or here.node.name,
+        "Node": here.registry.state.nodes[session.node].definition.name,
         "LockDelay": round(session.lock_delay_s * 1e9),
         "Behavior": session.behavior.value,
         "TTL": session.ttl,

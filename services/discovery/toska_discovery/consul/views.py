@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from toska_discovery.check import Check
 from toska_discovery.consul.request import encode
 from toska_discovery.instance import Instance, ServiceDefinition
+from toska_discovery.node import OWN_NODE, NodeDefinition
+from toska_discovery.node import Node as Listed
 
 CONSUL = "consul"
 """The registry's own service."""
@@ -15,9 +18,9 @@ SEGMENT = {"consul-network-segment": ""}
 """The one piece of metadata that a Consul node has by itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
-    """The one node of the registry: this machine.
+    """The registry's own node: this machine.
 
     Attributes:
         index: When it joined, which is when the registry was opened.
@@ -32,123 +35,100 @@ class Node:
     index: int
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The node as `catalog/nodes` and `health/service` show it."""
-        return {**self._head, "Meta": SEGMENT, "CreateIndex": self.index, "ModifyIndex": self.index}
-
-    @property
-    def _head(self) -> dict[str, Any]:
-        return {
-            "ID": self.id,
-            "Node": self.name,
-            "Address": self.address,
-            "Datacenter": self.datacenter,
-            "TaggedAddresses": self.tagged_addresses,
-        }
-
-    @property
     def tagged_addresses(self) -> dict[str, str]:
         """Its address, by tag."""
         family = "ipv6" if ":" in self.address else "ipv4"
         return dict.fromkeys(("lan", f"lan_{family}", "wan", f"wan_{family}"), self.address)
 
-    @property
-    def serf_health(self) -> dict[str, Any]:
-        """The node's own check; it passes for as long as there is somebody to ask."""
-        return {
-            "Node": self.name,
-            "CheckID": "serfHealth",
-            "Name": "Serf Health Status",
-            "Status": "passing",
-            "Notes": "",
-            "Output": "Agent alive and reachable",
-            "ServiceID": "",
-            "ServiceName": "",
-            "ServiceTags": [],
-            "Type": "",
-            "Definition": {},
-            "CreateIndex": self.index,
-            "ModifyIndex": self.index,
-        }
-
-    @property
-    def consul_service(self) -> ServiceDefinition:
-        """The registry as a service of its own catalog."""
-        return ServiceDefinition(id=CONSUL, name=CONSUL, port=self.port)
-
-    def catalog_entry(self, service: ServiceDefinition, create_index: int, modify_index: int) -> dict[str, Any]:
-        """An instance as `catalog/service` shows it."""
-        return {
-            **self._head,
-            "NodeMeta": SEGMENT,
-            "ServiceKind": "",
-            "ServiceID": service.id,
-            "ServiceName": service.name,
-            "ServiceTags": service.tags,
-            "ServiceAddress": service.address,
-            **_tagged("ServiceTaggedAddresses", service),
-            "ServiceWeights": _weights(service),
-            "ServiceMeta": service.meta,
-            "ServicePort": service.port,
-            "ServiceEnableTagOverride": service.enable_tag_override,
-            "ServiceProxy": {"MeshGateway": {}, "Expose": {}},
-            "ServiceConnect": {},
-            "CreateIndex": create_index,
-            "ModifyIndex": modify_index,
-        }
-
-    def health_entry(self, instance: Instance, checks: Mapping[str, Check]) -> dict[str, Any]:
-        """An instance as `health/service` shows it, on a node with `checks` of its own."""
-        return {
-            "Node": self.body,
-            "Service": health_service(instance.service, instance.create_index, instance.modify_index),
-            "Checks": [self.serf_health, *self.checks(None, checks), *self.checks(instance, instance.checks)],
-        }
-
-    def checks(self, instance: Instance | None, checks: Mapping[str, Check]) -> list[dict[str, Any]]:
-        """Checks of an instance, or of the node, as the catalog shows them."""
-        return [
-            self.check(instance, check, check.output, check.create_index, check.modify_index)
-            for _, check in sorted(checks.items())
-        ]
-
-    def check(
-        self, instance: Instance | None, check: Check, output: str, create_index: int, modify_index: int
-    ) -> dict[str, Any]:
-        """One check; the agent's endpoints show the latest output and no indexes."""
-        return {
-            "Node": self.name,
-            "CheckID": check.definition.id,
-            "Name": check.definition.name,
-            "Status": check.status.value,
-            "Notes": check.definition.notes,
-            "Output": output,
-            "ServiceID": "" if instance is None else instance.service.id,
-            "ServiceName": "" if instance is None else instance.service.name,
-            "ServiceTags": () if instance is None else instance.service.tags,
-            "Type": check.definition.kind.value,
-            "Definition": {},
-            "CreateIndex": create_index,
-            "ModifyIndex": modify_index,
-        }
+    @cached_property
+    def definition(self) -> NodeDefinition:
+        """What the registry lists it as."""
+        return NodeDefinition(self.name, self.address, self.id, self.tagged_addresses, SEGMENT)
 
 
-def health_service(service: ServiceDefinition, create_index: int, modify_index: int) -> dict[str, Any]:
-    """The `Service` of `health/service`."""
+def node_body(node: Listed, datacenter: str) -> dict[str, Any]:
+    """A node as `catalog/nodes` and `health/service` show it."""
+    return {
+        **_node_head(node.definition, datacenter),
+        "Meta": node.definition.meta,
+        "CreateIndex": node.create_index,
+        "ModifyIndex": node.modify_index,
+    }
+
+
+def _node_head(node: NodeDefinition, datacenter: str) -> dict[str, Any]:
+    return {
+        "ID": node.id,
+        "Node": node.name,
+        "Address": node.address,
+        "Datacenter": datacenter,
+        "TaggedAddresses": node.tagged_addresses,
+    }
+
+
+def catalog_entry(node: Listed, instance: Instance, datacenter: str) -> dict[str, Any]:
+    """An instance as `catalog/service` shows it."""
+    service = instance.service
+    return {
+        **_node_head(node.definition, datacenter),
+        "NodeMeta": node.definition.meta,
+        "ServiceKind": "",
+        "ServiceID": service.id,
+        "ServiceName": service.name,
+        "ServiceTags": service.tags,
+        "ServiceAddress": service.address,
+        **_tagged("ServiceTaggedAddresses", service),
+        "ServiceWeights": _weights(service),
+        "ServiceMeta": service.meta,
+        "ServicePort": service.port,
+        "ServiceEnableTagOverride": service.enable_tag_override,
+        "ServiceProxy": {"MeshGateway": {}, "Expose": {}},
+        "ServiceConnect": {},
+        "CreateIndex": instance.create_index,
+        "ModifyIndex": instance.modify_index,
+    }
+
+
+def check_body(node: str, instance: Instance | None, check: Check) -> dict[str, Any]:
+    """A check of an instance, or of the node called `node`, as the catalog shows it."""
+    definition = check.definition
+    service = None if instance is None else instance.service
+    return {
+        "Node": node,
+        "CheckID": definition.id,
+        "Name": definition.name,
+        "Status": check.status.value,
+        "Notes": definition.notes,
+        "Output": check.output,
+        "ServiceID": "" if service is None else service.id,
+        "ServiceName": "" if service is None else service.name,
+        "ServiceTags": () if service is None else service.tags,
+        "Type": definition.kind.value,
+        "Definition": definition.document or {},
+        "CreateIndex": check.create_index,
+        "ModifyIndex": check.modify_index,
+    }
+
+
+def health_service(instance: Instance) -> dict[str, Any]:
+    """The `Service` of `health/service`, and the services of `catalog/node`."""
+    service = instance.service
+    # The agent always sends metadata; what is written into the catalog without any has none.
+    meta = service.meta if instance.node == OWN_NODE else service.meta or None
     return {
         "ID": service.id,
         "Service": service.name,
         "Tags": service.tags,
         "Address": service.address,
         **_tagged("TaggedAddresses", service),
-        "Meta": service.meta,
+        "Meta": meta,
         "Port": service.port,
         "Weights": _weights(service),
         "EnableTagOverride": service.enable_tag_override,
         "Proxy": {"MeshGateway": {}, "Expose": {}},
         "Connect": {},
-        "CreateIndex": create_index,
-        "ModifyIndex": modify_index,
+        "CreateIndex": instance.create_index,
+        "ModifyIndex": instance.modify_index,
     }
 
 
