@@ -77,6 +77,7 @@ def _start_toska(folder: Path) -> Started:
         "TOSKA_HOME": str(folder / "home"),
         "TOSKA_DISCOVERY_PORT": str(rest),
         "TOSKA_DISCOVERY_CONSUL_PORT": str(consul),
+        "TOSKA_DISCOVERY_DNS_PORT": "-1",
     }
     return Started([sys.executable, "-m", "toska_discovery"], environment, consul, through_catalog=False)
 

@@ -89,6 +89,8 @@ class Host:
                 check_free(listener.host, listener.port)
         for spec in self._specs:
             check_free(spec.host, spec.port)
+        if plan.dns is not None:
+            check_free(*plan.dns)
         claimed = {address: self._sockets.enter_context(claim(*address)) for address in plan.listeners}
         if self._examples is not None:
             self._examples.start(self._specs)
@@ -168,6 +170,8 @@ class Host:
             PartView("registry", states["discovery"], urls["registry"], "Consul's HTTP API"),
             PartView("router", states["router"], urls["router"]),
         ]
+        if "dns" in urls:
+            parts.append(PartView("dns", states["discovery"], urls["dns"], "NAME.service.consul"))
         if self._examples is not None:
             parts += [
                 PartView(spec.name, self._examples.states[spec.name], f"http://{spec.host}:{spec.port}", "example")
@@ -199,7 +203,8 @@ def service_builders(plan: MeshPlan) -> list[Callable[[], Service]]:
     import toska_gateway.app
     import toska_router.app
 
-    targets = TargetRules(frozenset(plan.listeners))
+    addresses = plan.listeners if plan.dns is None else [*plan.listeners, plan.dns]
+    targets = TargetRules(frozenset(addresses))
     return [
         lambda: toska_discovery.app.create_service(plan.discovery, targets=targets),
         lambda: toska_router.app.create_service(plan.router),

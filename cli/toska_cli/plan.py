@@ -39,13 +39,16 @@ class MeshPlan:
     @property
     def urls(self) -> dict[str, str]:
         """Where each part answers, as `mesh.json` lists it."""
-        return {
+        found = {
             "gateway": base_url(*self.gateway.data_address),
             "gateway_admin": self._url(self.gateway.admin_port),
             "registry": registry_http_url(self.discovery.registry_url, self._url(self.discovery.consul_port)),
             "discovery": self._url(self.discovery.port),
             "router": self._url(self.router.port),
         }
+        if self.dns is not None:
+            found["dns"] = self._url(self.dns[1]).replace("http:", "dns:")
+        return found
 
     @property
     def listeners(self) -> list[tuple[str, int]]:
@@ -58,6 +61,12 @@ class MeshPlan:
         if self.discovery.is_embedded:
             found.append((self.discovery.host, self.discovery.consul_port))
         return found
+
+    @property
+    def dns(self) -> tuple[str, int] | None:
+        """Where discovery answers in DNS, if it does; it binds that itself."""
+        discovery = self.discovery
+        return (discovery.host, discovery.dns_port) if discovery.is_embedded and discovery.dns_port > 0 else None
 
     @property
     def on_loopback(self) -> bool:
@@ -86,7 +95,7 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     if options.home is not None:
         shared["home"] = options.home
     discovery = toska_discovery.settings.Settings.from_environment(
-        **shared, **({"port": ports.discovery, "consul_port": ports.registry} if moved else {})
+        **shared, **({"port": ports.discovery, "consul_port": ports.registry, "dns_port": ports.dns} if moved else {})
     )
     shared["home"] = prepare_home(discovery.home)
     discovery = discovery.model_copy(update=shared)

@@ -18,6 +18,7 @@ class PortPlan:
     discovery: int = 8101
     registry: int = 8500
     router: int = 8102
+    dns: int = 8600
     examples: int = 8110
 
     @classmethod
@@ -35,5 +36,6 @@ class PortPlan:
             discovery=first + 2,
             registry=first + 3,
             router=first + 4,
+            dns=first + 5,
             examples=first + EXAMPLES_OFFSET,
         )

@@ -26,7 +26,7 @@ def embedded_registry(tmp_path_factory: pytest.TempPathFactory) -> Generator[Run
     """Discovery with its own registry, as a process."""
     with discovery_process(tmp_path_factory.mktemp("embedded")) as process:
         _wait_until_it_leads(process.consul)
-        yield RunningRegistry("embedded", process.consul, process.token)
+        yield RunningRegistry("embedded", process.consul, process.token, process.dns_port)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def consul_registry(tmp_path_factory: pytest.TempPathFactory) -> Generator[Runni
     """A real Consul."""
     with consul_agent(tmp_path_factory.mktemp("consul")) as agent:
         _wait_until_it_leads(agent.url)
-        yield RunningRegistry("consul", agent.url, "")
+        yield RunningRegistry("consul", agent.url, "", agent.dns_port)
 
 
 @pytest.fixture(scope="session", params=["embedded", "consul"])

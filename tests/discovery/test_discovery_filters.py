@@ -58,18 +58,18 @@ def test_no_regular_expression_makes_the_evaluator_stumble(pattern: str) -> None
     ],
 )
 def test_long_expressions_take_no_long_time(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with contextlib.suppress(InvalidFilter):
         compile_filter(text, SERVICES)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "(.*)*x", "a?" * 60 + "a" * 60])
 def test_a_regular_expression_cannot_be_made_to_run_long(pattern: str) -> None:
     keep = compile_filter(f"ID matches `{pattern}`", SERVICES)
-    began = time.perf_counter()
+    began = time.process_time()
     keep({**WEB, "ID": "a" * 50_000 + "!"})
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_a_regular_expression_that_takes_too_much_memory_is_refused() -> None:

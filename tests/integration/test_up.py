@@ -10,10 +10,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import dns.asyncresolver
 import httpx
 import psutil
 import pytest
 from toska_tests import echo_app
+from toska_tests.dns_rig import DnsAnswer
 from toska_tests.meshes import TOSKA, RunningMesh, joined_app, surroundings, toska_up
 from toska_tests.ports import free_ports
 from toska_tests.programs import running
@@ -46,7 +48,7 @@ def _instance(mesh: RunningMesh, name: str) -> str:
 async def test_the_ready_line_lists_every_part_and_what_it_says_works(
     mesh: RunningMesh, client: httpx.AsyncClient
 ) -> None:
-    assert set(mesh.line["urls"]) == {"gateway", "gateway_admin", "discovery", "registry", "router"}
+    assert set(mesh.line["urls"]) == {"gateway", "gateway_admin", "discovery", "registry", "router", "dns"}
     states = {part["name"]: part["state"] for part in mesh.line["parts"]}
     assert states == {
         "gateway": "ready",
@@ -54,6 +56,7 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
         "discovery": "ready",
         "registry": "ready",
         "router": "ready",
+        "dns": "ready",
         "payments-1": "running",
         "payments-2": "running",
         "orders": "running",
@@ -101,6 +104,14 @@ async def test_a_lowered_share_reaches_the_weights_of_the_router(mesh: RunningMe
     await wait_until(lambda: has([4, 3]), within=5, what="a lower weight of one endpoint")
     for number in (1, 2):
         await client.delete(f"{services}/lame-{number}", headers=join)
+
+
+async def test_services_are_found_in_dns(mesh: RunningMesh) -> None:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], int(mesh.line["urls"]["dns"].rsplit(":", 1)[1])
+    answer = await resolver.resolve("payments.service.consul", "SRV")
+    served = {int(value.split()[2]) for value in DnsAnswer(answer.response).values}
+    assert served == {int(_instance(mesh, f"payments-{number}").rsplit(":", 1)[1]) for number in (1, 2)}
 
 
 async def test_the_gateway_shares_requests_among_the_replicas(mesh: RunningMesh, client: httpx.AsyncClient) -> None:

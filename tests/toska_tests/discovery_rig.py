@@ -54,7 +54,7 @@ async def discovery_in(home: Path, **options: Any) -> AsyncGenerator[RunningDisc
     """Run discovery with its state in `home` until the block ends."""
     with ExitStack() as stack:
         sockets = {name: stack.enter_context(bind(options.get("host", "127.0.0.1"), 0)) for name in (REST, CONSUL)}
-        chosen: dict[str, Any] = {"sweep_interval": SWEEP_INTERVAL, **options}
+        chosen: dict[str, Any] = {"sweep_interval": SWEEP_INTERVAL, "dns_port": -1, **options}
         chosen["port"], chosen["consul_port"] = (sockets[name].getsockname()[1] for name in (REST, CONSUL))
         settings = Settings(home=home, **chosen)
         service = create_service(settings)
@@ -83,6 +83,11 @@ class DiscoveryProcess:
         return f"http://127.0.0.1:{self.port + 1}"
 
     @property
+    def dns_port(self) -> int:
+        """Where it answers in DNS, unless its port was chosen for it."""
+        return self.port + 2
+
+    @property
     def token(self) -> str:
         """The admin token."""
         return (self.home / "admin.token").read_text().strip()
@@ -103,11 +108,15 @@ class DiscoveryProcess:
 @contextlib.contextmanager
 def discovery_process(folder: Path, port: int | None = None, **environment: str) -> Generator[DiscoveryProcess]:
     """Run discovery as a process with its state in `folder/home`; killed when the block ends."""
-    port = port or free_ports(2)
+    dns_port = -1
+    if port is None:
+        port = free_ports(3)
+        dns_port = port + 2
     settings = {
         "TOSKA_HOME": str(folder / "home"),
         "TOSKA_DISCOVERY_PORT": str(port),
         "TOSKA_DISCOVERY_CONSUL_PORT": str(port + 1),
+        "TOSKA_DISCOVERY_DNS_PORT": str(dns_port),
         "TOSKA_REGISTRY_URL": "",
         **environment,
     }
@@ -117,11 +126,12 @@ def discovery_process(folder: Path, port: int | None = None, **environment: str)
 
 @dataclass(frozen=True, slots=True)
 class RunningRegistry:
-    """Where a registry answers in Consul's API; `kind` is `embedded` or `consul`."""
+    """Where a registry answers in Consul's API and in DNS; `kind` is `embedded` or `consul`."""
 
     kind: str
     url: str
     token: str
+    dns_port: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class ConsulAgent:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._first_port = free_ports(4)
+        self._first_port = free_ports(5)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -28,11 +28,24 @@ class ConsulAgent:
         """Base URL of its HTTP API, the same over restarts."""
         return f"http://127.0.0.1:{self._first_port}"
 
+    @property
+    def dns_port(self) -> int:
+        """Where it answers in DNS."""
+        return self._first_port + 4
+
     def start(self) -> None:
         """Start it; `wait_until_ready` waits for its leader."""
         http, server, lan, wan = range(self._first_port, self._first_port + 4)
         ports = [f"-http-port={http}", f"-server-port={server}", f"-serf-lan-port={lan}", f"-serf-wan-port={wan}"]
-        command = [parts.consul(), "agent", "-dev", "-bind=127.0.0.1", "-dns-port=-1", "-grpc-port=-1", *ports]
+        command = [
+            parts.consul(),
+            "agent",
+            "-dev",
+            "-bind=127.0.0.1",
+            f"-dns-port={self.dns_port}",
+            "-grpc-port=-1",
+            *ports,
+        ]
         with (self._folder / "consul.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

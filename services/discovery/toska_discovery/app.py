@@ -28,12 +28,14 @@ from toska_discovery.consul.rules import RegistrationRules
 from toska_discovery.consul.views import Node
 from toska_discovery.consul_backend import ConsulBackend, in_order
 from toska_discovery.directory import Directory
+from toska_discovery.dns.building import build_dns, open_dns
+from toska_discovery.dns.server import DnsCounts
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.embedded_backend import EmbeddedBackend
 from toska_discovery.feed import Feed
 from toska_discovery.handlers import join_suffices, router
 from toska_discovery.instance import canonical_address
-from toska_discovery.metrics import DiscoveryCollector
+from toska_discovery.metrics import DiscoveryCollector, DnsCollector
 from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
 from toska_discovery.settings import Settings
@@ -78,9 +80,11 @@ class _Discovery:
         self._directory: Directory | None = None
         self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy))
+        self._dns_counts = DnsCounts()
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
         if settings.is_embedded:
             DiscoveryCollector(self._api, metrics.registry)
+            DnsCollector(self._dns_counts, metrics.registry)
             listeners.append(Listener(CONSUL, settings.host, settings.consul_port, self._api))
         self.service = Service("discovery", listeners, self._lifespan)
         self._health.add("listening", lambda: self.service.ready)
@@ -143,7 +147,11 @@ class _Discovery:
                 at_a_time=settings.max_probes,
                 node_name=settings.node_name,
             )
-            async with open_probing(registry, probing, self._clock, self._crash):
+            dns = build_dns(settings, state.listing, self._clock, self._dns_counts, lambda _: None)
+            async with (
+                open_probing(registry, probing, self._clock, self._crash),
+                open_dns(dns, settings, tasks),
+            ):
                 try:
                     yield
                 finally:
@@ -183,7 +191,7 @@ def _build_rest(health: HealthChecks, metrics: ServiceMetrics) -> FastAPI:
 
 def _own_targets(settings: Settings) -> TargetRules:
     hosts = {canonical_address(host) for host in (settings.host, settings.own_address)}
-    ports = {settings.port, settings.consul_port} if settings.is_embedded else {settings.port}
+    ports = {settings.port, settings.consul_port, settings.dns_port} if settings.is_embedded else {settings.port}
     return TargetRules(frozenset((host, port) for host in hosts for port in ports))
 
 

@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from toska_discovery.consul.app import ConsulApi
+from toska_discovery.dns.server import DnsCounts
 
 
 class DiscoveryCollector(Collector):
@@ -57,3 +58,19 @@ class DiscoveryCollector(Collector):
             "1 while the state file cannot be written",
             registry.store.failure is not None,
         )
+
+
+class DnsCollector(Collector):
+    """What became of packets to the DNS server."""
+
+    def __init__(self, counts: DnsCounts, registry: CollectorRegistry) -> None:
+        self._counts = counts
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "toska_discovery_dns_answers", "Answers of the DNS server", labels=["transport", "rcode"]
+        )
+        for labels, count in sorted(self._counts.answers.items()):
+            answers.add_metric(labels, count)
+        yield answers

@@ -1,17 +1,37 @@
 """Everything an operator can tell discovery, read from `TOSKA_DISCOVERY_*`."""
 
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated
+from ipaddress import ip_address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
 
 from toska_discovery.check import CheckKind
 
 NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?$")]
+
+DnsDomain = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,3}$")]
+
+
+def _recursor(value: Any) -> Any:
+    parts = urlsplit(f"//{value}") if isinstance(value, str) else None
+    if parts is None:
+        return value
+    host = parts.hostname or ""
+    if host.count(":") == 0 and value.count(":") > 1 and not value.startswith("["):
+        host, port = value, 53  # an IPv6 address by itself
+    else:
+        port = parts.port or 53
+    return str(ip_address(host)), port
+
+
+DnsRecursor = Annotated[tuple[str, int], BeforeValidator(_recursor)]
 
 
 def _host_name() -> str:
@@ -26,6 +46,20 @@ class Settings(ServiceSettings):
 
     port: int = Field(default=8101, ge=0, le=65535, description="Of the REST API")
     consul_port: int = Field(default=8500, ge=0, le=65535, description="Of the Consul HTTP API")
+    dns_port: int = Field(default=8600, ge=-1, le=65535, description="Of DNS, on UDP and TCP; -1 for none")
+    dns_domain: DnsDomain = Field(default="consul", description="What every name in DNS ends in")
+    dns_only_passing: bool = Field(default=False, description="Leave instances with a warning out of DNS")
+    dns_node_ttl: Duration = Field(default=timedelta(), description="How long others may keep answers about nodes")
+    dns_service_ttl: Annotated[Mapping[str, Duration], NoDecode] = Field(
+        default={}, description="The same of services, by name or prefix: orders=5s,web-*=10s,*=1s"
+    )
+    dns_udp_answers: int = Field(
+        default=3, ge=0, description="Most records over UDP for those without EDNS; 0 for what fits"
+    )
+    dns_truncate: bool = Field(default=False, description="Say of answers that were cut that they were")
+    dns_recursors: Annotated[tuple[DnsRecursor, ...], NoDecode] = Field(
+        default=(), description="Who to ask for names of others: addresses, comma-separated, with :port unless 53"
+    )
     lease_ttl: Duration = Field(default=timedelta(seconds=15), description="Life of a lease that asks for none")
     removal_after: Duration = Field(
         default=timedelta(seconds=60), description="How long an instance may be critical before it is removed"
@@ -46,6 +80,21 @@ class Settings(ServiceSettings):
         validation_alias="TOSKA_ADVERTISE_ADDRESS",
         description="Where others reach this machine; the bound address if left out",
     )
+
+    @field_validator("dns_service_ttl", mode="before")
+    @classmethod
+    def _split_ttls(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if not all(name and separator for name, separator, _ in pairs):
+            raise ValueError("write name=duration, separated by commas")
+        return {name: duration for name, _, duration in pairs}
+
+    @field_validator("dns_recursors", mode="before")
+    @classmethod
+    def _split_recursors(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("lease_ttl", "removal_after", "sweep_interval")
     @classmethod
