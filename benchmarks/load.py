@@ -41,6 +41,7 @@ class Load:
     connections: int
     request: Path
     routes: int = 1
+    tls: bool = False
 
     def run(self, port: int, seconds: int) -> Answers:
         """Send for this long and report.
@@ -48,10 +49,11 @@ class Load:
         Raises:
             BenchError: wrk did not end by itself, or any request was refused or failed.
         """
+        scheme = "https" if self.tls else "http"
         command = [
             *("setpriv", "--pdeathsig", "TERM", "taskset", "-c", listed(self.cores)),
             *(str(self.wrk.path), "-t", "1", "-c", str(self.connections), "-d", f"{seconds}s", "--timeout", "5s"),
-            *("-s", str(_SCRIPT), f"http://127.0.0.1:{port}/", "--", str(self.request), str(self.routes)),
+            *("-s", str(_SCRIPT), f"{scheme}://127.0.0.1:{port}/", "--", str(self.request), str(self.routes)),
         ]
         try:
             done = subprocess.run(

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -81,7 +82,7 @@ def running(
         _stop(process)
 
 
-def wait_until_answering(target: Running, port: int, path: str, *, status: int = 200) -> bytes:
+def wait_until_answering(target: Running, port: int, path: str, *, status: int = 200, tls: bool = False) -> bytes:
     """Ask until the answer has this status; returns its body.
 
     Raises:
@@ -92,7 +93,7 @@ def wait_until_answering(target: Running, port: int, path: str, *, status: int =
     while time.monotonic() < deadline:
         target.check_alive()
         try:
-            answered, body = fetch(port, path)
+            answered, body = fetch(port, path, tls=tls)
         except (OSError, http.client.HTTPException) as error:
             seen = repr(error)
         else:
@@ -103,9 +104,13 @@ def wait_until_answering(target: Running, port: int, path: str, *, status: int =
     raise BenchError(f"{target.name} does not answer {path} with {status} within {_START_S:.0f} s ({seen})")
 
 
-def fetch(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+def fetch(port: int, path: str, headers: dict[str, str] | None = None, *, tls: bool = False) -> tuple[int, bytes]:
     """One request on a connection of its own: status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # signed by itself, a moment ago
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()

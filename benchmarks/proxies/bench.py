@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from benchmarks.proxies.comparison import Options, compare
 from benchmarks.proxies.tables import table
 from benchmarks.report import Figures, Outcome, progress_bar, show
 
-PARTS = ("requests", "bodies", "rate", "idle", "workers")
+PARTS = ("requests", "tls", "bodies", "rate", "idle", "workers")
 """What is measured, in this order."""
 
 
@@ -52,6 +52,8 @@ def run(
             for count in routes:
                 for name in profiles:
                     _requests(found, options, name, count, cores, folder)
+        if "tls" in parts:
+            _over_tls(found, options, cores, folder)
         if "bodies" in parts:
             with progress_bar(console) as progress:
                 big = bodies.measure(options, cores=cores, folder=folder / "bodies", progress=progress)
@@ -76,6 +78,13 @@ def run(
         "parts": list(parts),
     }
     return Outcome(found.tables, settings, found.figures, found.disturbed)
+
+
+def _over_tls(found: _Findings, options: Options, cores: Cores, folder: Path) -> None:
+    profile = replace(PROFILES["bare"], title="Bare requests over TLS 1.3, clients' connections kept")
+    with progress_bar(found.console) as progress:
+        figures = compare(profile, options, routes=1, cores=cores, folder=folder / "tls", progress=progress, tls=True)
+    found.add("tls", table(figures), figures.model_dump(), disturbed=figures.disturbance > TOLERATED)
 
 
 def _requests(found: _Findings, options: Options, name: str, routes: int, cores: Cores, folder: Path) -> None:

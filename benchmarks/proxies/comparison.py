@@ -86,6 +86,7 @@ def compare(
     folder: Path,
     progress: Progress,
     streaming: bool = False,
+    tls: bool = False,
 ) -> ProfileFigures:
     """Measure every proxy under this profile.
 
@@ -95,11 +96,12 @@ def compare(
     steps = options.rounds * (len(options.proxies) + 1)
     bar = progress.add_task(profile.title, total=steps)
     with open_stage(profile, cores, folder, routes=routes) as stage:
-        load = stage.load(options.connections)
-        subjects = subjects_of(stage, options.proxies, connections=options.connections, streaming=streaming)
+        subjects = subjects_of(stage, options.proxies, connections=options.connections, streaming=streaming, tls=tls)
+        loads = {subject.name: stage.load(options.connections, tls=subject.tls) for subject in subjects}
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
         for number in range(1, options.rounds + 1):
             for subject in subjects:
+                load = loads[subject.name]
                 progress.update(bar, description=f"{profile.name}, round {number}: {subject.name}")
                 if number == 1:
                     load.run(subject.port, _WARM_UP_S)

@@ -5,16 +5,24 @@ from pathlib import Path
 
 from benchmarks.parts import Program, get_script
 from benchmarks.profiles import route_path
+from benchmarks.proxies.certificate import Certificate
 from benchmarks.proxies.setup import Proxy, Setup
 
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _QUIET = ("--disable-hot-restart", "--log-level", "error")
 _ROOM = 16_384
+_DOWNSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
 
 def _address(port: int) -> dict[str, object]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _tls(pair: Certificate) -> dict[str, object]:
+    files = {"certificate_chain": {"filename": str(pair.certificate)}, "private_key": {"filename": str(pair.key)}}
+    context = {"@type": _DOWNSTREAM_TLS, "common_tls_context": {"tls_certificates": [files]}}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
 def _bootstrap(setup: Setup) -> dict[str, object]:
@@ -31,7 +39,11 @@ def _bootstrap(setup: Setup) -> dict[str, object]:
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
     }
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    chain: dict[str, object] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    }
+    if setup.certificate is not None:
+        chain["transport_socket"] = _tls(setup.certificate)
     endpoints = [{"endpoint": {"address": _address(port)}} for port in setup.upstreams]
     cluster = {
         "name": "everybody",

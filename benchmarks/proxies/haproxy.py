@@ -21,7 +21,7 @@ defaults
     http-reuse always
     option forwardfor
 frontend edge
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{tls}
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Request-Id %[uuid()]
     use_backend %[path,map_beg({map})]
@@ -39,6 +39,7 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
     file.write_text(
         _CONFIGURATION.format(
             port=setup.port,
+            tls=f" ssl crt {setup.certificate.both}" if setup.certificate else "",
             map=routes,
             servers=servers,
             workers=setup.workers,

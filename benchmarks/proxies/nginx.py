@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks.parts import Program, get_program
 from benchmarks.profiles import BODY, CONTENT_TYPE, Profile, route_path
+from benchmarks.proxies.certificate import Certificate
 from benchmarks.proxies.setup import Proxy, Setup
 
 STATUS_PATH = "/upstream-status"
@@ -34,7 +35,8 @@ http {{
 _PROXY = """
     upstream everybody {{ {servers} keepalive {connections}; keepalive_requests 1000000000; }}
     server {{
-        listen 127.0.0.1:{port}{shared};
+        listen 127.0.0.1:{port}{shared}{tls};
+        {certificate}
         {buffering}
         proxy_http_version 1.1;
         proxy_set_header Connection "";
@@ -80,12 +82,18 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
         servers=servers,
         port=setup.port,
         shared=" reuseport" if setup.workers > 1 else "",
+        tls=" ssl" if setup.certificate else "",
+        certificate=_certificate(setup.certificate),
         buffering=_UNBUFFERED if setup.streaming else "",
         connections=setup.room,
         locations=locations,
     )
     # A connection to the upstream is one of nginx's own connections as well.
     return _run(program, setup.folder, proxy, setup.workers, 2 * setup.room)
+
+
+def _certificate(pair: Certificate | None) -> str:
+    return "" if pair is None else f"ssl_certificate {pair.certificate}; ssl_certificate_key {pair.key};"
 
 
 def _run(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.parts import Program
+from benchmarks.proxies.certificate import Certificate
 
 _ROOM = 4096
 """Connections that every proxy may have; haproxy keeps fewer to the upstream where it may have few."""
@@ -23,6 +24,7 @@ class Setup:
         connections: The load's.
         workers: Threads or processes that do the work.
         streaming: Whether bodies are passed on as they come, for the proxy that would collect them first.
+        certificate: What to show to clients, who then speak TLS.
     """
 
     folder: Path
@@ -32,6 +34,7 @@ class Setup:
     connections: int = 1024
     workers: int = 1
     streaming: bool = False
+    certificate: Certificate | None = None
 
     @property
     def room(self) -> int:

@@ -11,6 +11,7 @@ from benchmarks.machine import Cores
 from benchmarks.parts import get_program
 from benchmarks.processes import Running, fetch, free_ports, running, wait_until_answering
 from benchmarks.profiles import Profile
+from benchmarks.proxies.certificate import make_certificate
 from benchmarks.proxies.envoy import ENVOY
 from benchmarks.proxies.haproxy import HAPROXY
 from benchmarks.proxies.nginx import NGINX, STATUS_PATH, upstream_command
@@ -32,6 +33,7 @@ class Subject:
     port: int
     process: Running | None = None
     workers: int = 1
+    tls: bool = False
 
     @property
     def running(self) -> Running:
@@ -53,14 +55,17 @@ class Stage:
     direct: Subject
     _stack: ExitStack = field(repr=False)
 
-    def start(self, name: str, *, connections: int = 1024, workers: int = 1, streaming: bool = False) -> Subject:
+    def start(
+        self, name: str, *, connections: int = 1024, workers: int = 1, streaming: bool = False, tls: bool = False
+    ) -> Subject:
         """Start a proxy; with several workers on all cores, else on the one that is measured."""
         proxy: Proxy = PROXIES[name]
         program = proxy.find()
         home = self.folder / f"{name}-{workers}"
         home.mkdir()
         (port,) = free_ports(1)
-        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming)
+        certificate = make_certificate(home) if tls else None
+        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming, certificate)
         process = self._stack.enter_context(
             running(
                 name,
@@ -70,13 +75,13 @@ class Stage:
                 environment={"TOSKA_HOME": str(home / "home")} | program.environment,
             )
         )
-        subject = Subject(name, proxy.version(program), port, process, workers)
+        subject = Subject(name, proxy.version(program), port, process, workers, tls)
         self.check_answer(subject)
         return subject
 
-    def load(self, connections: int) -> Load:
+    def load(self, connections: int, *, tls: bool = False) -> Load:
         """The closed loop that sends this stage's requests."""
-        return Load(get_program("wrk"), self.cores.load, connections, self.request, self.routes)
+        return Load(get_program("wrk"), self.cores.load, connections, self.request, self.routes, tls)
 
     def check_answer(self, subject: Subject) -> None:
         """One request as the load sends them must be answered with the upstream's own body."""
@@ -84,8 +89,8 @@ class Stage:
         target = profile.request(self.routes).split(" ", 2)[1]
         target = target.replace("{n}", "0" * 16).replace("{route}", f"{self.routes - 1:04d}")
         if subject.process is not None:
-            wait_until_answering(subject.process, subject.port, target)
-        status, body = fetch(subject.port, target, profile.sample())
+            wait_until_answering(subject.process, subject.port, target, tls=subject.tls)
+        status, body = fetch(subject.port, target, profile.sample(), tls=subject.tls)
         if status != 200 or body != profile.body:
             raise BenchError(f"{subject.name} answers {target} with {status} and {body[:200]!r}")
 
@@ -115,7 +120,9 @@ def open_stage(profile: Profile, cores: Cores, folder: Path, *, routes: int = 1)
         yield Stage(profile, routes, cores, folder, request, upstreams, direct, stack)
 
 
-def subjects_of(stage: Stage, proxies: Sequence[str], *, connections: int, streaming: bool = False) -> list[Subject]:
+def subjects_of(
+    stage: Stage, proxies: Sequence[str], *, connections: int, streaming: bool = False, tls: bool = False
+) -> list[Subject]:
     """The upstream itself and these proxies, one worker each."""
-    started = [stage.start(name, connections=connections, streaming=streaming) for name in proxies]
+    started = [stage.start(name, connections=connections, streaming=streaming, tls=tls) for name in proxies]
     return [stage.direct, *started]

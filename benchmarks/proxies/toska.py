@@ -18,7 +18,9 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
     ]
     file = setup.folder / "routes.yaml"
     cluster = {"endpoints": endpoints, "limits": {"max_connections": setup.room}}
-    server = {"limits": {"connections": setup.room, "connections_per_client": setup.room}}
+    server: dict[str, object] = {"limits": {"connections": setup.room, "connections_per_client": setup.room}}
+    if setup.certificate is not None:
+        server["tls"] = {"certificate": str(setup.certificate.certificate), "key": str(setup.certificate.key)}
     file.write_text(json.dumps({"server": server, "clusters": {"everybody": cluster}, "routes": routes}))
     (admin,) = free_ports(1)
     return [
