@@ -95,7 +95,9 @@ async def test_the_meshs_own_services_need_the_admin_token_in_every_way_of_chang
     own = {"ID": "own", "Name": "toska-own", "Address": "127.0.0.1", "Port": 9100, "Check": {"TTL": "30s"}}
     assert await put(discovery, http, "join", REGISTER, own) == 403
     assert await put(discovery, http, "admin", REGISTER, own) == 200
-    for path in ("deregister/own", "../check/pass/service:own", "../check/fail/service:own"):
+    for path in (
+        "deregister/own", "maintenance/own?enable=true", "../check/pass/service:own", "../check/fail/service:own",
+    ):  # fmt: skip
         assert await put(discovery, http, "join", f"/v1/agent/service/{path}") == 403
     for stolen in (
         {"ID": "own", "Name": "mine"},  # its id
@@ -117,6 +119,7 @@ async def test_checks_of_the_node_need_the_admin_token_in_every_way_of_changing_
     check = {"ID": "disk", "Name": "disk", "TTL": "30s", "Status": "passing"}
     assert await put(discovery, http, "join", "/v1/agent/check/register", check) == 403
     assert await put(discovery, http, "admin", "/v1/agent/check/register", check) == 200
+    assert await put(discovery, http, "join", "/v1/agent/maintenance?enable=true") == 403
     for path in ("fail/disk", "update/disk", "deregister/disk"):
         assert await put(discovery, http, "join", f"/v1/agent/check/{path}", {"Status": "critical"}) == 403
     stolen = {"Name": "mine", "Check": {"CheckID": "disk", "TTL": "30s"}}

@@ -6,6 +6,7 @@ from typing import Any
 from toska_common import __version__
 from toska_common.contracts.discovery import Health
 
+from toska_discovery.changes import service_topic
 from toska_discovery.consul.access import require_admin, require_for_names
 from toska_discovery.consul.decode import decode_registration, decode_update
 from toska_discovery.consul.decode_checks import CHECKS_MAX, decode_check
@@ -117,11 +118,18 @@ async def list_services(here: Endpoints, _: ConsulRequest) -> Reply:
 
 
 async def get_service(here: Endpoints, request: ConsulRequest) -> Reply:
-    """`GET agent/service/:id`."""
-    if request.query.first("hash"):
-        raise Refusal(400, "Blocking queries by hash are not supported by this registry")
-    instance = here.registry.state.instances.get(request.name)
-    if instance is None:
+    """`GET agent/service/:id`; with `hash` it blocks until the answer would be another."""
+    instances = here.registry.state.instances
+
+    def hash_now() -> str | None:
+        found = instances.get(request.name)
+        return None if found is None else content_hash(agent_service(found.service))
+
+    instance = instances.get(request.name)
+    if instance is not None:
+        await here.changed_content(request, (service_topic(instance.service.name),), hash_now)
+        instance = instances.get(request.name)
+    if instance is None or instance.node != OWN_NODE:
         return text_reply(404, f"unknown service ID: {request.name}")
     body = agent_service(instance.service)
     stamp = content_hash(body)
@@ -185,8 +193,10 @@ async def get_self(here: Endpoints, _: ConsulRequest) -> Reply:
     )
 
 
-async def list_members(here: Endpoints, _: ConsulRequest) -> Reply:
+async def list_members(here: Endpoints, request: ConsulRequest) -> Reply:
     """`GET agent/members`."""
+    if request.query.first("segment"):
+        raise Refusal(500, "Network segments are not supported in this version of Consul")
     return json_reply([_member(here.node)])
 
 

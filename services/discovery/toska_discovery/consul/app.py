@@ -14,7 +14,17 @@ from starlette.types import Receive, Scope, Send
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
-from toska_discovery.consul import agent, catalog, catalog_writes, coordination, kv, selectors
+from toska_discovery.consul import (
+    agent,
+    agent_health,
+    agent_metrics,
+    catalog,
+    catalog_writes,
+    coordination,
+    kv,
+    maintenance,
+    selectors,
+)
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.filtering import filterable
@@ -36,6 +46,8 @@ Methods = Mapping[str, Handler]
 EXACT: Mapping[str, Methods] = {
     "agent/self": {"GET": agent.get_self},
     "agent/members": {"GET": agent.list_members},
+    "agent/maintenance": {"PUT": maintenance.node},
+    "agent/metrics": {"GET": agent_metrics.get_metrics},
     "agent/check/register": {"PUT": agent.register_check},
     "agent/services": {"GET": filterable(agent.list_services, selectors.SERVICES)},
     "agent/checks": {"GET": filterable(agent.list_checks, selectors.CHECKS, prefix="")},
@@ -53,6 +65,9 @@ EXACT: Mapping[str, Methods] = {
 
 NAMED: Mapping[str, Methods] = {
     "agent/service": {"GET": agent.get_service},
+    "agent/service/maintenance": {"PUT": maintenance.service},
+    "agent/health/service/id": {"GET": agent_health.by_id},
+    "agent/health/service/name": {"GET": agent_health.by_name},
     "agent/service/deregister": {"PUT": agent.deregister_service},
     "agent/check/pass": {"PUT": agent.report(Health.PASSING)},
     "agent/check/warn": {"PUT": agent.report(Health.WARNING)},
@@ -142,7 +157,7 @@ def find_endpoint(path: str) -> tuple[str, Methods, str]:
         if methods is not None:
             return rest, methods, ""
         parts = rest.split("/")
-        for count in (3, 2, 1):
+        for count in (4, 3, 2, 1):
             methods = NAMED.get("/".join(parts[:count])) if len(parts) > count else None
             if methods is not None:
                 return "/".join(parts[:count]), methods, "/".join(parts[count:])

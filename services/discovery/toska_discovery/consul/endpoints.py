@@ -37,8 +37,26 @@ class Endpoints:
         query = request.query
         seen, wait_s = query.index, query.wait_s
         _check_consistency(request)
-        if not seen or index_now() > seen:
-            return index_now()
+        if seen and index_now() <= seen:
+            await self._wait(request, topics, wait_s, lambda: index_now() > seen)
+        return index_now()
+
+    async def changed_content(
+        self, request: ConsulRequest, topics: Sequence[str], hash_now: Callable[[], str | None]
+    ) -> None:
+        """Block until a content is another than the request's `hash`, if it has one, or is gone.
+
+        Raises:
+            Refusal: A parameter is wrong, too many are blocked, or the registry is stopping.
+            CallerGone: The caller hung up while it was blocked.
+        """
+        seen, wait_s = request.query.first("hash"), request.query.wait_s
+        if seen and hash_now() == seen:
+            await self._wait(request, topics, wait_s, lambda: hash_now() != seen)
+
+    async def _wait(
+        self, request: ConsulRequest, topics: Sequence[str], wait_s: float, is_over: Callable[[], bool]
+    ) -> None:
         watchers = self.registry.watchers
         if watchers.stopping:
             raise Refusal(503, "The registry is stopping", (CLOSE,))
@@ -46,13 +64,12 @@ class Endpoints:
             raise Refusal(429, "Too many blocked queries; raise TOSKA_DISCOVERY_MAX_WATCHERS")
         # Spreads the watchers' returns and guards nothing.
         deadline = time.monotonic() + wait_s * (1 + random.random() * JITTER)  # noqa: S311
-        while index_now() <= seen:
+        while not is_over():
             woken = await watchers.wait(topics, max(0.0, deadline - time.monotonic()), request.receive)
             if woken is Woken.GONE:
                 raise CallerGone
             if woken is not Woken.CHANGED:
                 break
-        return index_now()
 
 
 def refuse_other_datacenter(here: Endpoints, request: ConsulRequest) -> None:
