@@ -8,6 +8,7 @@ A `Service` is what each service package builds (`toska_<name>.app.create_servic
 event loop, whoever owns the process: `run_process` for a service of its own, or the all-in-one host of `toska up`.
 """
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -34,12 +35,13 @@ GRACE = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One address of a service and the app that answers there."""
+    """One address of a service and the app that answers there, over a uvicorn protocol of its own if it has one."""
 
     name: str
     host: str
     port: int
     app: ASGIApp
+    protocol: type[asyncio.Protocol] | None = None
 
 
 @asynccontextmanager
@@ -210,7 +212,7 @@ class _Life:
 def _build_server(listener: Listener) -> _Server:
     config = uvicorn.Config(
         listener.app,
-        http="httptools",
+        http=listener.protocol or "httptools",
         ws="auto",
         lifespan="off",
         log_config=None,

@@ -24,6 +24,7 @@ from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.app import ConsulApi
 from toska_discovery.consul.endpoints import Endpoints
+from toska_discovery.consul.protocol import ConsulProtocol
 from toska_discovery.consul.rules import RegistrationRules
 from toska_discovery.consul.views import Node
 from toska_discovery.consul_backend import ConsulBackend, in_order
@@ -85,7 +86,7 @@ class _Discovery:
         if settings.is_embedded:
             DiscoveryCollector(self._api, metrics.registry)
             DnsCollector(self._dns_counts, metrics.registry)
-            listeners.append(Listener(CONSUL, settings.host, settings.consul_port, self._api))
+            listeners.append(Listener(CONSUL, settings.host, settings.consul_port, self._api, ConsulProtocol))
         self.service = Service("discovery", listeners, self._lifespan)
         self._health.add("listening", lambda: self.service.ready)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
@@ -89,6 +89,13 @@ NAMED: Mapping[str, Methods] = {
 """Endpoints whose path ends in a name, which may have slashes of its own."""
 
 
+AT_ONCE: Mapping[str, frozenset[str]] = {
+    "GET": frozenset({"health/service", "health/checks", "health/state", "catalog/service", "catalog/services", "kv"}),
+    "PUT": frozenset({"agent/check/pass", "agent/check/warn", "agent/check/fail"}),
+}
+"""Endpoints that wait for nothing without a body and without `index`; asking twice does what asking once does."""
+
+
 class ConsulApi:
     """Serves Consul's HTTP API while it has `endpoints`; its service sets them when the registry is open.
 
@@ -107,9 +114,12 @@ class ConsulApi:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        endpoint, methods, name = find_endpoint(scope["path"])
+        path = scope["path"]
+        endpoint, methods, name = find_endpoint(path)
+        query, headers = parse_query(scope["query_string"]), dict(scope["headers"])
+        request = ConsulRequest(scope["method"], name, query, headers, receive)
         try:
-            reply = await self._answer(methods, name, scope, receive)
+            reply = await self._answer(methods, path, request)
         except Refusal as error:
             reply = text_reply(error.status, error.text, *error.headers)
         except MeshError as error:
@@ -120,15 +130,40 @@ class ConsulApi:
         except Exception:
             log.exception("request_crashed", endpoint=endpoint)
             reply = text_reply(500, "rpc error making call: internal error")
-        key = (endpoint, reply.status)
-        self.requests[key] = self.requests.get(key, 0) + 1
+        self._count(endpoint, reply)
         await reply.send(send)
 
-    async def _answer(self, methods: Methods, name: str, scope: Scope, receive: Receive) -> Reply:
-        method, path = scope["method"], scope["path"]
-        query = parse_query(scope["query_string"])
-        headers = dict(scope["headers"])
-        access = self._policy.check(method, path, query, headers)
+    def answer_at_once(self, method: str, path: str, raw_query: bytes, headers: dict[bytes, bytes]) -> Reply | None:
+        """Answer a request without a body outside of any task, if it succeeds and need not wait.
+
+        `None` says to ask again in the long way, which also tells what is wrong with it.
+        """
+        endpoint, methods, name = find_endpoint(path)
+        if endpoint not in AT_ONCE[method]:
+            return None
+        query = parse_query(raw_query)
+        if query.has("index"):
+            return None
+        answering = self._answer(methods, path, ConsulRequest(method, name, query, headers, _no_body))
+        try:
+            answering.send(None)
+        except StopIteration as done:
+            reply: Reply = done.value
+        except Exception:  # noqa: BLE001 - the long way meets it again, and renders and logs it
+            return None
+        else:
+            answering.close()
+            return None
+        self._count(endpoint, reply)
+        return reply
+
+    def _count(self, endpoint: str, reply: Reply) -> None:
+        key = (endpoint, reply.status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+
+    async def _answer(self, methods: Methods, path: str, request: ConsulRequest) -> Reply:
+        method, query = request.method, request.query
+        request.access = self._policy.check(method, path, query, request.headers)
         if "//" in path:
             location = (b"location", quote(re.sub("/{2,}", "/", path)).encode())
             return Reply(status=301, headers=(location,))
@@ -140,8 +175,12 @@ class ConsulApi:
             return Reply(headers=(allow,)) if method == "OPTIONS" else _not_allowed(method, allow)
         if self.endpoints is None:
             raise Refusal(503, "The registry is not open")
-        reply = await handler(self.endpoints, ConsulRequest(method, name, query, headers, receive, access))
+        reply = await handler(self.endpoints, request)
         return pretty(reply) if query.has("pretty") else reply
+
+
+async def _no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _not_allowed(method: str, allow: Header) -> Reply:
