@@ -19,10 +19,11 @@ from toska_discovery.coordination import Coordination
 from toska_discovery.errors import RegistryFull
 from toska_discovery.foreign import CatalogEntry
 from toska_discovery.instance import ServiceDefinition, instance_key
-from toska_discovery.node import node_key
+from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.registry import Registry
 from toska_discovery.session import EndReason, Session
 from toska_discovery.store import SqliteStore
+from toska_discovery.user_events import EVENTS, EventBuffer, UserEvent
 from toska_discovery.watch import Watchers
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class EmbeddedRegistry:
         self.store = store
         self.watchers = watchers
         self.counts = Counts()
+        self.events = EventBuffer(state.nodes[OWN_NODE].definition.name)
         self._clock = clock
         self._max_instances = max_instances
         self._listeners: list[Callable[[Changes], None]] = []
@@ -150,6 +152,17 @@ class EmbeddedRegistry:
     def renew_session(self, session_id: str) -> Session | None:
         """Make a session good for one more life; `None` if there is none of the id."""
         return self.state.coordination.renew_session(session_id, self._clock.monotonic())
+
+    def fire(self, event: UserEvent) -> UserEvent:
+        """Fire an event, to be remembered if it is meant for this node.
+
+        Raises:
+            EventRefused: It is wrong, or too long.
+        """
+        services = (item.service for item in self.state.instances.values() if item.node == OWN_NODE)
+        fired = self.events.fire(event, services)
+        self.watchers.wake({EVENTS})
+        return fired
 
     def sweep(self) -> None:
         """Turn lapsed checks critical, remove what has been critical for too long, and end lapsed sessions."""

@@ -21,6 +21,12 @@ class SessionRefused(CallerError):
     code, title = "session-refused", "No such session"
 
 
+class EventRefused(CallerError):
+    """An event that cannot be fired; the detail is in Consul's words."""
+
+    code, title = "event-refused", "Event refused"
+
+
 class StoreUnavailable(MeshError):
     """The state file cannot be written, so nothing can be promised; reads and renewals go on."""
 

@@ -1,11 +1,12 @@
-"""The endpoints of what instances coordinate by: sessions and transactions."""
+"""The endpoints of what instances coordinate by: sessions, transactions and events."""
 
 from collections.abc import Mapping
 
-from toska_discovery.consul import session, txn
+from toska_discovery.consul import event, session, txn
 from toska_discovery.consul.endpoints import Handler
 
 EXACT: Mapping[str, Mapping[str, Handler]] = {
+    "event/list": {"GET": event.list_events},
     "session/create": {"PUT": session.create},
     "session/list": {"GET": session.list_all},
     "txn": {"PUT": txn.apply},
@@ -13,6 +14,7 @@ EXACT: Mapping[str, Mapping[str, Handler]] = {
 """Those without a name in their path."""
 
 NAMED: Mapping[str, Mapping[str, Handler]] = {
+    "event/fire": {"PUT": event.fire},
     "session/destroy": {"PUT": session.destroy},
     "session/renew": {"PUT": session.renew},
     "session/info": {"GET": session.info},

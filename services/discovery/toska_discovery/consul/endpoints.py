@@ -54,6 +54,17 @@ class Endpoints:
         if seen and hash_now() == seen:
             await self._wait(request, topics, wait_s, lambda: hash_now() != seen)
 
+    async def changed_stamp(self, request: ConsulRequest, topics: Sequence[str], stamp_now: Callable[[], int]) -> None:
+        """Block until a stamp, which is no number that grows, is another than the request's `index`, if it has one.
+
+        Raises:
+            Refusal: A parameter is wrong, too many are blocked, or the registry is stopping.
+            CallerGone: The caller hung up while it was blocked.
+        """
+        seen, wait_s = request.query.index, request.query.wait_s
+        if seen and stamp_now() == seen:
+            await self._wait(request, topics, wait_s, lambda: stamp_now() != seen)
+
     async def _wait(
         self, request: ConsulRequest, topics: Sequence[str], wait_s: float, is_over: Callable[[], bool]
     ) -> None:
