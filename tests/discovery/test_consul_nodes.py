@@ -129,6 +129,12 @@ async def test_the_registrys_own_node_has_its_health_and_the_service_consul(port
     assert "serfHealth" in {check["CheckID"] for check in entry["Checks"]}
     (item,) = await port.read("catalog/service/consul")
     assert (item["Node"], item["ServiceID"]) == (own, "consul")
+    assert item["ServiceMeta"] == {
+        "non_voter": "false", "raft_version": "3", "serf_protocol_current": "2", "serf_protocol_max": "5",
+        "serf_protocol_min": "1", "version": "1.8.7",
+    }  # fmt: skip
+    (member,) = await port.read("agent/members?wan=1")
+    assert (member["Name"], (await port.read("agent/members"))[0]["Name"]) == (f"{own}.dc1", own)
 
 
 async def test_checks_are_written_with_how_they_are_probed(port: ConsulPort, node: str) -> None:
@@ -450,3 +456,28 @@ async def test_the_registrys_own_node_is_written_to_by_its_agent_alone(ours: Con
     node_id = (await ours.read("agent/self"))["Config"]["NodeID"]
     answer = await ours.put("catalog/register", {"Node": "other", "Address": "10.0.0.1", "ID": node_id})
     assert answer.status == 500
+
+
+async def test_an_alias_follows_an_instance_on_another_node(ours: ConsulPort, name: str) -> None:
+    # Consul 1.8.7 crashes once such an alias has something to tell.
+    port, node = ours, f"n-{name}"
+    check = {"Name": "up", "ServiceID": name, "Status": "passing"}
+    await write(port, Node=node, Service={"Service": name}, Check=check)
+    alias = {
+        "ID": f"alias-{name}",
+        "Name": "alias",
+        "AliasNode": node.upper(),
+        "AliasService": name,
+        "ServiceID": f"a-{name}",
+    }
+    await port.put("agent/service/register", {"ID": f"a-{name}", "Name": f"a-{name}"})
+    assert (await port.put("agent/check/register", alias)).status == 200
+
+    async def is_as(status: str) -> bool:
+        return (await port.read("agent/checks"))[f"alias-{name}"]["Status"] == status
+
+    await wait_until(partial(is_as, "passing"), within=10, what="the alias passes")
+    await write(port, Node=node, Check={**check, "Status": "warning"})
+    await wait_until(partial(is_as, "warning"), within=10, what="the alias warns")
+    await port.put(f"agent/service/deregister/a-{name}")
+    await erase(port, Node=node)

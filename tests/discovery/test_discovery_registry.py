@@ -3,10 +3,10 @@
 import pytest
 from toska_common.contracts.discovery import Health
 from toska_discovery.changes import CHECKS, SERVICES, Changes, Happening
-from toska_discovery.errors import UnknownCheck
+from toska_discovery.errors import UnknownCheck, UnknownInstance
 from toska_discovery.instance import ServiceDefinition
 from toska_discovery.registry import Registry
-from toska_tests.registrations import NOON, check, service
+from toska_tests.registrations import NOON, check, probed, service
 
 SWEEP_S = 0.25
 ORDERS = "service/orders"
@@ -257,3 +257,69 @@ def test_instances_are_counted_by_health(registry: Registry) -> None:
     assert registry.by_health == {Health.PASSING: 1, Health.WARNING: 0, Health.CRITICAL: 1}
     registry.deregister("b")
     assert registry.by_health == {Health.PASSING: 1, Health.WARNING: 0, Health.CRITICAL: 0}
+
+
+def test_a_probed_check_takes_verdicts_of_its_prober_alone_and_never_lapses(registry: Registry) -> None:
+    changes = registry.register(service(), [probed()], 0.0, NOON)
+    assert [*changes.probes] == [*registry.probes] == ["service:orders-1"]
+    with pytest.raises(UnknownCheck, match="does not have associated TTL"):
+        registry.report("service:orders-1", Health.PASSING, "", 1.0)
+    registry.judge("service:orders-1", Health.PASSING, "connected", 1.0)
+    assert registry.instances["orders-1"].health is Health.PASSING
+    assert sweep_until(registry, 1.0, 1000.0) == []
+    registry.register(service("b", port=2), [check("b")], 1000.0, NOON)
+    with pytest.raises(UnknownCheck):
+        registry.judge("b", Health.PASSING, "", 1000.0)
+
+
+def test_an_instance_whose_probed_check_was_critical_for_too_long_is_removed(registry: Registry) -> None:
+    registry.register(service(), [probed(status=Health.PASSING, removal_after_s=60.0)], 0.0, NOON)
+    registry.judge("service:orders-1", Health.CRITICAL, "refused", 0.0)
+    assert sweep_until(registry, 0.0, 59.75) == []
+    (removed,) = sweep_until(registry, 59.75, 60.0)
+    assert happened(removed) == [Happening.REMOVED]
+    assert removed.probes == {"service:orders-1": None}
+
+
+def test_probes_are_told_when_they_come_change_and_go_and_not_otherwise(registry: Registry) -> None:
+    first, second = probed(target="127.0.0.1:1"), probed(target="127.0.0.1:2")
+    assert registry.register(service(), [first], 0.0, NOON).probes == {"service:orders-1": first}
+    assert registry.register(service(tags=("new",)), [first], 0.0, NOON).probes == {}
+    changes = registry.register(service(tags=("new",)), [second], 0.0, NOON)
+    assert (bool(changes), changes.probes) == (False, {"service:orders-1": second})
+    assert registry.register(service(tags=("new",)), [check()], 0.0, NOON).probes == {"service:orders-1": None}
+    registry.register(service(tags=("new",)), [first], 0.0, NOON)
+    assert registry.deregister("orders-1").probes == {"service:orders-1": None}
+
+
+def test_a_check_of_the_node_befalls_every_instance_on_it(registry: Registry) -> None:
+    registry.register(service("a", "orders", 1), [check("a")], 0.0, NOON)
+    registry.register(service("b", "payments", 2), [], 0.0, NOON)
+    changes = registry.register_check(check("disk", status=Health.CRITICAL), None, 0.0)
+    assert changes.topics == {CHECKS, ORDERS, "service/payments"}
+    assert {registry.health_of(item) for item in registry.instances.values()} == {Health.CRITICAL}
+    assert registry.service_index("orders") == registry.service_index("payments") == registry.index
+    registry.report("disk", Health.PASSING, "", 1.0)
+    assert {registry.health_of(item) for item in registry.instances.values()} == {Health.PASSING}
+    sweep_until(registry, 1.0, 14.0)
+    registry.report("a", Health.PASSING, "", 14.0)
+    assert sweep_until(registry, 14.0, 20.0) != []
+    assert registry.nodes[""].checks["disk"].output == "TTL expired"
+    assert sweep_until(registry, 20.0, 28.0) == []
+    assert sorted(registry.instances) == ["a", "b"]
+
+
+def test_a_check_moves_between_an_instance_and_the_node_with_its_verdict(registry: Registry) -> None:
+    registry.register(service(), [check("c", status=Health.WARNING)], 0.0, NOON)
+    registry.register_check(check("c"), None, 1.0)
+    assert registry.instances["orders-1"].checks == {}
+    assert registry.nodes[""].checks["c"].status is Health.WARNING
+    registry.register(service(), [check("c")], 2.0, NOON)
+    assert registry.nodes[""].checks == {}
+    assert registry.instances["orders-1"].health is Health.WARNING
+
+
+def test_a_check_of_an_instance_that_is_not_there_is_refused(registry: Registry) -> None:
+    with pytest.raises(UnknownInstance, match='ServiceID "none" does not exist'):
+        registry.register_check(check(), "none", 0.0)
+    assert registry.find_check("service:orders-1") is None

@@ -9,10 +9,11 @@ import structlog.testing
 from toska_common.contracts.discovery import Health
 from toska_common.errors import ConfigurationError
 from toska_discovery.changes import Changes
-from toska_discovery.check import CheckDefinition, CheckKind, Probe
+from toska_discovery.check import Check, CheckDefinition, CheckKind, Probe
 from toska_discovery.errors import StoreUnavailable
+from toska_discovery.foreign import CatalogEntry
 from toska_discovery.instance import ServiceDefinition
-from toska_discovery.node import OWN_NODE
+from toska_discovery.node import OWN_NODE, NodeDefinition
 from toska_discovery.registry import Registry
 from toska_discovery.store import FILE_NAME, SqliteStore
 from toska_tests.registrations import NOON, check, service
@@ -74,6 +75,32 @@ async def test_checks_of_every_kind_and_those_of_the_node_are_there_again(tmp_pa
     lease = restarted.find_lease("h")
     assert lease is not None
     assert (lease.deadline, lease.output) == (None, "200 OK")
+
+
+async def test_other_nodes_are_there_again_with_what_is_on_them_and_those_removed_are_not(tmp_path: Path) -> None:
+    registry = new_registry()
+    definition = CheckDefinition("up", "up", None, kind=CheckKind.HTTP, document={"HTTP": "http://a"})
+    judged = Check(definition, Health.WARNING, "slow", 0, 0)
+    meta = {"zone": "a"}
+    async with SqliteStore.open(tmp_path) as store:
+        for name in ("East", "gone"):
+            node = NodeDefinition(name, "10.0.0.1", "an-id" if name == "East" else "", {"wan": "10.1.0.1"}, meta)
+            entry = CatalogEntry(node, service("db", "db"), [("db", judged)])
+            store.save(registry.register_foreign(entry, NOON))
+        store.save(registry.register_foreign(CatalogEntry(NodeDefinition("West", "::1")), NOON))
+        store.save(registry.register_foreign(CatalogEntry(node, None, [(None, judged)], keep_node=True), NOON))
+        store.save(registry.deregister_foreign("gone"))
+        await store.flush()
+    async with SqliteStore.open(tmp_path) as store:
+        stored = store.stored
+    restarted = new_registry()
+    restarted.load(stored.instances, stored.keys, stored.index, 0.0, nodes=stored.nodes)
+    others = {key: node for key, node in restarted.nodes.items() if key != OWN_NODE}
+    assert others == {key: node for key, node in registry.nodes.items() if key != OWN_NODE}
+    assert sorted(others) == ["east", "west"]
+    assert restarted.instances == registry.instances
+    assert [item.service.id for item in restarted.listing.instances_on("east")] == ["db"]
+    assert restarted.find_check("up") is None, "nobody here renews or probes it"
 
 
 async def test_no_index_is_given_out_twice_and_the_node_keeps_its_id(tmp_path: Path) -> None:

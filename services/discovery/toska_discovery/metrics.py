@@ -28,6 +28,7 @@ class DiscoveryCollector(Collector):
             instances.add_metric([health.value], count)
         yield instances
         yield GaugeMetricFamily("toska_discovery_services", "Services with an instance", len(state.services))
+        yield GaugeMetricFamily("toska_discovery_nodes", "Nodes, the registry's own included", len(state.nodes))
         yield GaugeMetricFamily("toska_discovery_keys", "Keys stored", len(state.keys))
         yield GaugeMetricFamily("toska_discovery_locks", "Keys locked", state.keys.held)
         yield GaugeMetricFamily("toska_discovery_sessions", "Sessions", len(state.coordination.sessions))

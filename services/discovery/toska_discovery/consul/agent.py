@@ -12,13 +12,10 @@ from toska_discovery.consul.decode import decode_registration, decode_update
 from toska_discovery.consul.decode_checks import CHECKS_MAX, decode_check
 from toska_discovery.consul.endpoints import Endpoints, Handler
 from toska_discovery.consul.request import ConsulRequest, Refusal, Reply, json_reply, text_reply
-from toska_discovery.consul.views import CONSUL, SEGMENT, Node, agent_service, check_body, content_hash
+from toska_discovery.consul.views import CONSUL, CONSUL_VERSION, SEGMENT, Node, agent_service, check_body, content_hash
 from toska_discovery.errors import UnknownCheck
 from toska_discovery.instance import Instance
 from toska_discovery.node import OWN_NODE
-
-CONSUL_VERSION = "1.8.7"
-"""The Consul that this registry is measured against; clients parse it."""
 
 
 async def register_service(here: Endpoints, request: ConsulRequest) -> Reply:
@@ -197,7 +194,10 @@ async def list_members(here: Endpoints, request: ConsulRequest) -> Reply:
     """`GET agent/members`."""
     if request.query.first("segment"):
         raise Refusal(500, "Network segments are not supported in this version of Consul")
-    return json_reply([_member(here.node)])
+    member = _member(here.node)
+    if request.query.first("wan") == "1":
+        member["Name"] = f"{here.node.name}.{here.node.datacenter}"
+    return json_reply([member])
 
 
 async def get_leader(here: Endpoints, _: ConsulRequest) -> Reply:

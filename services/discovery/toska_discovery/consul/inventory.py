@@ -10,12 +10,22 @@ from datetime import UTC, datetime
 from toska_common.contracts.discovery import Health
 
 from toska_discovery.check import Check, CheckDefinition, CheckKind
-from toska_discovery.consul.views import CONSUL, Node
+from toska_discovery.consul.views import CONSUL, CONSUL_VERSION, Node
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.node import Node as Listed
 from toska_discovery.registry import Registry
 from toska_discovery.session import SERF_HEALTH
+
+_META = {
+    "non_voter": "false",
+    "raft_version": "3",
+    "serf_protocol_current": "2",
+    "serf_protocol_max": "5",
+    "serf_protocol_min": "1",
+    "version": CONSUL_VERSION,
+}
+"""What a Consul server says of itself."""
 
 
 class Inventory:
@@ -25,7 +35,11 @@ class Inventory:
         self._state = state
         self._own = own
         self._consul = Instance(
-            ServiceDefinition(id=CONSUL, name=CONSUL, port=own.port), {}, datetime.now(UTC), own.index, own.index
+            ServiceDefinition(id=CONSUL, name=CONSUL, port=own.port, meta=_META),
+            {},
+            datetime.now(UTC),
+            own.index,
+            own.index,
         )
         definition = CheckDefinition(SERF_HEALTH, "Serf Health Status", kind=CheckKind.EXTERNAL)
         self._serf = Check(definition, Health.PASSING, "Agent alive and reachable", own.index, own.index)

@@ -14,6 +14,8 @@ from toska_discovery.node import Node as Listed
 
 CONSUL = "consul"
 """The registry's own service."""
+CONSUL_VERSION = "1.8.7"
+"""The Consul that this registry is measured against; clients parse it."""
 SEGMENT = {"consul-network-segment": ""}
 """The one piece of metadata that a Consul node has by itself."""
 

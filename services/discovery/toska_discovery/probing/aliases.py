@@ -13,7 +13,7 @@ from toska_discovery.changes import Changes
 from toska_discovery.check import Check, CheckDefinition, CheckKind
 from toska_discovery.errors import UnknownCheck
 from toska_discovery.instance import instance_key
-from toska_discovery.node import OWN_NODE
+from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.probing.verdict import Judge, Verdict
 from toska_discovery.registry import Registry
 
@@ -44,7 +44,7 @@ class Aliases:
             if definition is None or definition.kind is not CheckKind.ALIAS or definition.probe is None:
                 continue
             probe = definition.probe
-            node = OWN_NODE if probe.node.lower() in {"", self._own_name} else probe.node
+            node = OWN_NODE if probe.node.lower() in {"", self._own_name} else node_key(probe.node)
             self._followed[check_id] = (node, probe.target)
             self._by_node.setdefault(node, set()).add(check_id)
             if probe.target:
