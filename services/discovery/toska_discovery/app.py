@@ -41,6 +41,8 @@ from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
 from toska_discovery.settings import Settings
 from toska_discovery.store import SqliteStore
+from toska_discovery.vacancies.listeners import find_listing
+from toska_discovery.vacancies.watcher import VacancyWatcher
 from toska_discovery.watch import Watchers
 
 DESCRIPTION = """Who is there: the instances of every service, for as long as they renew their leases.
@@ -148,6 +150,8 @@ class _Discovery:
                 at_a_time=settings.max_probes,
                 node_name=settings.node_name,
             )
+            if settings.watch_ports and (listing := find_listing()) is not None:
+                tasks.start_soon(VacancyWatcher(registry, listing, self._clock).run)
             dns = build_dns(settings, state.listing, self._clock, self._dns_counts, lambda _: None)
             async with (
                 open_probing(registry, probing, self._clock, self._crash),

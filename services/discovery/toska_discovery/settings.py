@@ -70,6 +70,10 @@ class Settings(ServiceSettings):
     max_instances: int = Field(default=200_000, ge=1, description="Instances listed at a time; more are refused")
     max_watchers: int = Field(default=10_000, ge=1, description="Blocked queries at a time; more get 429")
     max_probes: int = Field(default=256, ge=1, description="Probes of checks under way at a time; more wait")
+    watch_ports: bool = Field(
+        default=True,
+        description="Turn an instance of this machine critical when its port closes, before its lease lapses (Linux)",
+    )
     enable_script_checks: bool = Field(
         default=False, description="Run checks' scripts; whoever may register can then run programs as discovery"
     )
