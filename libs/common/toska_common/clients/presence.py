@@ -4,9 +4,11 @@
                                ▲            │ 404: forgotten, or lapsed
                                └────────────┘
 
-The registry may be away at the start or later: that is logged once, and tried again with each renewal.
+The registry may be away at the start or later: that is logged once, and tried again after growing pauses. Every pause
+is jittered, so that services which start together do not renew together.
 """
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,6 +24,7 @@ log = structlog.get_logger(__name__)
 TTL = timedelta(seconds=15)
 REMOVED_AFTER = timedelta(minutes=1)
 """How long an instance that stopped renewing stays listed as critical; Consul takes no less."""
+FIRST_RETRY_S = 0.2
 
 
 class Presence:
@@ -39,12 +42,13 @@ class Presence:
         self._withdrawn = False
         self._tried = False
         self._listed = False
-        self._away = False
+        self._failures = 0
+        self._chance = random.Random()  # noqa: S311 - spreads load, guards nothing
 
     @property
     def listed(self) -> bool:
         """Whether the registry had it at the last renewal."""
-        return self._listed
+        return self._listed and not self._failures
 
     async def announce(self) -> None:
         """Let `keep` register from now on; called once everything accepts."""
@@ -55,7 +59,7 @@ class Presence:
         await self._announced.wait()
         while not self._withdrawn:
             await self._renew()
-            await anyio.sleep(self._ttl.total_seconds() / 3)
+            await anyio.sleep(self._pause_s())
 
     async def withdraw(self) -> None:
         """Take the registration back.
@@ -75,13 +79,12 @@ class Presence:
             async with self._talking:
                 await self._renew_or_register()
         except MeshError as error:
-            self._listed = False
-            if not self._away:
-                self._away = True
+            self._failures += 1
+            if self._failures == 1:
                 log.warning("registration_failed", instance=self._registration.id, error=error.detail)
             return
-        if self._away:
-            self._away = False
+        if self._failures:
+            self._failures = 0
             log.info("registration_restored", instance=self._registration.id)
 
     async def _renew_or_register(self) -> None:
@@ -94,3 +97,10 @@ class Presence:
             self._tried = True
             await self._consul.register_service(self._registration)
             self._listed = True
+
+    def _pause_s(self) -> float:
+        interval = self._ttl.total_seconds() / 3
+        if not self._failures:
+            return interval * self._chance.uniform(0.85, 1.0)
+        # Full jitter below a bound that doubles: a registry that comes back is not met by everybody at once.
+        return self._chance.uniform(0.05, min(interval, FIRST_RETRY_S * 2 ** min(self._failures, 10)))
