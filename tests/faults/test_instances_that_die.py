@@ -49,7 +49,7 @@ async def test_a_killed_instance_gets_no_requests_long_before_its_lease_lapses(
             await anyio.sleep(1)  # nothing shows that discovery has seen the port open
             program.send(signal.SIGKILL)
             took = await wait_until(nobody_is_left, within=10, what="the gateway sends nobody there")
-        assert took < 3
+        assert took < 5
         checks = {check.id: check for check in (await consul.health_checks("echo"))[0]}
         assert checks[f"service:{own}"].output.startswith("connection refused: nobody listens on 127.0.0.1:")
 
@@ -139,7 +139,7 @@ async def test_everybody_registers_again_with_a_registry_that_lost_its_memory(tm
             with discovery_process(tmp_path, port) as second:
                 await second.wait_until_ready()
                 took = await wait_until(lambda: _all_pass(consul), within=10, what="all are listed again")
-    assert took < 3
+    assert took < 5
 
 
 async def test_a_registry_that_is_stopped_for_longer_than_their_ttl_takes_nobody_for_dead(tmp_path: Path) -> None:
