@@ -148,3 +148,24 @@ def test_lease_time_never_runs_backwards() -> None:
     time = LeaseTime(interval=0.25, now=0.0)
     moments = [time.at(0.1), time.sweep(0.25), time.at(5.0), time.at(5.1), time.sweep(5.2), time.sweep(5.45)]
     assert moments == sorted(moments)
+
+
+def test_a_look_at_many_leases_can_be_had_in_slices_that_miss_none() -> None:
+    leases = Leases()
+    for number in range(100):
+        grant(leases, f"c{number:03}", at=number / 1000)
+    found: list[str] = []
+    slices = 0
+    while leases.is_due(16.0):
+        found += [lease.check_id for lease, what in leases.take_due(16.0, 7) if what is Due.LAPSED]
+        slices += 1
+    assert found == [f"c{number:03}" for number in range(100)]
+    assert slices == 15
+
+
+def test_a_lease_that_is_renewed_between_two_slices_does_not_lapse() -> None:
+    leases = Leases()
+    granted = [grant(leases, f"c{number}") for number in range(3)]
+    assert [lease.check_id for lease, _ in leases.take_due(15.0, 1)] == ["c0"]
+    leases.renew(granted[2], 15.0, "", critical=False)
+    assert due(leases, 15.0) == [("c1", Due.LAPSED)]

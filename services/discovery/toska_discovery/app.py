@@ -16,7 +16,7 @@ from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.targets import TargetRules
-from toska_common.tasks import SupervisedTasks, every, supervised_tasks
+from toska_common.tasks import SupervisedTasks, supervised_tasks
 
 from toska_discovery.backend import Backend
 from toska_discovery.catalog_events import CatalogEvents
@@ -143,7 +143,7 @@ class _Discovery:
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
             registry.on_change(partial(backend.tell, self._open_directory(backend).feed))
             self._health.add("store", lambda: _require_store(store))
-            tasks.start_soon(every, settings.sweep_interval, registry.sweep)
+            tasks.start_soon(registry.keep_sweeping, settings.sweep_interval)
             probing = ProbingRules(
                 targets=self._targets,
                 scripts=settings.enable_script_checks,

@@ -7,9 +7,11 @@ renewal.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import anyio
 import structlog
+from anyio.lowlevel import checkpoint
 from toska_common.clock import Clock
 from toska_common.contracts.discovery import Health
 
@@ -18,7 +20,7 @@ from toska_discovery.check import CheckDefinition
 from toska_discovery.coordination import Coordination
 from toska_discovery.errors import RegistryFull
 from toska_discovery.foreign import CatalogEntry
-from toska_discovery.instance import ServiceDefinition, instance_key
+from toska_discovery.instance import Instance, ServiceDefinition, instance_key
 from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.registry import Registry
 from toska_discovery.session import EndReason, Session
@@ -27,6 +29,11 @@ from toska_discovery.user_events import EVENTS, EventBuffer, UserEvent
 from toska_discovery.watch import Watchers
 
 log = structlog.get_logger(__name__)
+
+SLICE = 64
+"""Leases that a sweep looks at before it lets others run."""
+LOGGED_EACH = 10
+"""Most happenings of one event that get a line each in the log."""
 
 
 @dataclass(slots=True)
@@ -164,9 +171,21 @@ class EmbeddedRegistry:
         self.watchers.wake({EVENTS})
         return fired
 
+    async def keep_sweeping(self, interval: timedelta) -> None:
+        """Turn lapsed checks critical, remove what has been critical for too long, and end lapsed sessions, for ever.
+
+        However many leases lapse at once, everybody else has a turn after each slice of them.
+        """
+        while True:
+            await anyio.sleep(interval.total_seconds())
+            self.sweep()
+            while not self.state.is_swept:
+                await checkpoint()
+                self.sweep()
+
     def sweep(self) -> None:
-        """Turn lapsed checks critical, remove what has been critical for too long, and end lapsed sessions."""
-        self._publish(self.state.sweep(self._clock.monotonic()))
+        """One slice of a sweep."""
+        self._publish(self.state.sweep(self._clock.monotonic(), SLICE))
 
     def _require_room(self, key: str) -> None:
         instances = self.state.instances
@@ -181,16 +200,9 @@ class EmbeddedRegistry:
         self.watchers.wake_keys(changes.keys)
         for listener in self._listeners:
             listener(changes)
-        for happening, instance in changes.happenings:
+        for happening, _ in changes.happenings:
             self.counts.happenings[happening] += 1
-            service = instance.service
-            log.info(
-                happening.value,
-                instance_service=service.name,
-                instance_id=service.id,
-                address=f"{service.address}:{service.port}",
-                health=instance.health.value,
-            )
+        _log(changes.happenings)
         for session, reason in changes.ended:
             self.counts.sessions_ended[reason] += 1
             log.info(reason.value, session=session.id, session_name=session.name, behavior=session.behavior.value)
@@ -200,3 +212,21 @@ def _full(what: str, limit: int) -> RegistryFull:
     return RegistryFull(
         f"the registry takes no more than {limit} {what}; an operator can raise TOSKA_DISCOVERY_MAX_INSTANCES"
     )
+
+
+def _log(happenings: Sequence[tuple[Happening, Instance]]) -> None:
+    if len(happenings) > LOGGED_EACH:
+        # A line takes ten times as long as what it tells of; when very many lapse at once, that would hold up the rest.
+        for happening in dict.fromkeys(happening for happening, _ in happenings):
+            ids = [instance.service.id for found, instance in happenings if found is happening]
+            log.info(happening.value, instances=len(ids), first=ids[:LOGGED_EACH])
+        return
+    for happening, instance in happenings:
+        service = instance.service
+        log.info(
+            happening.value,
+            instance_service=service.name,
+            instance_id=service.id,
+            address=f"{service.address}:{service.port}",
+            health=instance.health.value,
+        )

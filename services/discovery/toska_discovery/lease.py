@@ -16,6 +16,7 @@ slept, lease time stands still for the lateness, so that nobody who could not be
 """
 
 import heapq
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -149,9 +150,18 @@ class Leases:
         if len(self._queue) > 2 * len(self._leases) + 64:
             self._rebuild()
 
-    def take_due(self, moment: float) -> Iterator[tuple[Lease, Due]]:
-        """Each lease that something has become of by `moment`, in order; one to remove is forgotten already."""
-        while self._queue and self._queue[0][0] <= moment:
+    def is_due(self, moment: float) -> bool:
+        """Whether there is anything to look at by `moment`."""
+        return bool(self._queue) and self._queue[0][0] <= moment
+
+    def take_due(self, moment: float, most: int = sys.maxsize) -> Iterator[tuple[Lease, Due]]:
+        """Each lease that something has become of by `moment`, in order; one to remove is forgotten already.
+
+        Looks at `most` of those that may be due: many were renewed, which shows only then.
+        """
+        for _ in range(most):
+            if not self.is_due(moment):
+                return
             at, check_id = heapq.heappop(self._queue)
             lease = self._leases.get(check_id)
             if lease is None or lease.scheduled != at:

@@ -11,6 +11,7 @@ Time is given as monotonic seconds, timestamps as datetimes. Storing, waking, pr
 others' business.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -39,6 +40,7 @@ class Registry:
 
     Attributes:
         listing: Who is there.
+        is_swept: Whether the last sweep left nothing that was due.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Registry:
         self._checks = CheckList()
         self._time = LeaseTime(sweep_interval_s, now)
         self.coordination = Coordination(self, self._time)
+        self.is_swept = True
 
     # What is known.
 
@@ -282,11 +285,14 @@ class Registry:
             raise UnknownCheck("there is no such check to be probed", check_id=check_id)
         return self._take_verdict(lease, status, output, now)
 
-    def sweep(self, now: float) -> Changes:
-        """Turn lapsed checks critical, remove instances that were critical for too long, and end lapsed sessions."""
+    def sweep(self, now: float, most: int = sys.maxsize) -> Changes:
+        """Turn lapsed checks critical, remove instances that were critical for too long, and end lapsed sessions.
+
+        Looks at `most` leases that may be due; `is_swept` says whether that was all of them.
+        """
         changes = Changes()
         moment = self._time.sweep(now)
-        for lease, due in self._checks.leases.take_due(moment):
+        for lease, due in self._checks.leases.take_due(moment, most):
             owner = self._checks.owner(lease.check_id)
             if due is Due.REMOVE:
                 if owner is not None:
@@ -298,6 +304,7 @@ class Registry:
                 changes.happenings.append((Happening.LAPSED, self.instances[owner]))
         self.coordination.settle(changes)
         self.coordination.sweep(moment, changes)
+        self.is_swept = not self._checks.leases.is_due(moment)
         return changes
 
     def register_foreign(self, entry: CatalogEntry, at: datetime) -> Changes:
