@@ -1,5 +1,6 @@
 """Finding the route of a request: always what trying all routes in order would find."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages
 from toska_gateway.worker.http1 import RequestHead, read_request
-from toska_gateway.worker.stats import WorkerStats
+from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]
@@ -23,8 +25,11 @@ def compiled(document: dict[str, Any]) -> tuple[RoutingTable, list[dict[str, Any
     snapshot = build_snapshot(build_table(load_document(json.dumps(document), source="test")))
     routes = [route for message in messages(Known(), snapshot, frozenset()) for route in message.get("routes", ())]
     table = RoutingTable()
+    loop = asyncio.new_event_loop()
+    plane = Plane(loop, TargetRules())
+    loop.close()
     for route in routes:
-        table.add(route, WorkerStats())
+        table.add(route, plane)
     return table, routes
 
 

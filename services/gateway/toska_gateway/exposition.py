@@ -13,6 +13,7 @@ _COUNTERS = {
     "refused": "Connections refused because of a connection limit",
     "handshakes": "TLS handshakes with clients that were completed",
     "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
+    "rate_limited": "Requests refused because their rate limit was used up",
     "bad_requests": "Requests refused as malformed or over a limit",
     "attempts": "Requests sent to endpoints, repeats included",
     "retries": "Requests sent again to another endpoint",

@@ -31,6 +31,9 @@ PROBLEM_TYPES: Final = {
         _type("method-not-allowed", 405, "Method not allowed", "caller",
               "There is something at this path, and it does not take this method.",
               "Use one of the methods in the Allow header."),
+        _type("rate-limited", 429, "Too many requests", "caller",
+              "The route's rate limit is used up for this caller.",
+              "Wait as long as Retry-After says. RateLimit in each answer tells what is left."),
         # Requests that are not served as they came
         _type("bad-request", 400, "Bad request", "caller",
               "The request is not one that can be read.", _SYNTAX),

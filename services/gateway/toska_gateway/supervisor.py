@@ -4,6 +4,7 @@ A worker that ends is replaced on the same socket (`worker_slot`), and so is eac
 Nothing that is queued on the socket is lost meanwhile.
 """
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -16,10 +17,12 @@ from toska_common.contracts.routing import Snapshot
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import Totals, render
 from toska_gateway.listeners import ListenerAddress
+from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.wire import owned_by_the_mesh, rehearse
+from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
 from toska_gateway.worker_slot import WorkerSlot
@@ -69,6 +72,7 @@ class Supervisor:
         self._slots = [WorkerSlot(number, self._launch, self._greet, self._retire) for number in range(workers)]
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
+        self._shared_fd = open_shared_memory(size_of(DEFAULT_ENTRIES))
         self._ticket_secret = secrets.token_hex(32)
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
@@ -109,9 +113,12 @@ class Supervisor:
             self.close()
 
     def close(self) -> None:
-        """Close the listening sockets."""
+        """Close the listening sockets, and let go of what workers share."""
         for sockets in self._sockets:
             sockets.close()
+        if self._shared_fd >= 0:
+            os.close(self._shared_fd)
+            self._shared_fd = -1
 
     async def _serve(self, slot: WorkerSlot) -> None:
         await self._wanted.wait()
@@ -262,6 +269,7 @@ class Supervisor:
         hello = {
             "management": [list(pair) for pair in self._management],
             "pseudonym": self.pseudonym,
+            "shared_fd": self._shared_fd,
             "listeners": [sockets.address.spec() for sockets in self._sockets],
             "affinity_secret": self._secret.hex(),
             "ticket_secret": self._ticket_secret,

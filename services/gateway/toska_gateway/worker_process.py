@@ -59,13 +59,14 @@ class WorkerProcess:
         """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is."""
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
+        shared = (hello["shared_fd"],)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "toska_gateway.worker",
                 *map(str, descriptors),
-                pass_fds=descriptors,
+                pass_fds=(*descriptors, *shared),
                 stdin=asyncio.subprocess.DEVNULL,
                 # What a terminal sends to our whole group is ours to act on: workers finish what they have when told.
                 start_new_session=True,

@@ -129,6 +129,28 @@ class RetryPolicy(Document):
     retry_on: tuple[Literal["connect", "reset"], ...] = ("connect", "reset")
 
 
+class RateLimit(Document):
+    """How many requests are served; more are refused with 429 until the allowance has refilled, evenly (GCRA)."""
+
+    requests: int = Field(ge=1, le=10_000_000)
+    per: Duration = timedelta(seconds=1)
+    burst: int | None = Field(default=None, ge=1, le=10_000_000, description="At once; default: `requests`")
+    key: str = Field(
+        default="client_ip",
+        pattern=r"^(client_ip|route|header:[!#$%&'*+.^_`|~0-9a-z-]{1,256})$",
+        description="Whose allowance it is: client_ip, header:NAME (lower-case), or route: everybody's together",
+    )
+    scope: Literal["worker", "machine"] = Field(
+        default="machine", description="machine: exact over all workers; worker: each has an allowance of its own"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_rate(self) -> Self:
+        if not timedelta(milliseconds=1) <= self.per <= timedelta(days=31):
+            raise ValueError("per lies between 1ms and 31 days")
+        return self
+
+
 class Policies(Document):
     """What happens to a request on its way; each part costs only the routes that use it."""
 
@@ -141,6 +163,7 @@ class Policies(Document):
         default=timedelta(seconds=60), description="Between two bytes of a body; of a tunnel: 10 times"
     )
     retry: RetryPolicy = RetryPolicy()
+    rate_limit: RateLimit | None = None
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
     upgrade: tuple[Literal["websocket"], ...] = ()

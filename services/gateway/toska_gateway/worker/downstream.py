@@ -18,6 +18,7 @@ from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
+    from toska_gateway.worker.table import Route
 
 UNIX_PEER: Final = "unix"
 """The address of whoever comes through a Unix socket."""
@@ -237,6 +238,14 @@ class Downstream(asyncio.Protocol):
         if route is None:
             self._no_route(head)
             return
+        rate_limit = route.rate_limit
+        quota = b""
+        if rate_limit is not None:
+            slack = rate_limit.take(head, self.forwarding)
+            if slack < 0:
+                self._refuse_for_now(head, route, rate_limit.refusal(slack))
+                return
+            quota = rate_limit.lines(slack)
         if not route.clusters:
             status, answer = route.answer_directly(head, close=close or head.body_length != 0)
             self.transport.write(answer)
@@ -251,6 +260,7 @@ class Downstream(asyncio.Protocol):
         if cluster is None:
             raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
         exchange = self._exchange = Exchange(plane, self, head, route, cluster)
+        exchange.added = quota
         self._received = 0
         if head.body_length == CHUNKED:
             self._decoder = ChunkedDecoder()
@@ -259,6 +269,14 @@ class Downstream(asyncio.Protocol):
         exchange.start()
         if head.body_length and not head.expect and self._exchange is exchange:
             self.set_deadline(plane.limits.body_timeout)
+
+    def _refuse_for_now(self, head: RequestHead, route: "Route", extra: bytes) -> None:
+        close = head.close or head.body_length != 0
+        detail = "this route's rate limit is used up; try again after the time in Retry-After"
+        self.write_problem(429, "rate-limited", detail, close=close, bodiless=head.method == b"HEAD", extra=extra)
+        self.plane.stats.rate_limited += 1
+        route.stats.record(429, 0.0)
+        self._after_answer(close=close)
 
     def _no_route(self, head: RequestHead) -> None:
         close = head.close or head.body_length != 0

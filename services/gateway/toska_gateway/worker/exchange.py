@@ -43,7 +43,7 @@ class Exchange:
 
     __slots__ = (
         "_active", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_replay", "_request",
-        "_tries", "_upstream", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
+        "_tries", "_upstream", "added", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
         "request_done", "responding", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading",
         "waiting",
     )  # fmt: skip
@@ -61,6 +61,7 @@ class Exchange:
         self.request_done = head.body_length == 0
         self.waiting = False
         self.tunnelled = False
+        self.added = b""  # field lines of our own for the response
         self.rechunk = False
         self.status = 0
         self.trace_id = b""
@@ -371,6 +372,8 @@ class Exchange:
         cluster = self.cluster
         if cluster.timed or cluster.affinity is not None:
             self._tell_cluster(parts)
+        if self.added:
+            parts.append(self.added)
         length = head.body_length
         if length is None or length == CHUNKED:
             if self.head.http11:

@@ -18,7 +18,7 @@ _MAX_HOPS: Final = 20
 class Forwarding:
     """The fields of one client connection: the same for all its requests, but for the host."""
 
-    __slots__ = ("_host", "_lines", "_plane", "peer", "scheme", "trusted")
+    __slots__ = ("_host", "_lines", "_plane", "peer", "rate_keys", "scheme", "trusted")
 
     def __init__(self, plane: "Plane", peer: str, scheme: bytes) -> None:
         self._plane = plane
@@ -27,6 +27,7 @@ class Forwarding:
         self.trusted = plane.trusts(peer)
         self._host: bytes | None = None  # (an HTTP/1.0 request may come with an empty one)
         self._lines = b""
+        self.rate_keys: dict[bytes, int] = {}  # whose allowances this connection takes from, by limit
 
     def lines(self, head: RequestHead) -> bytes:
         """Field lines in wire form.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.targets import TargetRules
 
+from toska_gateway.worker.allowances import Allowances
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import UNIX_PEER, Downstream
@@ -68,6 +69,8 @@ class Plane:
         self.ticket_secret = secrets.token_bytes(32)  # until the parent says what all workers seal tickets with
         self.proxy_peers: tuple[Any, ...] | None = None
         self.affinity_secret = b""
+        self.shared_fd: int | None = None  # memory that all workers of the machine see
+        self._allowances: dict[str, Allowances] = {}
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
         self._visit: Iterator[Downstream | Opening] = iter(())
@@ -106,6 +109,13 @@ class Plane:
     def speaks_for_others(self, peer: str) -> bool:
         """Whether this peer may say, with the PROXY protocol, for whom it connects."""
         return _is_in(peer, self.proxy_peers or ())
+
+    def allowances(self, scope: str) -> Allowances:
+        """The table of rate limits of a scope: this worker's own, or that of all workers of the machine."""
+        found = self._allowances.get(scope)
+        if found is None:
+            found = self._allowances[scope] = Allowances(descriptor=self.shared_fd if scope == "machine" else None)
+        return found
 
     def cluster(self, name: str) -> Cluster | None:
         """The cluster of that name."""

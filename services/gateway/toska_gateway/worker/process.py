@@ -59,6 +59,7 @@ class Worker:
             self._plane.via = Via(message["pseudonym"])
             self._plane.ticket_secret = bytes.fromhex(message["ticket_secret"])
             self._plane.affinity_secret = bytes.fromhex(message["affinity_secret"])
+            self._plane.shared_fd = message["shared_fd"]
             self._doors = message["listeners"]
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))

@@ -51,7 +51,7 @@ class Staging:
             try:
                 if self._table is None:
                     raise ValueError("routes came without a table")
-                self._table.add(route, self._plane.stats)
+                self._table.add(route, self._plane)
             except (KeyError, ValueError, TypeError, AttributeError) as error:
                 self._problems.append(f"route {route.get('name', '?')}: {type(error).__name__}: {error}")
 

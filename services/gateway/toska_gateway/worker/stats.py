@@ -40,6 +40,7 @@ class WorkerStats:
         "ejections",
         "handshake_failures",
         "handshakes",
+        "rate_limited",
         "refused",
         "retries",
         "routes",
@@ -47,6 +48,7 @@ class WorkerStats:
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.rate_limited = 0
         self.refused = 0
         self.handshakes = 0
         self.handshake_failures = 0
@@ -68,6 +70,7 @@ class WorkerStats:
         """Everything counted so far."""
         return {
             "accepted": self.accepted,
+            "rate_limited": self.rate_limited,
             "refused": self.refused,
             "handshakes": self.handshakes,
             "handshake_failures": self.handshake_failures,

@@ -7,12 +7,16 @@ A table is immutable once built; a new one replaces it in one assignment.
 """
 
 import random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
-from toska_gateway.worker.stats import RouteStats, WorkerStats
+from toska_gateway.worker.rate_limit import RateLimit
+from toska_gateway.worker.stats import RouteStats
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.plane import Plane
 
 CLOCK_STEP: Final = 0.1
 """Seconds between two steps of the plane's clock (`Plane.now`)."""
@@ -47,16 +51,16 @@ class Route:
 
     __slots__ = (
         "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "headers", "idle_timeout", "keep_escaped", "max_body", "methods", "name", "prefix", "query", "rank", "redirect",
-        "request_edits", "response_edits", "response_timeout", "retry_on_connect", "retry_on_reset", "stats",
-        "strip", "timeout", "weights",
+        "headers", "idle_timeout", "keep_escaped", "max_body", "methods", "name", "prefix", "query", "rank",
+        "rate_limit", "redirect", "request_edits", "response_edits", "response_timeout", "retry_on_connect",
+        "retry_on_reset", "stats", "strip", "timeout", "weights",
     )  # fmt: skip
 
-    def __init__(self, rank: int, route: dict[str, Any], stats: RouteStats) -> None:
+    def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
         match, policies = route["match"], route["policies"]
         self.name: str = route["name"]
         self.rank = rank
-        self.stats = stats
+        self.stats: RouteStats = plane.stats.route(self.name)
         self.methods = frozenset(method.encode() for method in match.get("methods", ()))
         self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
         self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
@@ -74,6 +78,8 @@ class Route:
         self.direct: tuple[int, str, bytes] | None = None
         if respond:
             self.direct = respond["status"], respond["content_type"], respond["body"].encode()
+        limit = policies.get("rate_limit")
+        self.rate_limit = RateLimit(self.name, limit, plane.allowances(limit["scope"])) if limit else None
         self._policies(policies)
 
     def _policies(self, policies: dict[str, Any]) -> None:
@@ -195,9 +201,9 @@ class RoutingTable:
         self._wildcard_hosts: dict[bytes, _Buckets] = {}
         self.names: list[str] = []
 
-    def add(self, route: dict[str, Any], stats: WorkerStats) -> None:
+    def add(self, route: dict[str, Any], plane: "Plane") -> None:
         """Compile a route and append it: it ranks below all before it."""
-        compiled = Route(len(self.names), route, stats.route(route["name"]))
+        compiled = Route(len(self.names), route, plane)
         self.names.append(compiled.name)
         match = route["match"]
         buckets = self._buckets((match.get("host") or "").encode())

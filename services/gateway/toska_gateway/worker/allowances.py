@@ -1,0 +1,126 @@
+"""Who has used up how much of an allowance: GCRA over a table of fixed size, of one worker or shared by all.
+
+The generic cell rate algorithm (ITU-T I.371, "virtual scheduling") needs one number for each key: the theoretical
+arrival time of the next request. A request moves it on by one interval; one that would move it further ahead of now
+than the burst allows is refused and changes nothing. So an allowance refills evenly, and nothing is done for keys that
+nobody uses.
+
+The table is an array of (fingerprint, time) pairs in buckets of eight: millions of keys take the memory of the table
+and not more, and only pages that are used exist. A key whose time has passed is as good as none, so its place is free.
+If a bucket is full of keys in use, the one that is nearest to free makes room: it starts anew, which errs towards
+serving.
+
+Shared, a bucket is changed under a lock of its bytes (POSIX record locks), so what several workers admit together is
+exact; the kernel takes the lock away from a worker that dies. Times are CLOCK_MONOTONIC's, which is one for the
+machine.
+"""
+
+import mmap
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
+from os import sched_yield
+from struct import Struct
+from time import monotonic
+from typing import Final
+
+WAYS: Final = 8
+ENTRY_BYTES: Final = 16
+DEFAULT_ENTRIES: Final = 1 << 22
+"""64 MiB if every page of it is used."""
+_BUCKET: Final = Struct("<" + "Qd" * WAYS)
+_ENTRY: Final = Struct("<Qd")
+_BUCKET_BYTES: Final = WAYS * ENTRY_BYTES
+_PATIENCE_S: Final = 0.05
+"""A lock is held for two microseconds, and for longer only by a worker that lost its processor meanwhile. Waiting holds
+up everybody's requests, so it is done once: while the lock is still away, it is not waited for again."""
+_ROUNDING_S: Final = 1e-9
+
+
+class Allowances:
+    """The table.
+
+    Args:
+        entries: Keys it has room for, a power of two.
+        descriptor: A file of `size_of(entries)` bytes that others map too; the worker's own memory if left out.
+
+    Attributes:
+        contended: How often a bucket's lock could not be had in time, and it was changed without.
+        crowded: How often a key in use had to make room.
+    """
+
+    def __init__(self, entries: int = DEFAULT_ENTRIES, descriptor: int | None = None) -> None:
+        if entries < WAYS or entries & (entries - 1):
+            raise ValueError("entries is a power of two, and at least 8")
+        self.contended = 0
+        self.crowded = 0
+        self._mask = entries // WAYS - 1
+        self._descriptor = descriptor
+        self._gave_up = False
+        self._memory = mmap.mmap(-1 if descriptor is None else descriptor, size_of(entries))
+
+    def take(self, key: int, interval_s: float, burst_s: float, now: float) -> float:
+        """Take one from the allowance of `key`, if there is one left.
+
+        Args:
+            key: 64 bits that stand for it (`toska_common.balancing.base.hash_of`).
+            interval_s: Seconds in which one more becomes available.
+            burst_s: Seconds that the whole allowance takes to refill: as many intervals as may be taken at once.
+            now: Monotonic seconds.
+
+        Returns:
+            The slack in seconds: divided by the interval, how many are left. Negative if none was: so long until
+            there is one.
+        """
+        start = (key & self._mask) * _BUCKET_BYTES
+        if self._descriptor is None:
+            return self._take(start, key, interval_s, burst_s, now)
+        locked = self._lock(start)
+        try:
+            return self._take(start, key, interval_s, burst_s, now)
+        finally:
+            if locked:
+                lockf(self._descriptor, LOCK_UN, _BUCKET_BYTES, start)
+
+    def _take(self, start: int, key: int, interval_s: float, burst_s: float, now: float) -> float:
+        memory = self._memory
+        fields = _BUCKET.unpack_from(memory, start)
+        place, due = -1, now
+        if key in fields:  # a time is never equal to a fingerprint: those that are small integers are not handed out
+            place = fields.index(key)
+            due = max(fields[place + 1], now)
+        slack = now + burst_s - due - interval_s
+        if slack < -_ROUNDING_S:
+            return slack
+        if place < 0:
+            place = self._make_room(fields, now)
+        _ENTRY.pack_into(memory, start + place * 8, key, due + interval_s)
+        return max(0.0, slack)
+
+    def _make_room(self, fields: tuple[float, ...], now: float) -> int:
+        times = fields[1::2]
+        earliest = min(times)
+        if earliest > now:
+            self.crowded += 1
+        return 2 * times.index(earliest)
+
+    def _lock(self, start: int) -> bool:
+        assert self._descriptor is not None  # noqa: S101 - the caller asked
+        deadline = 0.0
+        while True:
+            try:
+                lockf(self._descriptor, LOCK_EX | LOCK_NB, _BUCKET_BYTES, start)
+            except OSError:
+                deadline = deadline or monotonic() + (0.0 if self._gave_up else _PATIENCE_S)
+                if monotonic() >= deadline:
+                    break
+                sched_yield()  # to whoever holds it
+            else:
+                self._gave_up = False
+                return True
+        self._gave_up = True
+        self.contended += 1
+        return False
+
+
+def size_of(entries: int) -> int:
+    """Bytes of a table."""
+    return entries * ENTRY_BYTES
