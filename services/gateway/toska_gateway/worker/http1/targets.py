@@ -59,16 +59,20 @@ def normalize_path(path: bytes) -> bytes:
     out: list[bytes] = []
     for segment in segments[1:]:
         if segment == b"..":
-            if out:
-                out.pop()
+            if out and holds_escaped_slash(out.pop()):
+                raise _beside_dots()
         elif segment not in (b"", b"."):
             out.append(segment)
     slash = b"/" if out and segments[-1] in (b"", b".", b"..") else b""
     normal = b"/" + b"/".join(out) + slash
     if holds_escaped_slash(normal) and not {b".", b".."}.isdisjoint(_ANY_SLASH.split(normal)):
-        # Whoever decodes it would resolve /a/..%2Fb to another path than the one that was matched.
-        raise BadMessage(400, "bad-target", "an escaped slash does not stand beside a dot segment")
+        raise _beside_dots()
     return normal
+
+
+def _beside_dots() -> BadMessage:
+    # Whoever decodes it would resolve /a/..%2Fb, or /a%2Fb/../c, to another path than the one that was matched.
+    return BadMessage(400, "bad-target", "an escaped slash does not stand beside a dot segment")
 
 
 def _decode(match: re.Match[bytes]) -> bytes:
