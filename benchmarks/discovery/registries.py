@@ -78,6 +78,7 @@ def _start_toska(folder: Path) -> Started:
         "TOSKA_DISCOVERY_PORT": str(rest),
         "TOSKA_DISCOVERY_CONSUL_PORT": str(consul),
         "TOSKA_DISCOVERY_DNS_PORT": "-1",
+        "TOSKA_DISCOVERY_GRPC_PORT": "-1",
     }
     return Started([sys.executable, "-m", "toska_discovery"], environment, consul, through_catalog=False)
 

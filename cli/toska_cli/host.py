@@ -87,10 +87,8 @@ class Host:
         for listener in plan.gateway.listeners:
             if not listener.path:
                 check_free(listener.host, listener.port)
-        for spec in self._specs:
-            check_free(spec.host, spec.port)
-        if plan.dns is not None:
-            check_free(*plan.dns)
+        for address in [*plan.bound_later, *((spec.host, spec.port) for spec in self._specs)]:
+            check_free(*address)
         claimed = {address: self._sockets.enter_context(claim(*address)) for address in plan.listeners}
         if self._examples is not None:
             self._examples.start(self._specs)
@@ -172,6 +170,8 @@ class Host:
         ]
         if "dns" in urls:
             parts.append(PartView("dns", states["discovery"], urls["dns"], "NAME.service.consul"))
+        if "discovery_grpc" in urls:
+            parts.append(PartView("discovery grpc", states["discovery"], urls["discovery_grpc"]))
         if self._examples is not None:
             parts += [
                 PartView(spec.name, self._examples.states[spec.name], f"http://{spec.host}:{spec.port}", "example")
@@ -203,8 +203,7 @@ def service_builders(plan: MeshPlan) -> list[Callable[[], Service]]:
     import toska_gateway.app
     import toska_router.app
 
-    addresses = plan.listeners if plan.dns is None else [*plan.listeners, plan.dns]
-    targets = TargetRules(frozenset(addresses))
+    targets = TargetRules(frozenset([*plan.listeners, *plan.bound_later]))
     return [
         lambda: toska_discovery.app.create_service(plan.discovery, targets=targets),
         lambda: toska_router.app.create_service(plan.router),

@@ -45,6 +45,7 @@ class MeshPlan:
             "registry": registry_http_url(self.discovery.registry_url, self._url(self.discovery.consul_port)),
             "discovery": self._url(self.discovery.port),
             "router": self._url(self.router.port),
+            **({"discovery_grpc": self._url(self.discovery.grpc_port, "grpc")} if self.discovery.grpc_port > 0 else {}),
         }
         if self.dns is not None:
             found["dns"] = self._url(self.dns[1]).replace("http:", "dns:")
@@ -69,18 +70,25 @@ class MeshPlan:
         return (discovery.host, discovery.dns_port) if discovery.is_embedded and discovery.dns_port > 0 else None
 
     @property
+    def bound_later(self) -> list[tuple[str, int]]:
+        """Addresses that discovery binds itself: neither DNS nor gRPC takes a socket of others."""
+        discovery = self.discovery
+        grpc = [(discovery.host, discovery.grpc_port)] if discovery.grpc_port > 0 else []
+        return grpc if self.dns is None else [*grpc, self.dns]
+
+    @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the mesh."""
         return is_loopback(self.host)
 
-    def _url(self, port: int) -> str:
-        return base_url(self.host, port)
+    def _url(self, port: int, scheme: str = "http") -> str:
+        return base_url(self.host, port, scheme)
 
 
-def base_url(host: str, port: int) -> str:
+def base_url(host: str, port: int, scheme: str = "http") -> str:
     """A URL under which this machine reaches a listener on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def plan_mesh(options: UpOptions) -> MeshPlan:
@@ -95,7 +103,7 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     if options.home is not None:
         shared["home"] = options.home
     discovery = toska_discovery.settings.Settings.from_environment(
-        **shared, **({"port": ports.discovery, "consul_port": ports.registry, "dns_port": ports.dns} if moved else {})
+        **shared, **(_discovery_ports(ports) if moved else {})
     )
     shared["home"] = prepare_home(discovery.home)
     discovery = discovery.model_copy(update=shared)
@@ -127,3 +135,12 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         gateway=gateway,
         examples_from=examples_from if options.examples else None,
     )
+
+
+def _discovery_ports(ports: PortPlan) -> dict[str, int]:
+    return {
+        "port": ports.discovery,
+        "consul_port": ports.registry,
+        "dns_port": ports.dns,
+        "grpc_port": ports.discovery_grpc,
+    }

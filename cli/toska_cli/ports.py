@@ -16,6 +16,7 @@ class PortPlan:
     gateway: int = 8080
     gateway_admin: int = 8100
     discovery: int = 8101
+    discovery_grpc: int = 18101
     registry: int = 8500
     router: int = 8102
     dns: int = 8600
@@ -37,5 +38,6 @@ class PortPlan:
             registry=first + 3,
             router=first + 4,
             dns=first + 5,
+            discovery_grpc=first + 6,
             examples=first + EXAMPLES_OFFSET,
         )

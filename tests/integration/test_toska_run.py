@@ -162,6 +162,7 @@ async def test_a_service_alone_refuses_a_taken_port_in_one_line(folder: Path, se
         "TOSKA_DISCOVERY_PORT": str(first),
         "TOSKA_DISCOVERY_CONSUL_PORT": str(first + 1),
         "TOSKA_DISCOVERY_DNS_PORT": "-1",
+        "TOSKA_DISCOVERY_GRPC_PORT": "-1",
         "TOSKA_ROUTER_PORT": str(first),
         "TOSKA_GATEWAY_PORT": str(first + 2),
         "TOSKA_GATEWAY_ADMIN_PORT": str(first),

@@ -48,12 +48,21 @@ def _instance(mesh: RunningMesh, name: str) -> str:
 async def test_the_ready_line_lists_every_part_and_what_it_says_works(
     mesh: RunningMesh, client: httpx.AsyncClient
 ) -> None:
-    assert set(mesh.line["urls"]) == {"gateway", "gateway_admin", "discovery", "registry", "router", "dns"}
+    assert set(mesh.line["urls"]) == {
+        "gateway",
+        "gateway_admin",
+        "discovery",
+        "discovery_grpc",
+        "registry",
+        "router",
+        "dns",
+    }
     states = {part["name"]: part["state"] for part in mesh.line["parts"]}
     assert states == {
         "gateway": "ready",
         "gateway admin": "ready",
         "discovery": "ready",
+        "discovery grpc": "ready",
         "registry": "ready",
         "router": "ready",
         "dns": "ready",

@@ -61,6 +61,7 @@ class MeshApart:
             "TOSKA_DISCOVERY_PORT": port["DISC"],
             "TOSKA_DISCOVERY_CONSUL_PORT": port["REG"],
             "TOSKA_DISCOVERY_DNS_PORT": "-1",
+            "TOSKA_DISCOVERY_GRPC_PORT": "-1",
             "TOSKA_ROUTER_PORT": port["ROUTER"],
             "TOSKA_ROUTER_EMBEDDED_REGISTRY_URL": self.registry,
         }

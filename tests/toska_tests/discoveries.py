@@ -17,9 +17,8 @@ async def running_discovery(home: Path, **options: Any) -> AsyncGenerator[str]:
     with ExitStack() as stack:
         sockets = {name: stack.enter_context(bind("127.0.0.1", 0)) for name in (REST, CONSUL)}
         ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
-        service = create_service(
-            Settings(home=home, port=ports[REST], consul_port=ports[CONSUL], dns_port=0, **options)
-        )
+        own: dict[str, Any] = {"port": ports[REST], "consul_port": ports[CONSUL], "dns_port": 0, "grpc_port": -1}
+        service = create_service(Settings(home=home, **{**own, **options}))
         async with anyio.create_task_group() as group:
 
             async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:

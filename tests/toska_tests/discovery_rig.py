@@ -54,7 +54,7 @@ async def discovery_in(home: Path, **options: Any) -> AsyncGenerator[RunningDisc
     """Run discovery with its state in `home` until the block ends."""
     with ExitStack() as stack:
         sockets = {name: stack.enter_context(bind(options.get("host", "127.0.0.1"), 0)) for name in (REST, CONSUL)}
-        chosen: dict[str, Any] = {"sweep_interval": SWEEP_INTERVAL, "dns_port": -1, **options}
+        chosen: dict[str, Any] = {"sweep_interval": SWEEP_INTERVAL, "dns_port": -1, "grpc_port": -1, **options}
         chosen["port"], chosen["consul_port"] = (sockets[name].getsockname()[1] for name in (REST, CONSUL))
         settings = Settings(home=home, **chosen)
         service = create_service(settings)
@@ -117,6 +117,7 @@ def discovery_process(folder: Path, port: int | None = None, **environment: str)
         "TOSKA_DISCOVERY_PORT": str(port),
         "TOSKA_DISCOVERY_CONSUL_PORT": str(port + 1),
         "TOSKA_DISCOVERY_DNS_PORT": str(dns_port),
+        "TOSKA_DISCOVERY_GRPC_PORT": "-1",
         "TOSKA_REGISTRY_URL": "",
         **environment,
     }

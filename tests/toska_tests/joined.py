@@ -54,6 +54,7 @@ class Registry:
             "TOSKA_DISCOVERY_CONSUL_PORT": str(self.first_port),
             "TOSKA_DISCOVERY_PORT": str(self.first_port + 1),
             "TOSKA_DISCOVERY_DNS_PORT": "-1",
+            "TOSKA_DISCOVERY_GRPC_PORT": "-1",
             "TOSKA_REGISTRY_URL": "",
         }
         command = [sys.executable, "-m", "toska_discovery"]

@@ -39,6 +39,7 @@ from toska_discovery.instance import canonical_address
 from toska_discovery.metrics import DiscoveryCollector, DnsCollector
 from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
+from toska_discovery.rpc.server import RpcServer
 from toska_discovery.settings import Settings
 from toska_discovery.store import SqliteStore
 from toska_discovery.vacancies.listeners import find_listing
@@ -78,8 +79,9 @@ class _Discovery:
             allowed_hosts=host_names(settings.allowed_hosts, [settings.advertise_address]),
             join_access=join_suffices,
         )
+        self._policy = policy
         self._health = HealthChecks("toska-discovery", __version__)
-        metrics = ServiceMetrics()
+        metrics = self._metrics = ServiceMetrics()
         self._directory: Directory | None = None
         self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy))
@@ -141,7 +143,7 @@ class _Discovery:
             rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets, settings.check_kinds)
             self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
-            registry.on_change(partial(backend.tell, self._open_directory(backend).feed))
+            registry.on_change(partial(backend.tell, self._open_directory(backend, tasks).feed))
             self._health.add("store", lambda: _require_store(store))
             tasks.start_soon(registry.keep_sweeping, settings.sweep_interval)
             probing = ProbingRules(
@@ -168,14 +170,26 @@ class _Discovery:
         backend = ConsulBackend(
             consul, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after, clock=self._clock
         )
-        feed = self._open_directory(backend).feed
+        feed = self._open_directory(backend, tasks).feed
         tasks.start_soon(CatalogEvents(consul, feed, lambda entries: in_order(entries, {})).follow)
         self._health.add("consul", lambda: _require_leader(consul))
         yield
 
-    def _open_directory(self, backend: Backend) -> Directory:
+    def _open_directory(self, backend: Backend, tasks: SupervisedTasks) -> Directory:
         directory = self._directory = Directory(backend, Feed(), self._targets, self._clock)
         self._rest.state.directory = directory
+        if self._settings.grpc_port >= 0:
+            rpc = RpcServer(
+                self._settings.host,
+                self._settings.grpc_port,
+                directory=directory,
+                policy=self._policy,
+                health=self._health,
+                registry=self._metrics.registry,
+                ready=lambda: self.service.ready,
+            )
+            self._health.add("grpc", lambda: rpc.started)
+            tasks.start_soon(rpc.run)
         return directory
 
     def _release_watchers(self) -> None:
@@ -196,7 +210,9 @@ def _build_rest(health: HealthChecks, metrics: ServiceMetrics) -> FastAPI:
 
 def _own_targets(settings: Settings) -> TargetRules:
     hosts = {canonical_address(host) for host in (settings.host, settings.own_address)}
-    ports = {settings.port, settings.consul_port, settings.dns_port} if settings.is_embedded else {settings.port}
+    ports = {settings.port, settings.grpc_port}
+    if settings.is_embedded:
+        ports |= {settings.consul_port, settings.dns_port}
     return TargetRules(frozenset((host, port) for host in hosts for port in ports))
 
 

@@ -62,9 +62,11 @@ class Directory:
 
     # Changes.
 
-    async def register(self, registration: Registration, access: Access | None) -> Instance:
-        """List an instance, in place of whoever has its id, or its address and port."""
-        check_target(registration, self._targets)
+    async def register(
+        self, registration: Registration, access: Access | None, *, field: str = "body.address"
+    ) -> Instance:
+        """List an instance, in place of whoever has its id, or its address and port; errors name `field`."""
+        check_target(registration, self._targets, field=field)
         require_admin_for(access, await self._backend.services_touched_by(registration))
         return await self._backend.register(registration)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
-from toska_common.contracts.discovery import ServiceEvent
+from toska_common.contracts.discovery import Instance, ServiceEvent
 
 from toska_discovery.member import Member, render
 
@@ -31,10 +31,15 @@ class Happened:
     _json: str = field(default="", init=False)
 
     @property
+    def instance(self) -> Instance:
+        """The contract of the member."""
+        return render(self.member)
+
+    @property
     def json(self) -> str:
         """The contract, encoded."""
         if not self._json:
-            event = ServiceEvent(type=self.type, reason=self.reason, instance=render(self.member))
+            event = ServiceEvent(type=self.type, reason=self.reason, instance=self.instance)
             self._json = event.model_dump_json()
         return self._json
 

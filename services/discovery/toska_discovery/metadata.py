@@ -158,22 +158,22 @@ class MetadataVersions:
         return history, index
 
 
-def read_replacement(body: object) -> dict[str, str]:
-    """The metadata of a PUT, checked.
+def read_replacement(body: object, *, field: str = "body") -> dict[str, str]:
+    """The metadata of a PUT, checked; errors name what is below `field`.
 
     Raises:
         InvalidInput: Names every wrong field.
     """
-    return _own_keys_only(_validate(_PAIRS, body))
+    return _own_keys_only(_validate(_PAIRS, body, field), field)
 
 
-def read_patch(body: object) -> dict[str, str | None]:
-    """The changes of a PATCH (RFC 7396: `null` removes a key), checked.
+def read_patch(body: object, *, field: str = "body") -> dict[str, str | None]:
+    """The changes of a PATCH (RFC 7396: `null` removes a key), checked; errors name what is below `field`.
 
     Raises:
         InvalidInput: Names every wrong field.
     """
-    return _own_keys_only(_validate(_PATCH, body))
+    return _own_keys_only(_validate(_PATCH, body, field), field)
 
 
 def merge(metadata: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
@@ -182,23 +182,25 @@ def merge(metadata: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def _validate(adapter: TypeAdapter[T], body: object) -> T:
+def _validate(adapter: TypeAdapter[T], body: object, field: str) -> T:
     try:
         return adapter.validate_python(body, strict=True)
     except ValidationError as error:
-        raise _invalid(field_problems(error.errors())) from error
+        raise _invalid(field_problems(error.errors()), field) from error
 
 
-def _own_keys_only(pairs: dict[str, T]) -> dict[str, T]:
+def _own_keys_only(pairs: dict[str, T], field: str) -> dict[str, T]:
     reason = f"keys that begin with {META_PREFIX} are the mesh's own; register again to change them"
     problems = [{"field": key, "reason": reason} for key in pairs if key.startswith(META_PREFIX)]
     if problems:
-        raise _invalid(problems)
+        raise _invalid(problems, field)
     return pairs
 
 
-def _invalid(problems: list[dict[str, str]]) -> InvalidInput:
-    located = [{**item, "field": "body" if item["field"] == "(root)" else f"body.{item['field']}"} for item in problems]
+def _invalid(problems: list[dict[str, str]], field: str = "body") -> InvalidInput:
+    located = [
+        {**item, "field": field if item["field"] == "(root)" else f"{field}.{item['field']}"} for item in problems
+    ]
     return InvalidInput("; ".join(f"{item['field']}: {item['reason']}" for item in located), problems=located)
 
 

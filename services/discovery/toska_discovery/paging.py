@@ -36,12 +36,14 @@ class PageRequest:
         page: Its number from 1; 0 if a cursor is used.
         cursor: Of the page before; empty for the first.
         question: Everything else of the request that decides what is listed, filters and sort.
+        cursor_field: What errors call the cursor.
     """
 
     limit: int = MAX_LIMIT
     page: int = 0
     cursor: str = ""
     question: str = ""
+    cursor_field: str = "query.cursor"
 
     def cut(
         self, items: Sequence[T], key: Callable[[T], Any], name: Callable[[T], str], *, descending: bool = False
@@ -77,7 +79,7 @@ class PageRequest:
                 if not passed:
                     return position
         except TypeError as error:
-            raise _invalid("query.cursor", "not a cursor of this list") from error
+            raise _invalid(self.cursor_field, "not a cursor of this list") from error
         return len(ordered)
 
     def _encode(self, key: Any, name: str) -> str:
@@ -89,9 +91,9 @@ class PageRequest:
             text = base64.urlsafe_b64decode(self.cursor + "=" * (-len(self.cursor) % 4))
             stamp, key, name = json.loads(text)
         except (ValueError, TypeError) as error:
-            raise _invalid("query.cursor", "not a cursor that this list gave") from error
+            raise _invalid(self.cursor_field, "not a cursor that this list gave") from error
         if stamp != self._stamp or not isinstance(name, str):
-            raise _invalid("query.cursor", "of another question: its filters or its sort were different")
+            raise _invalid(self.cursor_field, "of another question: its filters or its sort were different")
         return key, name
 
     @property

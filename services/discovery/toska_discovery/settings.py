@@ -60,6 +60,7 @@ class Settings(ServiceSettings):
     dns_recursors: Annotated[tuple[DnsRecursor, ...], NoDecode] = Field(
         default=(), description="Who to ask for names of others: addresses, comma-separated, with :port unless 53"
     )
+    grpc_port: int = Field(default=18101, ge=-1, le=65535, description="Of the gRPC service; -1 for none")
     lease_ttl: Duration = Field(default=timedelta(seconds=15), description="Life of a lease that asks for none")
     removal_after: Duration = Field(
         default=timedelta(seconds=60), description="How long an instance may be critical before it is removed"
