@@ -7,7 +7,14 @@ from toska_common.errors import ConfigurationError
 
 def test_ports_from_moves_every_port() -> None:
     assert PortPlan.starting_at(9000) == PortPlan(
-        gateway=9000, gateway_admin=9001, discovery=9002, registry=9003, router=9004, discovery_grpc=9006, examples=9010
+        gateway=9000,
+        gateway_admin=9001,
+        discovery=9002,
+        registry=9003,
+        router=9004,
+        dns=9005,
+        discovery_grpc=9006,
+        examples=9010,
     )
 
 
