@@ -84,7 +84,7 @@ class _Discovery:
         metrics = self._metrics = ServiceMetrics()
         self._directory: Directory | None = None
         self._rest = _build_rest(self._health, metrics)
-        self._api = ConsulApi(ConsulPolicy(policy))
+        self._api = ConsulApi(ConsulPolicy(policy, acl=settings.registry_acl))
         self._dns_counts = DnsCounts()
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
         if settings.is_embedded:
@@ -141,7 +141,9 @@ class _Discovery:
             watchers = Watchers(settings.max_watchers)
             registry = EmbeddedRegistry(state, store, watchers, self._clock, max_instances=settings.max_instances)
             rules = RegistrationRules(settings.removal_after.total_seconds(), self._targets, settings.check_kinds)
-            self._api.endpoints = Endpoints(registry, node, Answers(state, node), rules)
+            self._api.endpoints = Endpoints(
+                registry, node, Answers(state, node), rules, self._clock.now(), acl=settings.registry_acl
+            )
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
             registry.on_change(partial(backend.tell, self._open_directory(backend, tasks).feed))
             self._health.add("store", lambda: _require_store(store))

@@ -46,6 +46,11 @@ class Settings(ServiceSettings):
 
     port: int = Field(default=8101, ge=0, le=65535, description="Of the REST API")
     consul_port: int = Field(default=8500, ge=0, le=65535, description="Of the Consul HTTP API")
+    registry_acl: bool = Field(
+        default=False,
+        validation_alias="TOSKA_REGISTRY_ACL",
+        description="Whether the Consul API needs a token for reads too, also on loopback, and tells of tokens",
+    )
     dns_port: int = Field(default=8600, ge=-1, le=65535, description="Of DNS, on UDP and TCP; -1 for none")
     dns_domain: DnsDomain = Field(default="consul", description="What every name in DNS ends in")
     dns_only_passing: bool = Field(default=False, description="Leave instances with a warning out of DNS")

@@ -25,12 +25,17 @@ ADMIN_PATHS = ("/v1/kv/", "/v1/session/", "/v1/txn", "/v1/query", "/v1/snapshot"
 
 
 class ConsulPolicy:
-    """The rules of the Consul port: a management listener's, with Consul's words and needs."""
+    """The rules of the Consul port: a management listener's, with Consul's words and needs.
 
-    def __init__(self, management: ManagementPolicy) -> None:
+    Args:
+        management: Those of a management listener.
+        acl: Whether reads need a token wherever they come from.
+    """
+
+    def __init__(self, management: ManagementPolicy, *, acl: bool = False) -> None:
         self._credentials = management.credentials
         # Both are asked by every request, and reading an IP address takes as long as answering a lookup.
-        self._open_reads = management.open_reads
+        self._open_reads = management.open_reads and not acl
         self._answers_to = lru_cache(maxsize=256)(management.answers_to)
 
     def check(self, method: str, path: str, query: Query, headers: Mapping[bytes, bytes]) -> Access | None:

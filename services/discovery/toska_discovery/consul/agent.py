@@ -169,7 +169,7 @@ async def get_self(here: Endpoints, _: ConsulRequest) -> Reply:
                 "Version": CONSUL_VERSION,
             },
             "DebugConfig": {
-                "ACLsEnabled": False,
+                "ACLsEnabled": here.acl,
                 "Datacenter": node.datacenter,
                 "HTTPPort": node.port,
                 "NodeName": node.name,
@@ -178,11 +178,16 @@ async def get_self(here: Endpoints, _: ConsulRequest) -> Reply:
                 "Version": CONSUL_VERSION,
             },
             "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0, "Height": 0.00001},
-            "Member": _member(node),
+            "Member": _member(node, acl=here.acl),
             "Stats": {
                 "agent": {"checks": str(checks), "services": str(len(state.instances))},
                 "build": {"prerelease": "", "revision": "", "version": CONSUL_VERSION},
-                "consul": {"acl": "disabled", "leader": "true", "leader_addr": _leader(node), "server": "true"},
+                "consul": {
+                    "acl": "enabled" if here.acl else "disabled",
+                    "leader": "true",
+                    "leader_addr": _leader(node),
+                    "server": "true",
+                },
                 "raft": {"applied_index": index, "commit_index": index, "last_log_index": index, "state": "Leader"},
             },
             "Meta": SEGMENT,
@@ -194,7 +199,7 @@ async def list_members(here: Endpoints, request: ConsulRequest) -> Reply:
     """`GET agent/members`."""
     if request.query.first("segment"):
         raise Refusal(500, "Network segments are not supported in this version of Consul")
-    member = _member(here.node)
+    member = _member(here.node, acl=here.acl)
     if request.query.first("wan") == "1":
         member["Name"] = f"{here.node.name}.{here.node.datacenter}"
     return json_reply([member])
@@ -214,13 +219,13 @@ def _leader(node: Node) -> str:
     return f"[{node.address}]:{node.port}" if ":" in node.address else f"{node.address}:{node.port}"
 
 
-def _member(node: Node) -> dict[str, Any]:
+def _member(node: Node, *, acl: bool) -> dict[str, Any]:
     return {
         "Name": node.name,
         "Addr": node.address,
         "Port": node.port,
         "Tags": {
-            "acls": "0",
+            "acls": "1" if acl else "0",
             "build": f"{CONSUL_VERSION}:",
             "dc": node.datacenter,
             "id": node.id,

@@ -15,6 +15,7 @@ from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 
 from toska_discovery.consul import (
+    acl,
     agent,
     agent_health,
     agent_metrics,
@@ -23,6 +24,7 @@ from toska_discovery.consul import (
     coordination,
     kv,
     maintenance,
+    operating,
     selectors,
 )
 from toska_discovery.consul.access import ConsulPolicy
@@ -60,6 +62,8 @@ EXACT: Mapping[str, Methods] = {
     "status/leader": {"GET": agent.get_leader},
     "status/peers": {"GET": agent.list_peers},
     **coordination.EXACT,
+    **acl.EXACT,
+    **operating.EXACT,
 }
 """Endpoints without a name in their path."""
 
@@ -84,6 +88,8 @@ NAMED: Mapping[str, Methods] = {
     "health/checks": {"GET": filterable(catalog.list_health_checks, selectors.CHECKS)},
     "health/state": {"GET": filterable(catalog.list_health_state, selectors.CHECKS)},
     **coordination.NAMED,
+    **acl.NAMED,
+    **operating.NAMED,
     "kv": {"GET": kv.read, "PUT": kv.put, "DELETE": kv.delete},
 }
 """Endpoints whose path ends in a name, which may have slashes of its own."""

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.request import CLOSE, CallerGone, ConsulRequest, Header, Refusal, Reply
@@ -20,12 +21,19 @@ JITTER = 1 / 16
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What handlers are given: the open registry, its node, and the rules for registrations."""
+    """What handlers are given: the open registry, its node, and the rules for registrations.
+
+    Attributes:
+        opened_at: When the registry began to answer.
+        acl: Whether every request needs a token.
+    """
 
     registry: EmbeddedRegistry
     node: Node
     answers: Answers
     rules: RegistrationRules
+    opened_at: datetime
+    acl: bool = False
 
     async def changed(self, request: ConsulRequest, topics: Sequence[str], index_now: Callable[[], int]) -> int:
         """Return the index to answer with, after blocking until it is past the request's `index`, if it has one.
