@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from toska_gateway.errors import SnapshotRejected
 from toska_tests.certificates import Authority, Pair, with_passphrase
 from toska_tests.gateways import Gateway, running_gateway, single
-from toska_tests.raw_http import PATIENCE_S, ask, connect, connected, get, upstream
+from toska_tests.raw_http import PATIENCE_S, ask, connect, connected, get, request, upstream
 from toska_tests.waiting import wait_until
 
 
@@ -362,6 +362,29 @@ async def test_openssl_s_client_renegotiates_nothing_and_resumes(authority: Auth
         await gateway.until_quiet()
 
 
+async def test_openssl_s_client_may_ask_for_new_keys(authority: Authority) -> None:
+    pair = authority.issue("a", "a.example")
+    async with upstream() as app, running_gateway(secured(app.port, pair)) as gateway:
+        host, port = gateway.address
+        command = [
+            *("openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_3"),
+            *("-CAfile", str(authority.file), "-verify_return_error"),
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            await process.stdout.readuntil(b"Verify return code: 0 (ok)")
+            for _ in range(3):  # K at the beginning of what is read from the terminal: new keys, on both sides
+                process.stdin.write(b"K\n")
+                await process.stdout.readuntil(b"KEYUPDATE")
+            process.stdin.write(get("/", "connection: close"))
+            assert b"HTTP/1.1 200" in await process.stdout.read()
+            await process.wait()
+
+
 async def test_curl_finds_its_way_from_the_redirecting_listener(authority: Authority) -> None:
     pair = authority.issue("a", "a.example")
     listen = ("https://127.0.0.1:0",)
@@ -373,6 +396,10 @@ async def test_curl_finds_its_way_from_the_redirecting_listener(authority: Autho
             assert (found.status, found.value("location")) == (308, f"https://a.example:{port}/a%20b?c=d".encode())
             challenge = await ask(redirecting.address, get("/.well-known/acme-challenge/token"))
             assert challenge.status == 200
+            escape = await ask(redirecting.address, get("/.well-known/acme-challenge/../../secret"))
+            assert escape.value("location") == f"https://test:{port}/secret".encode()
+            server = await ask(redirecting.address, request("OPTIONS", "*"))
+            assert (server.status, server.value("location")) == (204, None)
             command = [
                 *("curl", "-sS", "-L", "--cacert", str(authority.file), "-d", "body"),
                 *(

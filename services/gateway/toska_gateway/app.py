@@ -104,7 +104,7 @@ def create_standalone_service(settings: Settings) -> Service:
     """
     if settings.routes is None:
         raise ConfigurationError("TOSKA_GATEWAY_ROUTES: name the routing file to serve")
-    file = RoutesFile(settings.routes)
+    file = RoutesFile(settings.routes, settings.certificates_folder)
     if file.first.table.server.tls is None and any(listener.tls for listener in settings.listeners):
         raise ConfigurationError(f"a listener on https:// needs server.tls, which {settings.routes} does not have")
     admin = Admin(settings)

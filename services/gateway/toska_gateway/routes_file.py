@@ -20,9 +20,11 @@ from toska_common.errors import ConfigurationError
 from toska_common.routing.document import load_document
 from toska_common.routing.problems import InvalidDocument, Problem
 from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.routing.tree import decode, name_problems, parse_yaml
 
 from toska_gateway.errors import SnapshotRejected
 from toska_gateway.routing import Routing
+from toska_gateway.tls_material import TlsFilesRefused, read_material
 
 log = structlog.get_logger(__name__)
 
@@ -33,18 +35,24 @@ Stamp = tuple[int, int, int, int]
 """What tells one content of a file from another without reading it: device, inode, size and time of change."""
 
 
-def read_routes(path: Path) -> Snapshot:
-    """Read a routing file.
+def read_routes(path: Path, folder: Path) -> Snapshot:
+    """Read a routing file, and try the certificates and keys that it names; relative ones are in `folder`.
 
     Raises:
-        InvalidDocument: It is wrong, or cannot be read.
+        InvalidDocument: It is wrong, or cannot be read, or a file that it names cannot be used.
     """
     try:
         text = path.read_bytes()
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
         raise InvalidDocument([Problem("", None, reason)], source=str(path)) from error
-    return build_snapshot(build_table(load_document(text, source=str(path), registry=False)))
+    table = build_table(load_document(text, source=str(path), registry=False))
+    try:
+        read_material(table, folder)
+    except TlsFilesRefused as error:
+        tree = parse_yaml(decode(text, str(path)), str(path))
+        raise InvalidDocument(name_problems(error.findings, tree), source=str(path)) from error
+    return build_snapshot(table)
 
 
 class RoutesFile:
@@ -54,12 +62,13 @@ class RoutesFile:
         ConfigurationError: It is wrong at the start; lists every problem, one to a line.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
+        self._folder = folder
         self._stamp = _stamp(path)
         self._reading = anyio.Lock()
         try:
-            self.first = read_routes(path)
+            self.first = read_routes(path, folder)
         except InvalidDocument as error:
             listed = "\n".join(f"  {problem}" for problem in error.problems)
             raise ConfigurationError(f"the routing file {path} cannot be used:\n{listed}") from error
@@ -80,7 +89,7 @@ class RoutesFile:
             before = routing.current
             self._stamp = _stamp(self._path)
             try:
-                snapshot = await to_thread.run_sync(read_routes, self._path)
+                snapshot = await to_thread.run_sync(read_routes, self._path, self._folder)
                 changed = before is None or snapshot.version != before.version
                 if changed:
                     await routing.apply(snapshot, "file")

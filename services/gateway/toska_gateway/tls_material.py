@@ -7,7 +7,7 @@ problem with the place in the routing and the file, and never with a byte of its
 import hashlib
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ import structlog
 from toska_common.clock import now_utc
 from toska_common.contracts.routing import RouteTable
 from toska_common.contracts.tls import CertificatePair, ClusterTls, ServerTls
+from toska_common.routing.problems import Finding, Location, format_location
 
 from toska_gateway.worker.certificates import ClientContext, ServerContexts, UnusableCertificate
 
@@ -51,12 +52,17 @@ NO_TLS = TlsMaterial()
 
 
 class TlsFilesRefused(Exception):
-    """Files that cannot be used. `problems` names each with its place in the routing; `files` says what to watch."""
+    """Files that cannot be used. `findings` names each with its place in the routing; `files` says what to watch."""
 
-    def __init__(self, problems: list[dict[str, str]], files: Mapping[Path, Stamp]) -> None:
-        super().__init__("; ".join(f"{problem['field']}: {problem['reason']}" for problem in problems))
-        self.problems = problems
+    def __init__(self, findings: Sequence[Finding], files: Mapping[Path, Stamp]) -> None:
+        self.findings = findings
         self.files = files
+        super().__init__("; ".join(f"{problem['field']}: {problem['reason']}" for problem in self.problems))
+
+    @property
+    def problems(self) -> list[dict[str, str]]:
+        """The findings, as problem documents and logs name them."""
+        return [{"field": format_location(one.location), "reason": one.reason} for one in self.findings]
 
 
 def read_material(table: RouteTable, folder: Path) -> TlsMaterial:
@@ -70,10 +76,10 @@ def read_material(table: RouteTable, folder: Path) -> TlsMaterial:
     clusters = {
         name: material
         for name, cluster in table.clusters.items()
-        if cluster.tls is not None and (material := reader.cluster(f"clusters.{name}.tls", cluster.tls)) is not None
+        if cluster.tls is not None and (material := reader.cluster(("clusters", name, "tls"), cluster.tls)) is not None
     }
-    if reader.problems:
-        raise TlsFilesRefused(reader.problems, reader.files)
+    if reader.findings:
+        raise TlsFilesRefused(reader.findings, reader.files)
     if server is None and not clusters:
         return NO_TLS
     version = _digest({"server": server, "clusters": clusters})
@@ -93,21 +99,24 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+_SERVER: Location = ("server", "tls")
+
+
 class _Reader:
     """Reads files one by one and gathers what is wrong with them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.problems: list[dict[str, str]] = []
+        self.findings: list[Finding] = []
         self.notes: list[tuple[str, Mapping[str, str]]] = []
         self.files: dict[Path, Stamp] = {}
 
     def server(self, tls: ServerTls) -> dict[str, Any] | None:
-        pairs = [self._pair(f"server.tls{at}", pair) for at, pair in tls.pairs]
+        pairs = [self._pair((*_SERVER, *at), pair) for at, pair in tls.pairs]
         client = None
         if tls.client is not None:
-            client = {"ca": self._read("server.tls.client.ca", tls.client.ca), "mode": tls.client.mode}
-        if self.problems:
+            client = {"ca": self._read((*_SERVER, "client", "ca"), tls.client.ca), "mode": tls.client.mode}
+        if self.findings:
             return None
         material = {
             "pairs": pairs,
@@ -118,45 +127,45 @@ class _Reader:
         for (at, pair), each in zip(tls.pairs, pairs, strict=True):
             # One at a time, so that a problem is that of one certificate.
             alone = {**material, "pairs": [each], "client": None}
-            self._try(f"server.tls{at}", f"{pair.certificate}, {pair.key}", ServerContexts, alone, bytes(32))
-        if tls.client is not None and not self.problems:
-            self._try("server.tls.client.ca", tls.client.ca, ServerContexts, material, bytes(32))
+            self._try((*_SERVER, *at), f"{pair.certificate}, {pair.key}", ServerContexts, alone, bytes(32))
+        if tls.client is not None and not self.findings:
+            self._try((*_SERVER, "client", "ca"), tls.client.ca, ServerContexts, material, bytes(32))
         return material
 
-    def cluster(self, at: str, tls: ClusterTls) -> dict[str, Any] | None:
-        before = len(self.problems)
+    def cluster(self, at: Location, tls: ClusterTls) -> dict[str, Any] | None:
+        before = len(self.findings)
         material: dict[str, Any] = tls.model_dump()
-        material["ca"] = None if tls.ca is None else self._read(f"{at}.ca", tls.ca)
+        material["ca"] = None if tls.ca is None else self._read((*at, "ca"), tls.ca)
         if tls.certificate is not None and tls.key is not None:
             pair = self._pair(at, CertificatePair(certificate=tls.certificate, key=tls.key, names=("unused",)))
             material |= {"certificate": pair["certificate"], "key": pair["key"]}
         material["identity"] = _digest(material)
-        if len(self.problems) > before:
+        if len(self.findings) > before:
             return None
         only_ca = {**material, "certificate": None, "key": None}
-        if self._try(f"{at}.ca", tls.ca or "", ClientContext, only_ca):
+        if self._try((*at, "ca"), tls.ca or "", ClientContext, only_ca):
             self._try(at, f"{tls.certificate}, {tls.key}", ClientContext, material)
         return material
 
-    def _try(self, at: str, files: str, build: Any, *arguments: Any) -> bool:
+    def _try(self, at: Location, files: str, build: Any, *arguments: Any) -> bool:
         try:
             build(*arguments)
         except (UnusableCertificate, ValueError) as error:
             reason = str(error) if isinstance(error, UnusableCertificate) else "cannot be used"
-            self.problems.append({"field": at, "reason": f"{files}: {reason}"})
+            self.findings.append(Finding(at, f"{files}: {reason}"))
             return False
         return True
 
-    def _pair(self, at: str, pair: CertificatePair) -> dict[str, Any]:
-        certificate = self._read(f"{at}.certificate", pair.certificate)
-        key = self._read(f"{at}.key", pair.key, secret=True)
+    def _pair(self, at: Location, pair: CertificatePair) -> dict[str, Any]:
+        certificate = self._read((*at, "certificate"), pair.certificate)
+        key = self._read((*at, "key"), pair.key, secret=True)
         names = list(pair.names)
         if certificate:
-            found = self._look_at(f"{at}.certificate", pair.certificate, certificate)
+            found = self._look_at((*at, "certificate"), pair.certificate, certificate)
             names = names or found
         return {"certificate": certificate, "key": key, "names": names}
 
-    def _look_at(self, at: str, name: str, pem: str) -> list[str]:
+    def _look_at(self, at: Location, name: str, pem: str) -> list[str]:
         """The names that a certificate is made out for; notes if it is not valid now."""
         from cryptography import x509  # here: 50 ms to import, which only those pay that speak TLS
 
@@ -167,7 +176,7 @@ class _Reader:
         except x509.ExtensionNotFound:
             return []
         except ValueError:
-            self.problems.append({"field": at, "reason": f"{name}: holds no certificate in PEM form"})
+            self.findings.append(Finding(at, f"{name}: holds no certificate in PEM form"))
             return []
         now = now_utc()
         until = certificate.not_valid_after_utc
@@ -180,7 +189,7 @@ class _Reader:
             )
         return names
 
-    def _read(self, at: str, name: str, *, secret: bool = False) -> str:
+    def _read(self, at: Location, name: str, *, secret: bool = False) -> str:
         path = self._folder / Path(name).expanduser()
         self.files[path] = stamp(path)
         try:
@@ -190,10 +199,10 @@ class _Reader:
             with path.open("rb") as file:
                 content = file.read(_MAX_BYTES + 1)
         except OSError as error:
-            self.problems.append({"field": at, "reason": f"{name}: cannot be read: {error.strerror or error}"})
+            self.findings.append(Finding(at, f"{name}: cannot be read: {error.strerror or error}"))
             return ""
         if len(content) > _MAX_BYTES:
-            self.problems.append({"field": at, "reason": f"{name}: has more than {_MAX_BYTES} bytes"})
+            self.findings.append(Finding(at, f"{name}: has more than {_MAX_BYTES} bytes"))
             return ""
         if secret and mode & 0o077:
             self.notes.append(("key_readable_by_others", {"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"}))

@@ -66,12 +66,12 @@ class ServerTls(Document):
         return self
 
     @property
-    def pairs(self) -> tuple[tuple[str, CertificatePair], ...]:
-        """All certificates, the default one first, each with where it stands below `server.tls`."""
-        listed = tuple((f".certificates[{index}]", pair) for index, pair in enumerate(self.certificates))
+    def pairs(self) -> tuple[tuple[tuple[str | int, ...], CertificatePair], ...]:
+        """All certificates, the default one first, each with its location below `server.tls`."""
+        listed = tuple((("certificates", index), pair) for index, pair in enumerate(self.certificates))
         if self.certificate is None or self.key is None:
             return listed
-        return (("", CertificatePair(certificate=self.certificate, key=self.key)), *listed)
+        return (((), CertificatePair(certificate=self.certificate, key=self.key)), *listed)
 
 
 class ClusterTls(Document):

@@ -6,9 +6,8 @@ The parent builds them too before it hands anything out, so what a worker is giv
 import contextlib
 import os
 import ssl
-import tempfile
 from collections.abc import Generator
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from toska_gateway.worker.ticket_keys import set_ticket_keys
 
@@ -16,7 +15,6 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else."""
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _ALPN: Final = ("http/1.1",)
-_IN_MEMORY: Final = hasattr(os, "memfd_create")
 
 
 class UnusableCertificate(ValueError):
@@ -157,10 +155,18 @@ def _no_passphrase() -> str:
     raise UnusableCertificate("the key is protected by a passphrase, and nobody is there to enter it")
 
 
+def _anonymous_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("toska-tls"), "wb")
+    import tempfile  # here: macOS alone needs it
+
+    return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def _file(content: str) -> Generator[str]:
     """A path for what OpenSSL reads only from files: never on a disk where there is a way around it."""
-    with os.fdopen(os.memfd_create("toska-tls"), "wb") if _IN_MEMORY else tempfile.TemporaryFile() as file:
+    with _anonymous_file() as file:
         file.write(content.encode())
         file.flush()
         yield f"/dev/fd/{file.fileno()}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from toska_gateway.worker.answers import REDIRECT_STATUS, redirect
 from toska_gateway.worker.downstream import Downstream, peer_address
-from toska_gateway.worker.http1 import BadMessage, RequestHead, encode_path
+from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, encode_path
 from toska_gateway.worker.proxy_protocol import BadProxyHeader, read_proxy_header
 from toska_gateway.worker.table import bare_host
 from toska_gateway.worker.tls_layer import TlsLayer
@@ -71,7 +71,7 @@ class RedirectingDownstream(Downstream):
 
     def _begin(self, head: RequestHead) -> None:
         host = bare_host(head.host)
-        if head.path.startswith(_CHALLENGE) or not host:
+        if head.path.startswith(_CHALLENGE) or head.path == ASTERISK or not host:
             super()._begin(head)
             return
         if self._port != 443:

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from toska_gateway.worker.certificates import ClientContext, ServerContexts, UnusableCertificate
 from toska_gateway.worker.cluster import Cluster
 from toska_gateway.worker.table import RoutingTable
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.certificates import ClientContext, ServerContexts
     from toska_gateway.worker.plane import Plane
 
 
@@ -57,6 +57,9 @@ class Staging:
 
     def tls(self, message: dict[str, Any]) -> None:
         """Build the contexts of listeners and clusters; a cluster whose identity has not changed keeps its own."""
+        # Here: 20 ms to import, which only those workers pay that speak TLS.
+        from toska_gateway.worker.certificates import ClientContext, ServerContexts, UnusableCertificate
+
         self._tls = message
         try:
             server = message["server"]

@@ -17,6 +17,8 @@ from typing import Any, Final, cast
 
 _RECORD: Final = 16384
 """The most plain text that one record carries (RFC 8446 §5.1)."""
+_UNTAKEN: Final = 4 << 20
+"""Bytes that the other side may leave untaken while it asks for new keys, each of which is answered."""
 
 
 class CutOff(ConnectionResetError):
@@ -159,6 +161,8 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
             error = broken
         if self._outgoing.pending:
             self._flush()  # an alert, or the answer to a key update
+            if self._raw.get_write_buffer_size() > _UNTAKEN:
+                error = CutOff("the other side has us answer and takes no answer")
         if pieces:
             self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._finished:
