@@ -157,3 +157,28 @@ async def test_a_check_that_consul_refuses(port: ConsulPort, body: Any, status: 
 async def test_a_check_to_deregister_must_be_named(port: ConsulPort) -> None:
     answer = await port.put("agent/check/deregister/")
     assert (answer.status, answer.text) == (500, "CheckID missing")
+
+
+async def test_fields_may_be_written_in_any_case_and_some_with_underscores(port: ConsulPort, name: str) -> None:
+    check = {
+        "CHECKID": f"c-{name}", "name": "lease", "ttl": "1h", "status": "passing", "NOTES": "n",
+        "deregister_critical_service_after": "10m", "script_args": None, "tls_skip_verify": False,
+        "docker_container_id": "",
+    }  # fmt: skip
+    body = {
+        "id": f"{name}-1", "NAME": name, "tags": ["a"], "port": 80, "enable_tag_override": True, "meta": {"k": "v"},
+        "tagged_addresses": {"wan": {"address": "10.0.0.2", "PORT": 81}}, "weights": {"passing": 2, "warning": 1},
+        "check": check, "kind": "", "proxy": None, "connect": None,
+    }  # fmt: skip
+    assert (await port.put("agent/service/register", body)).status == 200
+    found = await port.read(f"agent/service/{name}-1")
+    assert {**found, "ContentHash": ""} == {
+        "ID": f"{name}-1", "Service": name, "Tags": ["a"], "Meta": {"k": "v"}, "Port": 80, "Address": "",
+        "TaggedAddresses": {"wan": {"Address": "10.0.0.2", "Port": 81}}, "Weights": {"Passing": 2, "Warning": 1},
+        "EnableTagOverride": True, "ContentHash": "",
+    }  # fmt: skip
+    shown = (await port.read("agent/checks"))[f"c-{name}"]
+    assert (shown["Name"], shown["Status"], shown["Notes"], shown["ServiceID"]) == (
+        "lease", "passing", "n", f"{name}-1",
+    )  # fmt: skip
+    await port.put(f"agent/service/deregister/{name}-1")
