@@ -2,12 +2,13 @@
 PYTHON ?= python3
 ARGS   ?=
 MINUTES ?= 10
+SECONDS ?= 60
 BIN    := .venv/bin
 DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check fmt bench soak dist lock parts clean
+.PHONY: help up down test check fmt bench fuzz soak dist lock parts clean
 
 up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 	@exec $(BIN)/toska up $(ARGS)
@@ -21,6 +22,8 @@ fmt: .venv/.dev-stamp   ## format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet . ; exec $(BIN)/ruff format .
 bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy
 	@tools/test-parts bench && exec $(BIN)/python -m benchmarks $(ARGS)
+fuzz: .venv/.dev-stamp  ## coverage-guided fuzzing of the HTTP parsers (SECONDS=60 for each)
+	@exec tools/fuzz $(SECONDS)
 soak: .venv/.dev-stamp  ## mixed traffic through the gateway while workers are killed (MINUTES=10)
 	@TOSKA_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) exec $(BIN)/pytest -s --timeout=0 tests/faults/test_gateway_soak.py
 dist: .venv/.dev-stamp  ## wheels of every package, in dist/
