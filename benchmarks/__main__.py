@@ -14,6 +14,7 @@ from benchmarks import BenchError, startup
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
+from benchmarks.discovery import crowd
 from benchmarks.discovery.registries import REGISTRIES
 from benchmarks.machine import Cores, describe_machine, split_cores
 from benchmarks.profiles import PROFILES
@@ -44,6 +45,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH")
     _add_proxies(benches.add_parser(_FIRST, help="the gateway beside nginx, haproxy and Envoy (the default)"))
     _add_discovery(benches.add_parser("discovery", help="the registry beside Consul"))
+    _add_crowd(benches.add_parser("crowd", help="the registry with 100,000 instances and their renewals"))
     _add_startup(benches.add_parser("startup", help="toska up: time to the first answer, memory, time to leave"))
     _add_client(benches.add_parser("client", help="calls from service to service: plain clients and the SDK's"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
@@ -83,6 +85,12 @@ def _add_discovery(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_discovery)
 
 
+def _add_crowd(parser: argparse.ArgumentParser) -> None:
+    _add_size(parser, rounds=1)
+    parser.add_argument("--instances", type=int, default=100_000)
+    parser.set_defaults(run=_run_crowd)
+
+
 def _add_startup(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 5)
     parser.set_defaults(run=_run_startup)
@@ -119,6 +127,10 @@ def _run_proxies(console: Console, arguments: argparse.Namespace, cores: Cores) 
 def _run_discovery(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     options = discovery.Options(arguments.rounds, arguments.seconds, arguments.connections, arguments.watchers)
     return discovery_bench.run(console, options, arguments.registries, cores)
+
+
+def _run_crowd(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return crowd.run(console, crowd.Options(arguments.instances, arguments.seconds, arguments.connections), cores)
 
 
 def _run_startup(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

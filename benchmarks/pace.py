@@ -16,6 +16,8 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import cast
 
@@ -70,7 +72,7 @@ class _Connection(asyncio.Protocol):
     def _send(self, due: float) -> None:
         assert self._transport is not None
         self._due = due
-        self._transport.write(self._pace.request)
+        self._transport.write(self._pace.next_request())
 
     def data_received(self, data: bytes) -> None:
         self._answer = answer = self._answer + data if self._answer else data
@@ -96,8 +98,10 @@ class _Connection(asyncio.Protocol):
 class _Pace:
     """One run of the load."""
 
-    def __init__(self, port: int, request: bytes, body: bytes, rate: float, connections: int, seconds: float) -> None:
-        self.request = request
+    def __init__(
+        self, port: int, requests: Iterator[bytes], body: bytes, rate: float, connections: int, seconds: float
+    ) -> None:
+        self.next_request = requests.__next__
         self.body = body
         self._port = port
         self._rate = rate
@@ -161,12 +165,16 @@ class _Pace:
                 self._lateness.append(time.monotonic() - due)
         if self._tick >= self._ticks:
             self._loop.remove_reader(timer)
+            self._end_if_done()
 
     def answered(self, due: float) -> None:
         """Take the time of an answer to a request that was due then."""
         self._answered += 1
         if due >= self._counts_from:
             self._latencies.append(time.monotonic() - due)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
         if self._answered == self._sent and self._tick >= self._ticks and not self._done.done():
             self._done.set_result(None)
 
@@ -214,13 +222,15 @@ def _timer(period_s: float) -> int:
     return descriptor
 
 
-async def send_paced(port: int, request: bytes, *, body: bytes, rate: float, connections: int, seconds: float) -> Paced:
-    """Send `request` at `rate` a second; every answer must be a 200 that ends with `body`.
+async def send_paced(
+    port: int, requests: Iterable[bytes], *, body: bytes, rate: float, connections: int, seconds: float
+) -> Paced:
+    """Send `requests` at `rate` a second, round and round; every answer must be a 200 that ends with `body`.
 
     Raises:
         BenchError: One was not, a connection broke, or answers are missing.
     """
-    return await _Pace(port, request, body, rate, connections, seconds).run()
+    return await _Pace(port, cycle(requests), body, rate, connections, seconds).run()
 
 
 def main(port: str, request: str, rate: str, connections: str, seconds: str, body: str) -> None:
@@ -228,7 +238,7 @@ def main(port: str, request: str, rate: str, connections: str, seconds: str, bod
         paced = runner.run(
             send_paced(
                 int(port),
-                Path(request).read_bytes(),
+                [Path(request).read_bytes()],
                 body=Path(body).read_bytes(),
                 rate=float(rate),
                 connections=int(connections),

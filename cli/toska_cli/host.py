@@ -14,6 +14,7 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 from toska_common.clock import now_utc
+from toska_common.collector import keep_collector_calm
 from toska_common.meshfile import MeshFile, remove_mesh_file, write_mesh_file
 from toska_common.server import Service
 from toska_common.targets import TargetRules
@@ -114,6 +115,7 @@ class Host:
                 with running:
                     await self._start_parts(group)
                     await self._announce()
+                    group.start_soon(keep_collector_calm)
                     await anyio.sleep_forever()
                 await self._stop_parts()
                 group.cancel_scope.cancel()

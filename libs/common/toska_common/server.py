@@ -25,6 +25,7 @@ from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
 from starlette.types import ASGIApp
 
+from toska_common.collector import keep_collector_calm
 from toska_common.errors import ConfigurationError, MeshError
 
 log = structlog.get_logger(__name__)
@@ -289,6 +290,7 @@ async def _run_until_signal(service: Service) -> None:
         async with anyio.create_task_group() as group:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
                 await group.start(partial(serve, service, sockets))
+                group.start_soon(keep_collector_calm)
                 hangups, heard = anyio.create_memory_object_stream[None](1)
                 group.start_soon(_act_on, heard, service.on_hangup)
                 with hangups:

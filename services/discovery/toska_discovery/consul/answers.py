@@ -12,8 +12,9 @@ from toska_discovery.instance import Instance
 from toska_discovery.node import OWN_NODE
 from toska_discovery.registry import Registry
 
-MAX_ANSWERS = 8192
-"""Answers kept; the one that was made first goes first."""
+MAX_BYTES = 128 * 2**20
+"""Of answers kept, with what it takes to keep them; the one that was made first goes first."""
+_ENTRY_BYTES = 512
 
 
 class Selection(NamedTuple):
@@ -50,6 +51,7 @@ class Answers:
         self._state = state
         self._inventory = Inventory(state, own)
         self._kept: dict[tuple[Any, ...], tuple[int, bytes]] = {}
+        self._bytes = 0
 
     @property
     def inventory(self) -> Inventory:
@@ -116,12 +118,18 @@ class Answers:
         body = encode(value)
         if not value:
             # Names that nobody has are without number, and an empty answer costs nothing.
-            self._kept.pop(query, None)
+            self._forget(query)
             return body
-        if kept is None and len(self._kept) >= MAX_ANSWERS:
-            del self._kept[next(iter(self._kept))]
+        self._bytes += len(body) - len(kept[1]) if kept is not None else len(body) + _ENTRY_BYTES
         self._kept[query] = (index, body)
+        while self._bytes > MAX_BYTES:
+            self._forget(next(iter(self._kept)))
         return body
+
+    def _forget(self, query: tuple[Any, ...]) -> None:
+        kept = self._kept.pop(query, None)
+        if kept is not None:
+            self._bytes -= len(kept[1]) + _ENTRY_BYTES
 
     def _list_services(self, wanted: Selection) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
