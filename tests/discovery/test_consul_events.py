@@ -21,8 +21,7 @@ def name() -> str:
     return f"e-{uuid.uuid4().hex[:12]}"
 
 
-async def fire(port: ConsulPort, name: str, payload: bytes | None = None, **filters: str) -> dict[str, Any]:
-    query = "&".join(f"{key}={value}" for key, value in filters.items())
+async def fire(port: ConsulPort, name: str, payload: bytes | None = None, query: str = "") -> dict[str, Any]:
     answer = await port.put(f"event/fire/{name}?{query}", payload)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json"), answer.text
     return json.loads(answer.content)
