@@ -137,6 +137,7 @@ class _Discovery:
                 nodes=stored.nodes,
                 sessions=stored.sessions,
                 delays=stored.delays,
+                queries=stored.queries,
             )
             watchers = Watchers(settings.max_watchers)
             registry = EmbeddedRegistry(state, store, watchers, self._clock, max_instances=settings.max_instances)

@@ -9,6 +9,7 @@ from toska_discovery.check import CheckDefinition
 from toska_discovery.instance import Instance
 from toska_discovery.kv import Entry
 from toska_discovery.node import Node
+from toska_discovery.query import PreparedQuery
 from toska_discovery.session import EndReason, Session
 
 SERVICES = "services"
@@ -17,6 +18,8 @@ CHECKS = "checks"
 """Topic of all checks: every change of a verdict, and every check that comes or goes."""
 NODES = "nodes"
 """Topic of the list of nodes: every one that comes, changes or goes, its checks aside."""
+QUERIES = "queries"
+"""Topic of the prepared queries."""
 SESSIONS = "sessions"
 """Topic of the list of sessions: every one that is created or ends."""
 
@@ -60,6 +63,7 @@ class Changes:
         probes: Checks that want to be probed from now on, or in another way, by id; `None` for those that no longer do.
         checks: Verdicts that changed or came to be, by node and check id; `None` of checks that are gone.
         sessions: By id, as they are now; `None` for those that have ended, which `ended` has with the reason.
+        queries: Prepared queries by id, as they are now; `None` for those that are gone.
         delays: Keys that cannot be locked for so many seconds; `None` for those that can be again.
         topics: What to wake watchers of; those of keys follow from `keys`.
         happenings: What to log and count.
@@ -72,6 +76,7 @@ class Changes:
     keys: dict[str, Entry | None] = field(default_factory=dict[str, Entry | None])
     checks: dict[tuple[str, str], Health | None] = field(default_factory=dict[tuple[str, str], Health | None])
     sessions: dict[str, Session | None] = field(default_factory=dict[str, Session | None])
+    queries: dict[str, PreparedQuery | None] = field(default_factory=dict[str, PreparedQuery | None])
     delays: dict[str, float | None] = field(default_factory=dict[str, float | None])
     ended: list[tuple[Session, EndReason]] = field(default_factory=list[tuple[Session, EndReason]])
     topics: set[str] = field(default_factory=set[str])

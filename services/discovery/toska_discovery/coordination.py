@@ -11,11 +11,12 @@ from typing import Protocol
 
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.changes import SESSIONS, Changes, node_sessions_topic, session_topic
-from toska_discovery.errors import SessionRefused
+from toska_discovery.changes import QUERIES, SESSIONS, Changes, node_sessions_topic, session_topic
+from toska_discovery.errors import QueryRefused, SessionRefused
 from toska_discovery.key_draft import KeyDraft
 from toska_discovery.kv import Entry, KeyValues
 from toska_discovery.lease import LeaseTime
+from toska_discovery.query import PreparedQuery, Queries
 from toska_discovery.session import MAX_LOCK_DELAY_S, Behavior, EndReason, Session, Sessions
 
 
@@ -45,6 +46,7 @@ class Coordination:
     def __init__(self, catalog: Catalog, time: LeaseTime) -> None:
         self.keys = KeyValues()
         self.sessions = Sessions()
+        self.queries = Queries()
         self._catalog = catalog
         self._time = time
         self._delays: dict[str, float] = {}
@@ -56,6 +58,8 @@ class Coordination:
         delays: Iterable[tuple[str, float]],
         index: int,
         now: float,
+        *,
+        queries: Iterable[PreparedQuery] = (),
     ) -> None:
         """Take over what was stored; every session has its whole life before it, and every delay its whole length."""
         moment = self._time.at(now)
@@ -65,6 +69,7 @@ class Coordination:
             self.sessions.add(session, moment)
         self.sessions.index = index
         self._delays = {key: moment + delay_s for key, delay_s in delays}
+        self.queries = Queries(queries, index)
 
     # Keys.
 
@@ -167,6 +172,45 @@ class Coordination:
             self._end(session, EndReason.DESTROYED, self._time.at(now), changes)
         return changes
 
+    # Prepared queries.
+
+    def put_query(self, query: PreparedQuery, *, update: bool) -> Changes:
+        """List a query, at the index that it gets here, or put it in the place of the one of its id.
+
+        Raises:
+            QueryRefused: There is none to update, or it could be mistaken for another.
+            SessionRefused: It is bound to a session that there is not.
+        """
+        before = self.queries.find(query.id)
+        if update and before is None:
+            raise QueryRefused(f"Cannot modify non-existent prepared query: '{query.id}'")
+        if query.session:
+            self.require(query.session)
+        changes = Changes()
+        index = self._catalog.upcoming(changes)
+        created = index if before is None else before.create_index
+        listed = replace(query, create_index=created, modify_index=index)
+        self.queries.put(listed)
+        self._catalog.take_index(changes)
+        changes.queries[query.id] = listed
+        changes.topics.add(QUERIES)
+        return changes
+
+    def drop_query(self, query_id: str) -> Changes:
+        """Take a query off the list.
+
+        Raises:
+            QueryRefused: There is none of the id.
+        """
+        query = self.queries.find(query_id)
+        if query is None:
+            raise QueryRefused(f"Cannot modify non-existent prepared query: '{query_id}'")
+        changes = Changes()
+        self._drop_query(query, changes)
+        return changes
+
+    # What ends a session.
+
     def settle(self, changes: Changes) -> None:
         """End the sessions whose checks or nodes have turned critical or gone by what is in `changes`."""
         for (node, check_id), verdict in changes.checks.items():
@@ -191,6 +235,8 @@ class Coordination:
         self.sessions.remove(session, index)
         _note(session, None, changes)
         changes.ended.append((session, reason))
+        for query in self.queries.bound_to(session.id):
+            self._drop_query(query, changes)
         held = sorted(self.keys.held_by(session.id))
         draft = self.draft(changes)
         for key in held:
@@ -203,6 +249,11 @@ class Coordination:
         if delay_s > 0:
             self._delays.update(dict.fromkeys(held, moment + delay_s))
             changes.delays.update(dict.fromkeys(held, delay_s))
+
+    def _drop_query(self, query: PreparedQuery, changes: Changes) -> None:
+        self.queries.drop(query.id, self._catalog.take_index(changes))
+        changes.queries[query.id] = None
+        changes.topics.add(QUERIES)
 
     def _edit(self, operation: Callable[[KeyDraft], object]) -> tuple[bool, Changes]:
         changes = Changes()

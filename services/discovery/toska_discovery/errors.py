@@ -27,6 +27,12 @@ class EventRefused(CallerError):
     code, title = "event-refused", "Event refused"
 
 
+class QueryRefused(CallerError):
+    """A prepared query that cannot be, or that there is not; the detail is in Consul's words."""
+
+    code, title = "query-refused", "Query refused"
+
+
 class StoreUnavailable(MeshError):
     """The state file cannot be written, so nothing can be promised; reads and renewals go on."""
 

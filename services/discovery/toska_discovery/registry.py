@@ -29,6 +29,7 @@ from toska_discovery.kv import Entry, KeyValues
 from toska_discovery.lease import Due, Lease, LeaseTime
 from toska_discovery.listing import Listing
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+from toska_discovery.query import PreparedQuery
 from toska_discovery.session import SERF_HEALTH, Session
 
 TTL_EXPIRED = "TTL expired"
@@ -167,6 +168,7 @@ class Registry:
         nodes: Mapping[str, Node] | None = None,
         sessions: Iterable[Session] = (),
         delays: Iterable[tuple[str, float]] = (),
+        queries: Iterable[PreparedQuery] = (),
     ) -> None:
         """Take over what was stored; every lease gets one whole TTL, and everything counts as changed at `index`."""
         moment = self._time.sweep(now)
@@ -176,7 +178,7 @@ class Registry:
             self._checks.give(owner, checks)
             for check in checks.values():
                 self._checks.grant(check, moment, Changes())
-        self.coordination.load(keys, sessions, delays, index, now)
+        self.coordination.load(keys, sessions, delays, index, now, queries=queries)
 
     def register(
         self,

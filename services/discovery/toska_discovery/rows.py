@@ -14,7 +14,9 @@ from toska_discovery.check import OUTPUT_MAX_BYTES, Check, CheckDefinition, Chec
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.kv import Entry
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+from toska_discovery.query import PreparedQuery
 from toska_discovery.session import Behavior, Session
+from toska_discovery.template import Template
 
 
 def entry_columns(entry: Entry) -> tuple[str, bytes]:
@@ -46,6 +48,20 @@ def read_session(column: str) -> Session:
         body[name] = None if body[name] is None else tuple(body[name])
     behavior = Behavior(body.pop("behavior"))
     return Session(**body, behavior=behavior)
+
+
+def query_column(query: PreparedQuery) -> str:
+    """The column `body` of a prepared query."""
+    return json.dumps(asdict(query))
+
+
+def read_query(column: str) -> PreparedQuery:
+    """A prepared query from its column."""
+    body: dict[str, Any] = json.loads(column)
+    for name in ("datacenters", "ignored_checks", "tags"):
+        body[name] = None if body[name] is None else tuple(body[name])
+    template = body.pop("template")
+    return PreparedQuery(**body, template=None if template is None else Template(**template))
 
 
 def instance_column(instance: Instance) -> str:

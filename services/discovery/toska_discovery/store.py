@@ -4,9 +4,9 @@ Rows that changed wait in memory, the newest of each key only; the writer takes 
 commit costs one fsync for everybody who waits for it, what waits is bounded by the registry's own size, and the file
 always holds a state that the registry really was in. `flush` returns once everything saved before it is durable.
 
-What is stored are registrations, nodes, verdicts, keys, sessions and the delays of lost locks. Renewals are not: after
-a restart each lease and each session gets one whole TTL. Indexes are reserved in strides, so that after a crash none is
-given out twice.
+What is stored are registrations, nodes, verdicts, keys, sessions, prepared queries and the delays of lost locks.
+Renewals are not: after a restart each lease and each session gets one whole TTL. Indexes are reserved in strides, so
+that after a crash none is given out twice.
 """
 
 import asyncio
@@ -27,13 +27,16 @@ from toska_discovery.errors import StoreUnavailable
 from toska_discovery.instance import Instance
 from toska_discovery.kv import Entry
 from toska_discovery.node import Node
+from toska_discovery.query import PreparedQuery
 from toska_discovery.rows import (
     entry_columns,
     instance_column,
     node_column,
+    query_column,
     read_entry,
     read_instance,
     read_node,
+    read_query,
     read_session,
     session_column,
 )
@@ -54,6 +57,7 @@ CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, body TEXT NOT NULL) W
 CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, body TEXT NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queries (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS delays (key TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -63,10 +67,11 @@ _WRITES = {
     "nodes": ("INSERT OR REPLACE INTO nodes VALUES (?, ?)", "DELETE FROM nodes WHERE name = ?"),
     "keys": ("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", "DELETE FROM keys WHERE name = ?"),
     "sessions": ("INSERT OR REPLACE INTO sessions VALUES (?, ?)", "DELETE FROM sessions WHERE id = ?"),
+    "queries": ("INSERT OR REPLACE INTO queries VALUES (?, ?)", "DELETE FROM queries WHERE id = ?"),
     "delays": ("INSERT OR REPLACE INTO delays VALUES (?, ?)", "DELETE FROM delays WHERE key = ?"),
 }
 
-_Row = Instance | Node | Entry | Session | float | str | None
+_Row = Instance | Node | Entry | Session | PreparedQuery | float | str | None
 """What a row is made of; `None` takes it away. It becomes SQL in the writer, off the event loop."""
 
 
@@ -80,6 +85,7 @@ class Stored:
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     keys: list[Entry] = field(default_factory=list[Entry])
     sessions: list[Session] = field(default_factory=list[Session])
+    queries: list[PreparedQuery] = field(default_factory=list[PreparedQuery])
     delays: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
 
 
@@ -135,6 +141,8 @@ class SqliteStore:
                 self._dirty["keys", key] = entry
             for session_id, session in changes.sessions.items():
                 self._dirty["sessions", session_id] = session
+            for query_id, query in changes.queries.items():
+                self._dirty["queries", query_id] = query
             for key, delay_s in changes.delays.items():
                 self._dirty["delays", key] = delay_s
             if changes.index > self._reserved - INDEX_STRIDE // 2:
@@ -278,6 +286,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
         nodes={name: read_node(body) for name, body in connection.execute("SELECT name, body FROM nodes")},
         keys=[read_entry(*row) for row in connection.execute("SELECT name, body, value FROM keys")],
         sessions=[read_session(body) for (body,) in connection.execute("SELECT body FROM sessions")],
+        queries=[read_query(body) for (body,) in connection.execute("SELECT body FROM queries")],
         delays=connection.execute("SELECT key, seconds FROM delays").fetchall(),
     )
     written = {
@@ -306,9 +315,11 @@ def _remedy(error: sqlite3.OperationalError) -> str:
     return f"{error}; set TOSKA_HOME to a folder that can be written"
 
 
-def _columns(row: Instance | Node | Entry | Session | float | str) -> tuple[str | bytes | float, ...]:
+def _columns(row: Instance | Node | Entry | Session | PreparedQuery | float | str) -> tuple[str | bytes | float, ...]:
     if isinstance(row, Instance):
         return (instance_column(row),)
+    if isinstance(row, PreparedQuery):
+        return (query_column(row),)
     if isinstance(row, Session):
         return (session_column(row),)
     if isinstance(row, Node):

@@ -1,12 +1,13 @@
-"""The endpoints of what instances coordinate by: sessions, transactions and events."""
+"""The endpoints of what instances coordinate by: sessions, transactions, events and prepared queries."""
 
 from collections.abc import Mapping
 
-from toska_discovery.consul import event, session, txn
+from toska_discovery.consul import event, query, session, txn
 from toska_discovery.consul.endpoints import Handler
 
 EXACT: Mapping[str, Mapping[str, Handler]] = {
     "event/list": {"GET": event.list_events},
+    "query": {"GET": query.list_all, "POST": query.create},
     "session/create": {"PUT": session.create},
     "session/list": {"GET": session.list_all},
     "txn": {"PUT": txn.apply},
@@ -15,6 +16,7 @@ EXACT: Mapping[str, Mapping[str, Handler]] = {
 
 NAMED: Mapping[str, Mapping[str, Handler]] = {
     "event/fire": {"PUT": event.fire},
+    "query": {"GET": query.read, "PUT": query.update, "DELETE": query.delete},
     "session/destroy": {"PUT": session.destroy},
     "session/renew": {"PUT": session.renew},
     "session/info": {"GET": session.info},

@@ -30,16 +30,35 @@ def compile_regex(pattern: str) -> Callable[[str], bool]:
     Raises:
         InvalidFilter: It is not a regular expression, or too large a one.
     """
+    search = _compile(pattern)
+    return lambda text: search(text) is not None
+
+
+def compile_groups(pattern: str) -> Callable[[str], tuple[str, ...]]:
+    """What `pattern` and each of its groups match in a text; empty ones did not; none at all if it does not match.
+
+    Raises:
+        InvalidFilter: It is not a regular expression, or too large a one.
+    """
+    search = _compile(pattern)
+
+    def groups(text: str) -> tuple[str, ...]:
+        found = search(text)
+        return () if found is None else (found.group(0), *(group or "" for group in found.groups()))
+
+    return groups
+
+
+def _compile(pattern: str) -> Any:
     options = _re2.Options()
     options.log_errors = False
     options.max_mem = MAX_MEMORY_BYTES
     try:
-        search = _re2.compile(pattern, options).search
+        return _re2.compile(pattern, options).search
     except UnicodeEncodeError as error:
         raise _refusal(pattern, "invalid UTF-8") from error
     except _re2.error as error:
         raise _refusal(pattern, _in_words_of_go(error)) from error
-    return lambda text: search(text) is not None
 
 
 def _in_words_of_go(error: Exception) -> str:
