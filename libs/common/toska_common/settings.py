@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from toska_common.clients.registry_tls import RegistryTls
 from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.errors import ConfigurationError
 
@@ -37,7 +38,16 @@ class ServiceSettings(BaseSettings):
     registry_url: str = Field(
         default="embedded://",
         validation_alias="TOSKA_REGISTRY_URL",
-        description="embedded:// (discovery's own registry), consul://host:8500, or the http(s) URL of either",
+        description="embedded:// (discovery's own registry), consul[+tls]://host:port, or the http(s) URL of either",
+    )
+    registry_ca: Path | None = Field(
+        default=None, validation_alias="TOSKA_REGISTRY_CA", description="Authorities to believe a registry with TLS by"
+    )
+    registry_certificate: Path | None = Field(
+        default=None, validation_alias="TOSKA_REGISTRY_CERTIFICATE", description="What to show to one that asks"
+    )
+    registry_key: Path | None = Field(
+        default=None, validation_alias="TOSKA_REGISTRY_KEY", description="Its key, if that is a file of its own"
     )
     registry_token: SecretStr = Field(
         default=SecretStr(""),
@@ -78,8 +88,8 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _known_scheme(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in {"embedded", "consul", "http", "https"}:
-            raise ValueError("write embedded://, consul://host:port or an http(s) URL")
+        if parts.scheme not in {"embedded", "consul", "consul+tls", "http", "https"}:
+            raise ValueError("write embedded://, consul://host:port, consul+tls://host:port or an http(s) URL")
         if parts.scheme != "embedded" and not parts.hostname:
             raise ValueError(f"{value!r} names no host")
         return value.rstrip("/") if parts.scheme != "embedded" else value
@@ -99,6 +109,11 @@ class ServiceSettings(BaseSettings):
         # A Consul elsewhere has no use for the mesh's tokens and must not be told them.
         own = parts.scheme == "embedded" or (parts.hostname or "") in {"localhost", "127.0.0.1", "::1"}
         return self.credentials().admin if own and not token else token
+
+    @property
+    def registry_tls(self) -> RegistryTls:
+        """TLS towards the registry."""
+        return RegistryTls(self.registry_ca, self.registry_certificate, self.registry_key)
 
     @classmethod
     def from_environment(cls, **overrides: Any) -> Self:
@@ -157,4 +172,5 @@ def registry_http_url(registry_url: str, embedded: str) -> str:
     parts = urlsplit(registry_url)
     if parts.scheme == "embedded":
         return embedded
-    return f"http://{parts.netloc}" if parts.scheme == "consul" else registry_url
+    scheme = {"consul": "http", "consul+tls": "https"}.get(parts.scheme)
+    return registry_url if scheme is None else f"{scheme}://{parts.netloc}"

@@ -99,7 +99,9 @@ class _Discovery:
         settings = self._settings
         open_registry = self._open_embedded if settings.is_embedded else self._open_consul
         async with (
-            ConsulClient.open(settings.registry_api_url, token=settings.registry_access()) as consul,
+            ConsulClient.open(
+                settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
+            ) as consul,
             supervised_tasks(on_crash=self._crash) as tasks,
             open_registry(consul, tasks),
         ):

@@ -63,7 +63,9 @@ def create_mesh_service(settings: Settings) -> Service:
             management = await management_addresses(settings)
             session = await stack.enter_async_context(_open_session())
             consul = await stack.enter_async_context(
-                ConsulClient.open(settings.registry_api_url, token=settings.registry_access())
+                ConsulClient.open(
+                    settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
+                )
             )
             data_plane = _build_data_plane(settings, management)
             await stack.enter_async_context(data_plane.run())

@@ -83,7 +83,9 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with (
-            ConsulClient.open(settings.registry_api_url, token=settings.registry_access()) as consul,
+            ConsulClient.open(
+                settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
+            ) as consul,
             supervised_tasks(on_crash=crash) as tasks,
         ):
             presence = Presence(consul, _registration(settings))

@@ -36,6 +36,7 @@ from toska_common.clients.consul_records import (
     ServiceRegistration,
     TTLCheck,
 )
+from toska_common.clients.registry_tls import RegistryTls
 from toska_common.contracts.discovery import Health
 from toska_common.errors import (
     CallerError,
@@ -105,17 +106,25 @@ class ConsulClient:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, token: str = "", call_timeout: timedelta = CALL_TIMEOUT) -> AsyncGenerator[Self]:
+    async def open(
+        cls, url: str, *, token: str = "", call_timeout: timedelta = CALL_TIMEOUT, tls: RegistryTls | None = None
+    ) -> AsyncGenerator[Self]:
         """Open a client of the agent at `url` (`http://host:port`); nothing is connected before the first call.
 
         Args:
             url: Base URL, without `/v1`.
             token: Sent as `X-Consul-Token` with every call.
             call_timeout: Deadline of each call, on top of what a blocking query may wait.
+            tls: For `https://`; the machine's own authorities are believed if left out.
+
+        Raises:
+            ConfigurationError: A file of `tls` cannot be used.
         """
         import aiohttp  # here, since it takes 100 ms to import and most who know this module never connect
 
-        connector = aiohttp.TCPConnector(limit=0)  # a watch holds its connection for as long as it waits
+        context = None if tls is None else tls.context()
+        # A watch holds its connection for as long as it waits.
+        connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
         headers = {"X-Consul-Token": token} if token else {}
         async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
             yield cls(session, url, call_timeout)

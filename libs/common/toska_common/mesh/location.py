@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toska_common.clients.registry_tls import RegistryTls
 from toska_common.credentials import read_token
 from toska_common.errors import ConfigurationError
 from toska_common.mesh.settings import MeshSettings
@@ -19,12 +20,14 @@ class Location:
         token: Credential to register with; empty if none is known.
         expose_by_default: Whether this mesh gives routes to apps that do not say.
         home: State folder of the mesh, if it runs on this machine.
+        tls: For a registry with TLS.
     """
 
     url: str
     token: str = field(default="", repr=False)
     expose_by_default: bool = False
     home: Path | None = None
+    tls: RegistryTls = RegistryTls()
 
 
 def locate(settings: MeshSettings, start: Path | None = None) -> Location:
@@ -39,6 +42,7 @@ def locate(settings: MeshSettings, start: Path | None = None) -> Location:
         token=_find_token(settings, ours),
         expose_by_default=ours is not None and ours.expose_by_default,
         home=None if ours is None else ours.home,
+        tls=RegistryTls(settings.registry_ca, settings.registry_certificate, settings.registry_key),
     )
 
 

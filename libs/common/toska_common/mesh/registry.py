@@ -34,7 +34,7 @@ class RegistryLink:
         client = self._clients.get(key)
         if client is None:
             # Earlier ones stay open until the end: a blocked query of somebody else may still be running on them.
-            opened = ConsulClient.open(location.url, token=location.token)
+            opened = ConsulClient.open(location.url, token=location.token, tls=location.tls)
             client = self._clients[key] = await self._stack.enter_async_context(opened)
         return await call(client)
 

@@ -24,6 +24,9 @@ class MeshSettings(BaseSettings):
     registry_url: str = Field(
         default="", description="http(s) URL or consul://host:port of the registry; the mesh of this machine if empty"
     )
+    registry_ca: Path | None = Field(default=None, description="Authorities to believe a registry with TLS by")
+    registry_certificate: Path | None = Field(default=None, description="What to show to one that asks")
+    registry_key: Path | None = Field(default=None, description="Its key, if that is a file of its own")
     join_token: SecretStr = Field(default=SecretStr(""), description="Credential to register with")
     join_token_file: Path | None = Field(default=None, description="File that holds it")
     advertise_address: Host | None = Field(default=None, description="Address that others reach this app at")
@@ -60,8 +63,8 @@ class MeshSettings(BaseSettings):
     @field_validator("registry_url")
     @classmethod
     def _known_scheme(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://", "consul://", "embedded://")):
-            raise ValueError("write an http(s) URL, consul://host:port or embedded://")
+        if value and not value.startswith(("http://", "https://", "consul://", "consul+tls://", "embedded://")):
+            raise ValueError("write an http(s) URL, consul://host:port, consul+tls://host:port or embedded://")
         return value.rstrip("/") if "://" in value and not value.endswith("://") else value
 
     @field_validator("lease_ttl")
