@@ -27,7 +27,7 @@ class Location:
     token: str = field(default="", repr=False)
     expose_by_default: bool = False
     home: Path | None = None
-    tls: RegistryTls = RegistryTls()
+    tls: RegistryTls = field(default_factory=RegistryTls)
 
 
 def locate(settings: MeshSettings, start: Path | None = None) -> Location:
