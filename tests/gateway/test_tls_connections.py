@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncGenerator
@@ -10,8 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
+from toska_gateway.worker.certificates import ServerContexts
+from toska_gateway.worker.downstream import Downstream
+from toska_gateway.worker.opening import Door, Opening
+from toska_gateway.worker.tls_layer import TlsLayer
 from toska_tests.certificates import Authority
-from toska_tests.gateways import Gateway, running_gateway, single
+from toska_tests.gateways import Gateway, plane_here, running_gateway, single
 from toska_tests.raw_http import (
     PATIENCE_S,
     Conversation,
@@ -278,6 +283,41 @@ async def test_requests_in_flight_are_finished_over_tls_when_workers_are_renewed
             await wait_until(lambda: gateway.pids() != before, what="new workers")
             stop.set()
         assert served > 0
+
+
+async def test_connections_leave_nothing_to_the_collector(authority: Authority) -> None:
+    """Workers let it run rarely, so what it alone could free would pile up."""
+    pair = authority.issue("a", "a.example")
+    shown: dict[str, Any] = {
+        "certificate": pair.certificate.read_text(),
+        "key": pair.key.read_text(),
+        "names": ["a.example"],
+    }
+    material: dict[str, Any] = {"pairs": [shown], "client": None, "min_version": "1.2", "unknown_names": "default"}
+    context = authority.client_context()
+    async with plane_here(single(1)) as (plane, _):
+        plane.server_tls = ServerContexts(material, bytes(32))
+        door = Door(plane, {"tls": True, "proxy_protocol": False, "redirect": 0, "unix": False})
+        server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
+        gc.collect()
+        gc.disable()
+        try:
+            address = server.sockets[0].getsockname()
+            for _ in range(5):
+                assert (await ask(address, get(), tls=context, name="a.example")).status == 502
+                async with connected(address) as client:
+                    await client.send(b"\x16\x03\x01garbage, and no handshake")
+                    with contextlib.suppress(ConnectionError):
+                        await client.to_end()
+            await wait_until(lambda: not plane.downstreams, what="no connection")
+            await wait_until(lambda: not _alive(TlsLayer, Opening, Downstream), what="nothing left of the connections")
+        finally:
+            gc.enable()
+            server.close()
+
+
+def _alive(*kinds: type) -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
 async def test_an_idle_connection_costs_little_memory(authority: Authority) -> None:

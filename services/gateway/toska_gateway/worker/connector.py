@@ -76,7 +76,10 @@ class Connector:
                 return await attempt.upstream()
             except OSError as error:
                 failure = error
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it knows this frame by its traceback: a cycle for the collector with every failed connection
 
     async def _open_unix(self, endpoint: Endpoint) -> Upstream:
         # What a registry says must not make us talk to a daemon of this machine.

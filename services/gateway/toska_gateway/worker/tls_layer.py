@@ -134,6 +134,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         self._open = True
         self._flush()
         self._on_open()
+        self._on_open = self._on_failed = _nothing  # whoever waited is done, and need not live as long as this
         self._above.connection_made(self)
         if self._incoming.pending and not self._finished:
             self._take()
