@@ -142,10 +142,9 @@ class Listing:
         old_checks: Mapping[str, Check] = {} if before is None else before.checks
         if old_checks != after.checks:
             self._note_checks(name, old_checks, after.checks, changes)
-        for service, members in self.services.items():
-            if any(instance.node == name for instance in members.values()):
-                self._service_index[service] = self.index
-                changes.topics.add(service_topic(service))
+        for service in self._services_on(name):
+            self._service_index[service] = self.index
+            changes.topics.add(service_topic(service))
 
     def remove_node(self, name: str, changes: Changes) -> None:
         """Take a node off, at the current index; nothing is on it any more."""
@@ -156,6 +155,16 @@ class Listing:
         changes.topics.add(NODES)
         if node.checks:
             self._note_checks(name, node.checks, {}, changes)
+
+    def _services_on(self, node: str) -> Iterable[str]:
+        if node != OWN_NODE:
+            return {instance.service.name for instance in self.instances_on(node)}
+        # Nearly every instance is on it, so the first one of a service tells.
+        return [
+            service
+            for service, members in self.services.items()
+            if any(instance.node == OWN_NODE for instance in members.values())
+        ]
 
     def _note_checks(
         self, node: str, before: Mapping[str, Check], after: Mapping[str, Check], changes: Changes

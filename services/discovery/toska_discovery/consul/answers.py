@@ -180,9 +180,8 @@ class Answers:
         checks = [
             (key, check)
             for key in keys
-            for owner in (None, *self._inventory.instances_on(key))
-            for check in self._show_checks(key, owner)
-            if state in {"any", check["Status"]}
+            for owner in (None, *self._state.listing.instances_on(key))
+            for check in self._show_checks(key, owner, state)
         ]
         return [check for _, check in self._in_order(checks, wanted)]
 
@@ -192,7 +191,7 @@ class Answers:
             return []
         checks = [
             (key, check)
-            for owner in (None, *self._inventory.instances_on(key))
+            for owner in (None, *self._state.listing.instances_on(key))
             for check in self._show_checks(key, owner)
         ]
         return [check for _, check in self._in_order(checks, EVERYTHING)]
@@ -210,12 +209,16 @@ class Answers:
             return {"Node": None, "Services": None}
         return {**found, "Services": [*found["Services"].values()]}
 
-    def _show_checks(self, key: str, owner: Instance | None) -> list[dict[str, Any]]:
-        """Checks of an instance, or with `None` those that are the node's own, by id."""
-        name = self._inventory.node(key).definition.name
+    def _show_checks(self, key: str, owner: Instance | None, state: str = "any") -> list[dict[str, Any]]:
+        """Checks of an instance, or with `None` those that are the node's own, by id; those in `state`, or all."""
         if owner is None:
-            return [check_body(name, None, check) for check in self._inventory.node_checks(key)]
-        return [check_body(name, owner, check) for _, check in sorted(owner.checks.items())]
+            checks = self._inventory.node_checks(key)
+        elif len(owner.checks) > 1:
+            checks = [check for _, check in sorted(owner.checks.items())]
+        else:
+            checks = owner.checks.values()
+        name = self._inventory.node(key).definition.name
+        return [check_body(name, owner, check) for check in checks if state in ("any", check.status.value)]
 
     def _selected(self, name: str, wanted: Selection) -> Iterable[Instance]:
         """Those that have every tag, in any case of letters, as Consul compares them, on nodes with the metadata."""
