@@ -51,6 +51,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
+    if arguments.update_readme and arguments.bench == _FIRST and set(arguments.parts) != set(proxies_bench.PARTS):
+        parser.error("the pages quote all parts together: leave out --parts, or --update-readme")
     if arguments.quick:
         arguments.rounds, arguments.seconds = min(arguments.rounds, 2), 1
     return arguments
@@ -71,7 +73,7 @@ def _add_size(parser: argparse.ArgumentParser, *, rounds: int) -> None:
 def _add_proxies(parser: argparse.ArgumentParser) -> None:
     _add_size(parser, rounds=7)
     parser.add_argument("--parts", type=_some_of(proxies_bench.PARTS), default=proxies_bench.PARTS, metavar="A,B")
-    parser.add_argument("--routes", type=_numbers, default=(1, 500), metavar="N,M", help="sizes of the route table")
+    parser.add_argument("--routes", type=_numbers, default=(500, 1), metavar="N,M", help="sizes of the route table")
     parser.add_argument("--profiles", type=_some_of(PROFILES), default=("bare", "browser"), metavar="A,B")
     parser.add_argument("--proxies", type=_some_of(PROXIES), default=tuple(PROXIES), metavar="A,B")
     parser.add_argument("--rate", type=int, default=8000, help="requests/s of the load that does not wait")
@@ -154,12 +156,14 @@ def _run(console: Console, arguments: argparse.Namespace) -> None:
         settings=outcome.settings,
         figures=outcome.figures,
     )
-    text = markdown(outcome.tables, machine, f"python -m benchmarks {arguments.bench}")
+    command = f"python -m benchmarks {arguments.bench}"
+    text = markdown(outcome.tables, machine, command)
     console.print(f"kept in {save(report, text)}", style="dim", highlight=False)
     if arguments.update_readme:
         if outcome.disturbed:
             raise BenchError("the machine was not quiet enough for figures that are quoted; the pages stay as they are")
-        console.print(f"quoted in {', '.join(quote(arguments.bench, text))}", style="dim", highlight=False)
+        pages = quote(arguments.bench, text, markdown(outcome.headline, machine, command))
+        console.print(f"quoted in {', '.join(pages)}", style="dim", highlight=False)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

@@ -32,12 +32,16 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a bench hands back: tables to read, settings and figures to keep, and whether they may be quoted."""
+    """What a bench hands back: tables to read, settings and figures to keep, and whether they may be quoted.
+
+    `headline` are the tables that the README quotes.
+    """
 
     tables: Sequence[Figures]
     settings: dict[str, object]
     figures: dict[str, object]
     disturbed: bool = False
+    headline: Sequence[Figures] = ()
 
 
 class Report(Record):
@@ -110,18 +114,18 @@ def save(report: Report, text: str) -> Path:
     return file
 
 
-def quote(bench: str, text: str) -> list[str]:
-    """Put the tables where the repository's pages quote this bench; returns the pages' names.
+def quote(bench: str, text: str, headline: str) -> list[str]:
+    """Put the tables where the repository's pages quote this bench, the headline into the README; returns their names.
 
     Raises:
         BenchError: A page does not have its two marks, once each and in order.
     """
-    places = [(ROOT / "docs" / "performance.md", f"bench:{bench}")]
+    places = [(ROOT / "docs" / "performance.md", f"bench:{bench}", text)]
     if bench == _IN_README:
-        places.append((ROOT / "README.md", "bench"))
-    for page, mark in places:
-        _replace_between(page, f"<!-- {mark}:start -->", f"<!-- {mark}:end -->", text)
-    return [page.name for page, _ in places]
+        places.append((ROOT / "README.md", "bench", headline))
+    for page, mark, quoted in places:
+        _replace_between(page, f"<!-- {mark}:start -->", f"<!-- {mark}:end -->", quoted)
+    return [page.name for page, _, _ in places]
 
 
 def _replace_between(page: Path, start: str, end: str, text: str) -> None:

@@ -17,6 +17,8 @@ from benchmarks.report import Figures, Outcome, progress_bar, show
 
 PARTS = ("requests", "tls", "bodies", "rate", "idle", "workers")
 """What is measured, in this order."""
+_FEWER_ROUNDS = 3
+"""Of the parts whose figures lie far from one another."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ def run(
 ) -> Outcome:
     """Measure and show each part in turn."""
     found = _Findings(console)
+    fewer = replace(options, rounds=min(options.rounds, _FEWER_ROUNDS))
     with tempfile.TemporaryDirectory(prefix="toska-bench-") as place:
         folder = Path(place)
         if "requests" in parts:
@@ -56,11 +59,11 @@ def run(
             _over_tls(found, options, cores, folder)
         if "bodies" in parts:
             with progress_bar(console) as progress:
-                big = bodies.measure(options, cores=cores, folder=folder / "bodies", progress=progress)
+                big = bodies.measure(fewer, cores=cores, folder=folder / "bodies", progress=progress)
             found.add("bodies", bodies.table(big), big.model_dump(), disturbed=big.disturbance > TOLERATED)
         if "rate" in parts:
             with progress_bar(console) as progress:
-                paced = rate.measure(options, cores=cores, folder=folder / "rate", progress=progress)
+                paced = rate.measure(fewer, cores=cores, folder=folder / "rate", progress=progress)
             disturbed = paced.disturbance > TOLERATED or paced.lateness_ms > rate.PUNCTUAL_MS
             found.add("rate", rate.table(paced), paced.model_dump(), disturbed=disturbed)
         if "idle" in parts:
@@ -69,7 +72,7 @@ def run(
             found.add("idle", idle.table(held), [each.model_dump() for each in held], disturbed=False)
         if "workers" in parts:
             with progress_bar(console) as progress:
-                scaling = workers.measure(options, cores=cores, folder=folder / "workers", progress=progress)
+                scaling = workers.measure(fewer, cores=cores, folder=folder / "workers", progress=progress)
             found.add("workers", workers.table(scaling), [each.model_dump() for each in scaling], disturbed=False)
     settings: dict[str, object] = {
         **asdict(options),
@@ -77,7 +80,8 @@ def run(
         "routes": list(routes),
         "parts": list(parts),
     }
-    return Outcome(found.tables, settings, found.figures, found.disturbed)
+    headline = found.tables[: len(profiles)] if "requests" in parts else ()
+    return Outcome(found.tables, settings, found.figures, found.disturbed, headline)
 
 
 def _over_tls(found: _Findings, options: Options, cores: Cores, folder: Path) -> None:
