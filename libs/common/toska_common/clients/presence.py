@@ -8,7 +8,6 @@ The registry may be away at the start or later: that is logged once, and tried a
 is jittered, so that services which start together do not renew together.
 """
 
-import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,6 +16,7 @@ import structlog
 
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.consul_records import ServiceRegistration, TTLCheck
+from toska_common.clients.pace import RenewalPace
 from toska_common.errors import MeshError, NotFound
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 TTL = timedelta(seconds=15)
 REMOVED_AFTER = timedelta(minutes=1)
 """How long an instance that stopped renewing stays listed as critical; Consul takes no less."""
-FIRST_RETRY_S = 0.2
 
 
 class Presence:
@@ -33,7 +32,6 @@ class Presence:
     def __init__(self, consul: ConsulClient, registration: ServiceRegistration, *, ttl: timedelta = TTL) -> None:
         instance_id = registration.id or registration.name
         self._consul = consul
-        self._ttl = ttl
         self._check_id = f"service:{instance_id}"
         check = TTLCheck(ttl=ttl, check_id=self._check_id, name="renewed by itself", deregister_after=REMOVED_AFTER)
         self._registration = replace(registration, id=instance_id, checks=(check,))
@@ -42,13 +40,12 @@ class Presence:
         self._withdrawn = False
         self._tried = False
         self._listed = False
-        self._failures = 0
-        self._chance = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._pace = RenewalPace(ttl)
 
     @property
     def listed(self) -> bool:
         """Whether the registry had it at the last renewal."""
-        return self._listed and not self._failures
+        return self._listed and not self._pace.failures
 
     async def announce(self) -> None:
         """Let `keep` register from now on; called once everything accepts."""
@@ -59,7 +56,7 @@ class Presence:
         await self._announced.wait()
         while not self._withdrawn:
             await self._renew()
-            await anyio.sleep(self._pause_s())
+            await anyio.sleep(self._pace.pause_s())
 
     async def withdraw(self) -> None:
         """Take the registration back.
@@ -79,13 +76,13 @@ class Presence:
             async with self._talking:
                 await self._renew_or_register()
         except MeshError as error:
-            self._failures += 1
-            if self._failures == 1:
+            self._pace.failed()
+            if self._pace.failures == 1:
                 log.warning("registration_failed", instance=self._registration.id, error=error.detail)
             return
-        if self._failures:
-            self._failures = 0
+        if self._pace.failures:
             log.info("registration_restored", instance=self._registration.id)
+        self._pace.succeeded()
 
     async def _renew_or_register(self) -> None:
         if self._listed:
@@ -97,10 +94,3 @@ class Presence:
             self._tried = True
             await self._consul.register_service(self._registration)
             self._listed = True
-
-    def _pause_s(self) -> float:
-        interval = self._ttl.total_seconds() / 3
-        if not self._failures:
-            return interval * self._chance.uniform(0.85, 1.0)
-        # Full jitter below a bound that doubles: a registry that comes back is not met by everybody at once.
-        return self._chance.uniform(0.05, min(interval, FIRST_RETRY_S * 2 ** min(self._failures, 10)))

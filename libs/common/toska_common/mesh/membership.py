@@ -7,7 +7,6 @@
 A registry that is away is asked again with growing, jittered pauses; the app serves all the same.
 """
 
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ import anyio
 import structlog
 
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.clients.pace import RenewalPace
 from toska_common.contracts.discovery import Health, Report
 from toska_common.contracts.reports import encode_report, with_steps
 from toska_common.errors import Forbidden, MeshError, NotFound, Unauthenticated
@@ -26,7 +26,6 @@ from toska_common.shares import Share
 
 log = structlog.get_logger(__name__)
 
-FIRST_RETRY_S = 0.2
 REVOKE_WITHIN_S = 1.0
 """How long leaving may take when the registry does not answer; the lease lapses by itself."""
 
@@ -56,14 +55,12 @@ class Membership:
     ) -> None:
         self._link = link
         self._build = build
-        self._interval_s = ttl.total_seconds() / 3
+        self._pace = RenewalPace(ttl)
         self._may_lead = may_lead
         self._report_of = report
         self._share = Share()
-        self._chance = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._busy = anyio.Lock()
         self._listed_as: ServiceRegistration | None = None
-        self._failures = 0
         self._ended = False
 
     @property
@@ -78,7 +75,7 @@ class Membership:
                 async with self._busy:
                     if not self._ended:
                         await self._beat()
-            await anyio.sleep(self._pause_s())
+            await anyio.sleep(self._pace.pause_s())
 
     async def end(self, *, revoke: bool) -> None:
         """Stop renewing, and with `revoke` take the instance off the list; bounded by `REVOKE_WITHIN_S`."""
@@ -106,9 +103,9 @@ class Membership:
                     self._listed_as = listed = None
             if listed is None:
                 await self._register()
-            self._failures = 0
+            self._pace.succeeded()
         except MeshError as error:
-            self._failures += 1
+            self._pace.failed()
             self._report(error)
 
     async def _renew(self, instance_id: str) -> None:
@@ -136,7 +133,7 @@ class Membership:
         )
 
     def _report(self, error: MeshError) -> None:
-        if self._failures > 1:
+        if self._pace.failures > 1:
             return  # said once; the success that follows is said as well
         if isinstance(error, Unauthenticated | Forbidden):
             log.error(
@@ -147,12 +144,6 @@ class Membership:
             )
         else:
             log.warning("registry_unreachable", registry=self._link.url, reason=error.detail)
-
-    def _pause_s(self) -> float:
-        if self._failures:
-            # Full jitter below a bound that doubles: a mesh that comes back is not met by all its apps at once.
-            return self._chance.uniform(0.05, min(self._interval_s, FIRST_RETRY_S * 2 ** min(self._failures, 10)))
-        return self._interval_s * self._chance.uniform(0.85, 1.0)
 
 
 async def _take_place(registration: ServiceRegistration, consul: ConsulClient) -> None:
