@@ -323,3 +323,12 @@ def test_a_check_of_an_instance_that_is_not_there_is_refused(registry: Registry)
     with pytest.raises(UnknownInstance, match='ServiceID "none" does not exist'):
         registry.register_check(check(), "none", 0.0)
     assert registry.find_check("service:orders-1") is None
+
+
+def test_a_check_of_the_node_stays_however_long_it_is_critical_and_can_be_renewed_then(registry: Registry) -> None:
+    registry.register_check(check("disk", removal_after_s=1.0), None, 0.0)
+    sweep_until(registry, 0.0, 120.0)
+    assert registry.report("disk", Health.PASSING, "", 120.0)
+    found = registry.find_check("disk")
+    assert found is not None
+    assert found[1].status is Health.PASSING

@@ -42,7 +42,7 @@ class CheckList:
     def grant(self, check: Check, moment: float, changes: Changes) -> None:
         """Start a check's life anew, at `moment` of lease time: one whole TTL, and the probe that it asks for."""
         definition = check.definition
-        self.leases.grant(check, moment)
+        self.leases.grant(check, moment, removes=self._owners.get(definition.id) is not None)
         before = self._probes.get(definition.id)
         if definition.probe is None:
             if before is not None:

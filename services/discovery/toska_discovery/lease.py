@@ -110,10 +110,10 @@ class Leases:
         """The lease of a check."""
         return self._leases.get(check_id)
 
-    def grant(self, check: Check, moment: float) -> Lease:
+    def grant(self, check: Check, moment: float, *, removes: bool = True) -> Lease:
         """Give a check one whole TTL from `moment` (lease time); replaces the lease that it had.
 
-        One that was critical already stays so from when it was.
+        One that was critical already stays so from when it was. Without `removes` it has nobody to take along.
         """
         definition = check.definition
         check_id, ttl_s = definition.id, definition.ttl_s
@@ -122,7 +122,7 @@ class Leases:
         lease = Lease(
             check_id=check_id,
             ttl_s=ttl_s,
-            removal_after_s=definition.removal_after_s,
+            removal_after_s=definition.removal_after_s if removes else None,
             deadline=None if ttl_s is None else moment + ttl_s,
             critical_since=since if check.status is Health.CRITICAL else None,
             output_max_bytes=definition.output_max_bytes,
