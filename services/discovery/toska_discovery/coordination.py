@@ -71,6 +71,21 @@ class Coordination:
         self._delays = {key: moment + delay_s for key, delay_s in delays}
         self.queries = Queries(queries, index)
 
+    def forget(self, changes: Changes) -> None:
+        """Say of all there is that it is gone, before other contents are loaded in its place."""
+        changes.keys.update(dict.fromkeys(entry.key for entry in self.keys.list_below("")[0]))
+        changes.delays.update(dict.fromkeys(self._delays))
+        changes.queries.update(dict.fromkeys(self.queries.by_id))
+        for session in self.sessions.by_id.values():
+            _note(session, None, changes)
+
+    def tell(self, changes: Changes) -> None:
+        """Say of all there is that it is there."""
+        changes.keys.update({entry.key: entry for entry in self.keys.list_below("")[0]})
+        changes.queries.update(self.queries.by_id)
+        for session in self.sessions.by_id.values():
+            _note(session, session, changes)
+
     # Keys.
 
     def draft(self, changes: Changes) -> KeyDraft:

@@ -22,7 +22,7 @@ from toska_discovery.errors import RegistryFull
 from toska_discovery.foreign import CatalogEntry
 from toska_discovery.instance import Instance, ServiceDefinition, instance_key
 from toska_discovery.node import OWN_NODE, node_key
-from toska_discovery.registry import Registry
+from toska_discovery.registry import Contents, Registry
 from toska_discovery.session import EndReason, Session
 from toska_discovery.store import SqliteStore
 from toska_discovery.user_events import EVENTS, EventBuffer, UserEvent
@@ -155,6 +155,11 @@ class EmbeddedRegistry:
         self._publish(changes)
         await self.store.flush()
         return done
+
+    async def restore(self, contents: Contents) -> None:
+        """Take over `contents` in place of all there is; durable when this returns."""
+        self._publish(self.state.restore(contents, self._clock.monotonic()))
+        await self.store.flush()
 
     def renew_session(self, session_id: str) -> Session | None:
         """Make a session good for one more life; `None` if there is none of the id."""

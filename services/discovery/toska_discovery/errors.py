@@ -33,6 +33,12 @@ class QueryRefused(CallerError):
     code, title = "query-refused", "Query refused"
 
 
+class SnapshotDamaged(CallerError):
+    """An archive that is not whole, or not of this registry; nothing was restored."""
+
+    code, title = "snapshot-damaged", "Snapshot damaged"
+
+
 class StoreUnavailable(MeshError):
     """The state file cannot be written, so nothing can be promised; reads and renewals go on."""
 

@@ -73,6 +73,14 @@ class Listing:
             self.put(instance)
             self._service_index[instance.service.name] = index
 
+    def clear(self) -> None:
+        """Forget everybody but the registry's own node."""
+        own = self.nodes[OWN_NODE]
+        for table in (self.instances, self.services, self.nodes, self._service_index, self._by_endpoint):
+            table.clear()
+        self.nodes[OWN_NODE] = own
+        self.by_health.update(dict.fromkeys(Health, 0))
+
     def step(self, changes: Changes) -> int:
         """Take the next index."""
         self.index += 1

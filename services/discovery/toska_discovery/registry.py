@@ -13,12 +13,21 @@ others' business.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from toska_common.contracts.discovery import Health
 
-from toska_discovery.changes import Changes, Happening
+from toska_discovery.changes import (
+    CHECKS,
+    NODES,
+    QUERIES,
+    SERVICES,
+    SESSIONS,
+    Changes,
+    Happening,
+    service_topic,
+)
 from toska_discovery.check import Check, CheckDefinition, bounded_output
 from toska_discovery.check_list import CheckList
 from toska_discovery.coordination import Coordination
@@ -34,6 +43,18 @@ from toska_discovery.session import SERF_HEALTH, Session
 
 TTL_EXPIRED = "TTL expired"
 """Consul's wording for a lapsed TTL check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a registry holds, leases aside."""
+
+    index: int
+    instances: list[Instance] = field(default_factory=list[Instance])
+    nodes: dict[str, Node] = field(default_factory=dict[str, Node])
+    keys: list[Entry] = field(default_factory=list[Entry])
+    sessions: list[Session] = field(default_factory=list[Session])
+    queries: list[PreparedQuery] = field(default_factory=list[PreparedQuery])
 
 
 class Registry:
@@ -169,16 +190,49 @@ class Registry:
         sessions: Iterable[Session] = (),
         delays: Iterable[tuple[str, float]] = (),
         queries: Iterable[PreparedQuery] = (),
+        changes: Changes | None = None,
     ) -> None:
         """Take over what was stored; every lease gets one whole TTL, and everything counts as changed at `index`."""
         moment = self._time.sweep(now)
         self.listing.load(nodes or {}, instances, index)
-        owners = {key: instance.checks for key, instance in self.instances.items() if instance.node == OWN_NODE}
-        for owner, checks in [(None, self._own_node.checks), *owners.items()]:
+        for owner, checks in self._owned_checks().items():
             self._checks.give(owner, checks)
             for check in checks.values():
-                self._checks.grant(check, moment, Changes())
+                self._checks.grant(check, moment, changes or Changes())
         self.coordination.load(keys, sessions, delays, index, now, queries=queries)
+
+    def restore(self, contents: Contents, now: float) -> Changes:
+        """Take over `contents` in place of all there is; everything counts as changed, at an index above all others."""
+        changes = Changes(index=max(self.index, contents.index) + 1)
+        before = self._topics()
+        gone = {owned for checks in self._owned_checks().values() for owned in checks}
+        changes.instances.update(dict.fromkeys(self.instances))
+        changes.nodes.update(dict.fromkeys(self.nodes))
+        self.coordination.forget(changes)
+        self._checks.drop(gone, changes)
+        self.listing.clear()
+        self.load(
+            contents.instances,
+            contents.keys,
+            changes.index,
+            now,
+            nodes=contents.nodes,
+            sessions=contents.sessions,
+            queries=contents.queries,
+            changes=changes,
+        )
+        changes.instances.update(self.instances)
+        changes.nodes.update(self.nodes)
+        self.coordination.tell(changes)
+        changes.topics |= before | self._topics()
+        return changes
+
+    def _topics(self) -> set[str]:
+        return {SERVICES, CHECKS, NODES, SESSIONS, QUERIES, *map(service_topic, self.services)}
+
+    def _owned_checks(self) -> dict[str | None, Mapping[str, Check]]:
+        owners = {key: instance.checks for key, instance in self.instances.items() if instance.node == OWN_NODE}
+        return {None: self._own_node.checks, **owners}
 
     def register(
         self,

@@ -1,8 +1,8 @@
-"""The endpoints of what instances coordinate by: sessions, transactions, events and prepared queries."""
+"""The endpoints of what instances coordinate by: sessions, transactions, events, prepared queries and snapshots."""
 
 from collections.abc import Mapping
 
-from toska_discovery.consul import event, query, session, txn
+from toska_discovery.consul import event, query, session, snapshot, txn
 from toska_discovery.consul.endpoints import Handler
 
 EXACT: Mapping[str, Mapping[str, Handler]] = {
@@ -10,6 +10,7 @@ EXACT: Mapping[str, Mapping[str, Handler]] = {
     "query": {"GET": query.list_all, "POST": query.create},
     "session/create": {"PUT": session.create},
     "session/list": {"GET": session.list_all},
+    "snapshot": {"GET": snapshot.save, "PUT": snapshot.restore},
     "txn": {"PUT": txn.apply},
 }
 """Those without a name in their path."""

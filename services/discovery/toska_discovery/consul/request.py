@@ -141,8 +141,8 @@ class ConsulRequest:
     receive: Receive
     access: Access | None = None
 
-    async def body(self) -> bytes:
-        """The whole body.
+    async def body(self, limit: int = BODY_MAX_BYTES) -> bytes:
+        """The whole body, of up to `limit` bytes.
 
         Raises:
             Refusal: It is too long, or too slow.
@@ -150,14 +150,14 @@ class ConsulRequest:
         """
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await self._read_body()
+                return await self._read_body(limit)
         except TimeoutError as error:
             raise Refusal(408, "Request body did not arrive in time", (CLOSE,)) from error
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self, limit: int) -> bytes:
         announced = self.headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > BODY_MAX_BYTES:
-            raise _too_large(int(announced))
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(int(announced), limit)
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
@@ -166,8 +166,8 @@ class ConsulRequest:
                 raise CallerGone
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
-            if size > BODY_MAX_BYTES:
-                raise _too_large(size)
+            if size > limit:
+                raise _too_large(size, limit)
             chunks.append(chunk)
             more = message.get("more_body", False)
         return b"".join(chunks)
@@ -188,9 +188,9 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
-def _too_large(size: int) -> Refusal:
+def _too_large(size: int, limit: int) -> Refusal:
     # What was not read of the body would be taken for the next request.
-    text = f"Request body({size} bytes) too large, max size: {BODY_MAX_BYTES} bytes."
+    text = f"Request body({size} bytes) too large, max size: {limit} bytes."
     return Refusal(413, text, (CLOSE,))
 
 
