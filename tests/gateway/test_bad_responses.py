@@ -159,6 +159,19 @@ async def test_a_response_that_breaks_off_in_its_head_is_a_bad_gateway(gateway: 
             assert len(app.requests) == 1
 
 
+async def test_a_head_that_comes_byte_by_byte_is_read_as_one(gateway: Gateway) -> None:
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        for byte in response(200, "x-long: " + "a" * 2000, body=b"ok"):
+            await conversation.send(bytes([byte]))
+            await asyncio.sleep(0)
+
+    async with upstream(script) as app:
+        await gateway.serve(single(app.port))
+        answer = await ask(gateway.address, get())
+        assert (answer.status, answer.body, answer.value("x-long")) == (200, b"ok", b"a" * 2000)
+
+
 async def silent(conversation: Conversation) -> None:
     """Take what comes, and say nothing."""
     await conversation.until_closed()

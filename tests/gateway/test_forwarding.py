@@ -3,9 +3,11 @@
 import asyncio
 import json
 import random
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
+from toska_common.clock import now_utc
 from toska_tests.gateways import Gateway, route, single
 from toska_tests.raw_http import (
     OK,
@@ -380,6 +382,8 @@ async def test_the_gateways_own_answers_are_problem_documents(gateway: Gateway) 
     await gateway.serve({})
     answer = await ask(gateway.address, get("/", "traceparent: 00-" + "a" * 32 + "-" + "b" * 16 + "-01"))
     assert (answer.status, answer.value("content-type"), answer.error) == (404, b"application/problem+json", "no-route")
+    said = parsedate_to_datetime((answer.value("date") or b"").decode())
+    assert abs((now_utc() - said).total_seconds()) < 5
     problem = json.loads(answer.body)
     assert problem["type"] == "/problems/no-route"
     assert problem["status"] == 404

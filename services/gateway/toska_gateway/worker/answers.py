@@ -1,6 +1,9 @@
 """The gateway's own answers: problem documents (RFC 9457), redirects and fixed responses, as wire bytes."""
 
 import json
+from datetime import UTC, datetime
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -51,11 +54,17 @@ def reason_phrase(status: int) -> str:
         return ""
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 def build(
     status: int, content_type: str, body: bytes, *, close: bool, extra: bytes = b"", bodiless: bool = False
 ) -> bytes:
     """A whole response; `extra` is further field lines in wire form, `bodiless` answers a HEAD."""
-    line = f"HTTP/1.1 {status} {reason_phrase(status)}\r\n"
+    # RFC 9110 §6.6.1: whoever answers by itself and has a clock says when.
+    line = f"HTTP/1.1 {status} {reason_phrase(status)}\r\ndate: {_date(int(datetime.now(UTC).timestamp()))}\r\n"
     if close:
         extra += b"connection: close\r\n"
     if status in _BODILESS:

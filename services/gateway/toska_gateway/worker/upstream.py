@@ -40,7 +40,7 @@ class Upstream(asyncio.Protocol):
         self.eof = False  # the upstream has said all it will
         self.tunnel = False
         self.idle_since = 0.0
-        self._buffer: bytes = b""
+        self._buffer = bytearray()
         self._in_body = False
         self._left: int | None = 0  # bytes of the body to come; None: until the upstream closes
         self._decoder: ChunkedDecoder | None = None
@@ -145,14 +145,14 @@ class Upstream(asyncio.Protocol):
 
     def _read_head(self, exchange: "Exchange", data: bytes) -> None:
         if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
+            whole = self._extended_head(exchange, data)
+            if whole is None:
+                return
+            data = whole
         end = data.find(b"\r\n\r\n") + 4
         if end == 3:
-            if len(data) > MAX_RESPONSE_HEAD:
-                exchange.upstream_misbehaved(self, "the upstream's response head is too large")
-            else:
-                self._buffer = data
+            self._buffer += data
+            self._check_unfinished(exchange)
             return
         size = len(data)
         try:
@@ -175,6 +175,21 @@ class Upstream(asyncio.Protocol):
             return
         if end < size and self.exchange is exchange:
             self._read_body(exchange, data[end:])
+
+    def _extended_head(self, exchange: "Exchange", data: bytes) -> bytes | None:
+        """A head that came in parts, once it is whole; a part may be a byte, so only what is new is looked at."""
+        buffer = self._buffer
+        searched = max(0, len(buffer) - 3)
+        buffer += data
+        if buffer.find(b"\r\n\r\n", searched) < 0:
+            self._check_unfinished(exchange)
+            return None
+        self._buffer = bytearray()
+        return bytes(buffer)
+
+    def _check_unfinished(self, exchange: "Exchange") -> None:
+        if len(self._buffer) > MAX_RESPONSE_HEAD:
+            exchange.upstream_misbehaved(self, "the upstream's response head is too large")
 
     def _interim(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
         for _ in range(_MAX_INTERIM):
