@@ -206,6 +206,44 @@ async def test_a_node_has_its_address_and_its_metadata(zone: DnsPort, node: str)
         assert (await zone.ask(name, "AAAA")).rcode == "NOERROR"
 
 
+async def test_other_nodes_and_what_is_on_them_are_told(zone: DnsPort, port: ConsulPort, services: Services) -> None:
+    other, name = f"n{services.name}.rack", services.name
+    body: dict[str, Any] = {
+        "Node": other,
+        "Address": "10.88.0.1",
+        "NodeMeta": {"rack": "7", "rfc1035-note": "plain"},
+        "Service": {"Service": name, "Port": 5432, "Tags": ["Main"]},
+    }
+    assert (await port.put("catalog/register", body)).status == 200
+    answer = await zone.ask(f"{other}.node.consul", "ANY")
+    assert answer.values == ['"plain"', '"rack=7"', "10.88.0.1"]
+    assert (await zone.ask(f"main.{name}.service.consul")).values == ["10.88.0.1"]
+    found = await zone.ask(f"{name}.service.consul", "SRV")
+    assert found.values == [f"1 1 5432 {other}.node.dc1.consul."]
+    assert f"{other}.node.dc1.consul. 0 A 10.88.0.1" in found.additional
+    assert (await zone.ask("1.0.88.10.in-addr.arpa", "PTR")).values == [f"{other}.node.dc1.consul."]
+    moved = {**body, "Address": "10.88.0.2"}
+    assert (await port.put("catalog/register", moved)).status == 200
+    assert (await zone.ask(f"{name}.service.consul")).values == ["10.88.0.2"]
+    assert (await zone.ask(f"{other}.node.consul")).values == ["10.88.0.2"]
+    down = {"Node": other, "Address": "10.88.0.2", "Check": {"CheckID": "up", "Name": "up", "Status": "critical"}}
+    assert (await port.put("catalog/register", down)).status == 200
+    assert (await zone.ask(f"{name}.service.consul")).rcode == "NXDOMAIN"
+    assert (await zone.ask(f"{other}.node.consul")).values == ["10.88.0.2"]
+    assert (await port.put("catalog/deregister", {"Node": other})).status == 200
+    assert (await zone.ask(f"{other}.node.consul")).rcode == "NXDOMAIN"
+
+
+async def test_an_instance_in_maintenance_is_left_out(zone: DnsPort, port: ConsulPort, services: Services) -> None:
+    own_id = await services.add("10.0.0.1")
+    assert (await port.put(f"agent/service/maintenance/{own_id}?enable=true")).status == 200
+
+    async def is_left_out() -> bool:
+        return (await zone.ask(f"{services.name}.service.consul")).rcode == "NXDOMAIN"
+
+    await wait_until(is_left_out, within=5, what="it is left out")
+
+
 async def test_the_zone_says_who_serves_it(zone: DnsPort, node: str) -> None:
     served = f"consul. 0 NS {node}.node.dc1.consul."
     address = f"{node}.node.dc1.consul. 0 A 127.0.0.1"

@@ -138,6 +138,26 @@ async def test_both_keep_the_same(both: Both, path: str, expression: str, number
     assert kept == [[f"{both.name}-{number}" for number in numbers]] * 2
 
 
+@pytest.mark.parametrize(
+    ("path", "expression", "numbers"),
+    [
+        ("catalog/node/{}", 'Service == "NAME" and Port == 20009', [2]),
+        ("catalog/node-services/{}", 'Service == "NAME" and primary in Tags', [1]),
+        ("health/node/{}", 'ServiceName == "NAME" and Status == critical', [2]),
+        ("catalog/nodes", 'Node == "{}" and Meta is not empty', []),
+    ],
+)
+async def test_both_keep_the_same_of_a_node(both: Both, path: str, expression: str, numbers: list[int]) -> None:
+    for port in (both.consul, both.embedded):
+        (node,) = [item["Node"] for item in await port.read("catalog/nodes") if item["Address"] == "127.0.0.1"]
+        asked = quote(expression.replace("NAME", both.name).replace("{}", node))
+        answer = await port.get(f"{path.format(node)}?filter={asked}")
+        assert _ids(answer, both.name) == [f"{both.name}-{number}" for number in numbers]
+        assert node in answer.text
+        refused = await port.get(f"{path.format(node)}?filter=Bogus==1")
+        assert (refused.status, refused.text) == (500, f'{PREFIX}Selector "Bogus" is not valid')
+
+
 REFUSED = [
     "Bogus == 1",
     "Service.ID.x == 1",
