@@ -1,5 +1,6 @@
 """DNS: what real Consul answers, our registry answers; and where it differs, it does so on purpose."""
 
+import json
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -242,6 +243,32 @@ async def test_an_instance_in_maintenance_is_left_out(zone: DnsPort, port: Consu
         return (await zone.ask(f"{services.name}.service.consul")).rcode == "NXDOMAIN"
 
     await wait_until(is_left_out, within=5, what="it is left out")
+
+
+async def test_prepared_queries_are_asked_by_name(zone: DnsPort, port: ConsulPort, services: Services) -> None:
+    await services.add("10.0.0.1", 1, Tags=["blue"], Meta={"v": "1"})
+    await services.add("10.0.0.2", 2, Tags=["green"])
+    await services.add("10.0.0.3", 3, Check={"TTL": "1h", "Status": "warning"})
+    await services.add("10.0.0.4", 4, Check={"TTL": "1h", "Status": "critical"})
+    made: list[str] = []
+
+    async def query(name: str, **service: Any) -> str:
+        body = {"Name": name, "Service": {"Service": services.name, **service}, "DNS": {"TTL": "7s"}}
+        answer = await port.ask("POST", "query", body)
+        assert answer.status == 200, answer.text
+        made.append(json.loads(answer.content)["ID"])
+        return f"{name}.query.consul"
+
+    every = await query(f"{services.name}-all")
+    assert (await zone.ask(every)).answers == [f"{every}. 7 A 10.0.0.{number}" for number in (1, 2, 3)]
+    assert (await zone.ask(await query(f"{services.name}-ok", OnlyPassing=True))).values == ["10.0.0.1", "10.0.0.2"]
+    tagged = await query(f"{services.name}-tag", Tags=["!green", "blue"])
+    assert (await zone.ask(tagged, "SRV")).values == ["1 1 20101 0a000001.addr.dc1.consul."]
+    assert (await zone.ask(await query(f"{services.name}-meta", ServiceMeta={"v": "1"}))).values == ["10.0.0.1"]
+    assert (await zone.ask(await query(f"{services.name}-none", Tags=["red"]))).rcode == "NXDOMAIN"
+    for query_id in made:
+        assert (await port.ask("DELETE", f"query/{query_id}")).status == 200
+    assert (await zone.ask(every)).rcode == "NXDOMAIN"
 
 
 async def test_the_zone_says_who_serves_it(zone: DnsPort, node: str) -> None:

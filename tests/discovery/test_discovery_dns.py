@@ -143,6 +143,14 @@ def test_a_prepared_query_is_asked_for_what_it_finds(rig: Rig) -> None:
     assert rig.ask("nearest.query.consul").rcode == "NXDOMAIN"
 
 
+def test_what_a_prepared_query_finds_near_is_told_first(rig: Rig) -> None:
+    for number in range(10):
+        rig.add(number)
+    rig.found = Found("orders", tuple(rig.registry.instances.values()), in_order=True)
+    for _ in range(5):
+        assert rig.ask("nearest.query.consul").told == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+
+
 def test_reverse_lookups_of_a_large_registry_catch_up(rig: Rig) -> None:
     for number in range(3000):
         rig.add(number, f"s{number}")

@@ -23,6 +23,7 @@ from toska_discovery.catalog_events import CatalogEvents
 from toska_discovery.consul.access import ConsulPolicy
 from toska_discovery.consul.answers import Answers
 from toska_discovery.consul.app import ConsulApi
+from toska_discovery.consul.durations import parse_duration
 from toska_discovery.consul.endpoints import Endpoints
 from toska_discovery.consul.protocol import ConsulProtocol
 from toska_discovery.consul.rules import RegistrationRules
@@ -30,6 +31,7 @@ from toska_discovery.consul.views import Node
 from toska_discovery.consul_backend import ConsulBackend, in_order
 from toska_discovery.directory import Directory
 from toska_discovery.dns.building import build_dns, open_dns
+from toska_discovery.dns.queries import QueryFinder
 from toska_discovery.dns.server import DnsCounts
 from toska_discovery.embedded import EmbeddedRegistry
 from toska_discovery.embedded_backend import EmbeddedBackend
@@ -159,7 +161,8 @@ class _Discovery:
             )
             if settings.watch_ports and (listing := find_listing()) is not None:
                 tasks.start_soon(VacancyWatcher(registry, listing, self._clock).run)
-            dns = build_dns(settings, state.listing, self._clock, self._dns_counts, lambda _: None)
+            finder = QueryFinder(state, parse_duration)
+            dns = build_dns(settings, state.listing, self._clock, self._dns_counts, finder.find)
             async with (
                 open_probing(registry, probing, self._clock, self._crash),
                 open_dns(dns, settings, tasks),

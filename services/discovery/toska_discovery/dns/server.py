@@ -148,7 +148,9 @@ class DnsServer:
             most = 1
         elif limited and self._policy.udp_answers:
             most = min(most, self._policy.udp_answers)
-        return groups if len(groups) == 1 else self._random.sample(groups, most)
+        if answer.in_order or len(groups) == 1:
+            return groups[:most]
+        return self._random.sample(groups, most)
 
 
 @dataclass(slots=True)

@@ -78,6 +78,7 @@ class Answer:
     Attributes:
         groups: To be told in any order; none says that there are no records of the type.
         one_only: Whether one of the groups is all there may be: a name has one alias.
+        in_order: Whether the groups are told in their order.
         authority: Whole records of that section.
         extras: Whole records of the additional section.
         index: When that was known; out of date once `index_now` is another. Without, it is not to be kept.
@@ -86,6 +87,7 @@ class Answer:
     rcode: Rcode
     groups: tuple[Group, ...] = ()
     one_only: bool = False
+    in_order: bool = False
     authority: tuple[bytes, ...] = ()
     extras: tuple[bytes, ...] = ()
     index: int = 0
@@ -98,11 +100,13 @@ class Found:
 
     Attributes:
         ttl_s: Life of the answer; 0 leaves it to the service's.
+        in_order: Whether the first are to be told first.
     """
 
     service: str
     instances: Sequence[Instance]
     ttl_s: int = 0
+    in_order: bool = False
 
 
 class Zone:
@@ -205,7 +209,7 @@ class Zone:
             return self._nothing(Rcode.NXDOMAIN)
         ttl_s = found.ttl_s or self._policy.ttl_of_service(found.service)
         answer = self._instances(found.service, list(found.instances), rdtype, ttl_s)
-        return replace(answer, index_now=None)  # a query is made by others, and counts what it is asked
+        return replace(answer, in_order=found.in_order, index_now=None)  # the index of a service knows no queries
 
     def _spelled(self, service: str) -> str:
         """The name as it is registered; names in DNS have no case."""
