@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from toska_gateway.errors import SnapshotRejected
 from toska_tests.certificates import Authority, Pair, with_passphrase
 from toska_tests.gateways import Gateway, running_gateway, single
+from toska_tests.parts import program
 from toska_tests.raw_http import PATIENCE_S, ask, connect, connected, get, request, upstream
 from toska_tests.waiting import wait_until
 
@@ -182,7 +183,7 @@ async def test_what_is_neither_tls_nor_http_is_closed(authority: Authority, garb
 
 
 async def test_a_slow_handshake_is_cut_and_counted_among_connections(authority: Authority) -> None:
-    limits = {"handshake_timeout": "300ms", "connections": 2}
+    limits = {"handshake_timeout": "1s", "connections": 2}
     document = secured(1, authority.issue("a", "a.example"), limits=limits)
     async with running_gateway(document) as gateway:
         async with connected(gateway.address) as silent, connected(gateway.address) as slow:
@@ -345,7 +346,7 @@ async def test_openssl_s_client_renegotiates_nothing_and_resumes(authority: Auth
     async with upstream() as app, running_gateway(secured(app.port, pair)) as gateway:
         host, port = gateway.address
         command = [
-            *("openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_2"),
+            *(str(program("openssl")), "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_2"),
             *("-CAfile", str(authority.file), "-verify_return_error", "-quiet"),
         ]
 
@@ -367,7 +368,7 @@ async def test_openssl_s_client_may_ask_for_new_keys(authority: Authority) -> No
     async with upstream() as app, running_gateway(secured(app.port, pair)) as gateway:
         host, port = gateway.address
         command = [
-            *("openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_3"),
+            *(str(program("openssl")), "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_3"),
             *("-CAfile", str(authority.file), "-verify_return_error"),
         ]
         process = await asyncio.create_subprocess_exec(
@@ -401,7 +402,7 @@ async def test_curl_finds_its_way_from_the_redirecting_listener(authority: Autho
             server = await ask(redirecting.address, request("OPTIONS", "*"))
             assert (server.status, server.value("location")) == (204, None)
             command = [
-                *("curl", "-sS", "-L", "--cacert", str(authority.file), "-d", "body"),
+                *(str(program("curl")), "-sS", "-L", "--cacert", str(authority.file), "-d", "body"),
                 *(
                     "--resolve",
                     f"a.example:{port}:127.0.0.1",
