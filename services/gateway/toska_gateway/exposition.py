@@ -15,6 +15,7 @@ _COUNTERS = {
     "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
     "rate_limited": "Requests refused because their rate limit was used up",
     "bad_requests": "Requests refused as malformed or over a limit",
+    "circuit_refusals": "Attempts that an open circuit did not let through",
     "attempts": "Requests sent to endpoints, repeats included",
     "retries": "Requests sent again to another endpoint",
     "connect_failures": "Connections to endpoints that could not be made",
@@ -79,9 +80,12 @@ def render(totals: Totals, reports: Iterable[Mapping[str, Any]], workers: int) -
     active: dict[tuple[str, str], int] = {}
     requests: dict[tuple[str, str], int] = {}
     ejected: dict[tuple[str, str], int] = {}
+    circuits: dict[str, int] = {}
     for report in reports:
         connections += report.get("connections", 0)
         for cluster, state in report.get("clusters", {}).items():
+            if state["circuit"] is not None:
+                circuits[cluster] = circuits.get(cluster, 0) + (state["circuit"] != "closed")
             for key, endpoint in state["endpoints"].items():
                 labels = cluster, key
                 active[labels] = active.get(labels, 0) + endpoint["active"]
@@ -90,6 +94,9 @@ def render(totals: Totals, reports: Iterable[Mapping[str, Any]], workers: int) -
     lines += [*_header("toska_gateway_workers", "gauge", "Live worker processes"), f"toska_gateway_workers {workers}"]
     lines += _header("toska_gateway_connections", "gauge", "Open client connections")
     lines.append(f"toska_gateway_connections {connections}")
+    metric = "toska_gateway_cluster_circuits_open"
+    lines += _header(metric, "gauge", "Workers whose circuit to the cluster is open or half-open")
+    lines += [f'{metric}{{cluster="{_escape(name)}"}} {value}' for name, value in sorted(circuits.items())]
     for name, text, values in (
         ("active_requests", "Requests in flight by endpoint", active),
         ("endpoint_requests", "Requests sent by endpoint, since its workers started", requests),

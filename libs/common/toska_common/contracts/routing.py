@@ -255,6 +255,27 @@ class ConnectionLimits(Document):
     max_pending: int = Field(default=1024, ge=0)
 
 
+class Breaker(Document):
+    """When a cluster that fails is given time to recover; each gateway worker judges by what it sees itself."""
+
+    failure_ratio: float = Field(default=0.5, gt=0, le=1, description="Share of failed requests that opens the circuit")
+    min_requests: int = Field(default=20, ge=1, description="With fewer in the window nothing is decided")
+    window: Duration = timedelta(seconds=10)
+    cooldown: Duration = Field(
+        default=timedelta(seconds=5), description="How long it stays open before the first probe"
+    )
+    half_open_requests: int = Field(
+        default=3, ge=1, description="Probes that may go at once, and must succeed to close it"
+    )
+
+    @field_validator("window", "cooldown")
+    @classmethod
+    def _positive(cls, value: timedelta) -> timedelta:
+        if value <= timedelta():
+            raise ValueError("is longer than 0s")
+        return value
+
+
 class Outlier(Document):
     """Passive ejection: an endpoint that cannot be connected to leaves the rotation for a while, longer each time."""
 
@@ -310,6 +331,7 @@ class Cluster(Document):
     )
     zone: str = Field(default="", max_length=64, description="Endpoints of this zone are preferred while they suffice")
     limits: ConnectionLimits = ConnectionLimits()
+    breaker: Breaker | None = None
     outlier: Outlier = Outlier()
     keep_alive: Duration = Field(
         default=timedelta(seconds=30), description="How long an idle upstream connection is kept"

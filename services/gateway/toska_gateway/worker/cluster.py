@@ -24,6 +24,7 @@ from toska_common.balancing import (
     RoundRobin,
     rotate,
 )
+from toska_common.breaker import BreakerPolicy, CircuitBreaker
 
 from toska_gateway.worker.affinity import Affinity
 from toska_gateway.worker.keys import KeyOf, by_client, compile_key
@@ -98,13 +99,15 @@ class Cluster:
         changes_at: When the rotation is another although nothing happens: an ejection ends, a newcomer gains weight.
         key_of: Makes the number that a request's endpoint follows from, where the balancer goes by a key.
         affinity: Where clients come back to the endpoint that they had.
+        breaker: The circuit in front of it, in this worker: each sees enough traffic to judge by itself, and a worker
+            that cannot reach the cluster does not cut off those that can.
         timed: Whether the balancer wants to know how long answers take.
     """
 
     __slots__ = (
-        "_balancer", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection", "changes_at",
-        "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections", "max_ejection", "max_failures",
-        "max_pending", "mesh_owned", "name", "pending", "timed", "tls", "version",
+        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection",
+        "breaker", "changes_at", "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections",
+        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "timed", "tls", "version",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -118,6 +121,8 @@ class Cluster:
         self.timed = False
         self.key_of: KeyOf | None = None
         self.affinity: Affinity | None = None
+        self.breaker: CircuitBreaker | None = None
+        self._breaker_policy: BreakerPolicy | None = None
         self._kind = "least_request"
         self._policy = RotationPolicy()
         self._balancer: Balancer[Endpoint] = LeastRequest[Endpoint](())
@@ -146,12 +151,27 @@ class Cluster:
         self.key_of = by_client if kind == "ip_hash" else compile_key(settings.get("hash_key"))
         affinity = settings.get("affinity")
         self.affinity = Affinity(affinity, self.name, secret) if affinity else None
+        self._break(settings.get("breaker"))
         self._policy = RotationPolicy(
             panic_ratio=settings.get("panic_percent", 0.0) / 100,
             zone=settings.get("zone", ""),
             slow_start_s=settings.get("slow_start", 0.0),
         )
         self.refresh(now)
+
+    def _break(self, settings: dict[str, Any] | None) -> None:
+        policy = None
+        if settings is not None:
+            policy = BreakerPolicy(
+                failure_ratio=settings["failure_ratio"],
+                min_requests=settings["min_requests"],
+                window_s=settings["window"],
+                cooldown_s=settings["cooldown"],
+                half_open_requests=settings["half_open_requests"],
+            )
+        if policy != self._breaker_policy:  # else it stays as it is: a change of routes closes no circuit
+            self._breaker_policy = policy
+            self.breaker = None if policy is None else CircuitBreaker(policy)
 
     def update(self, endpoints: list[dict[str, Any]], version: str, now: float = 0.0) -> list[Endpoint]:
         """Replace the set of endpoints; returns those that left, whose idle connections the caller closes."""

@@ -9,8 +9,11 @@ the first byte of a response is answered as a problem document; after it, the cl
 cut-off response can never be taken for a whole one.
 """
 
+from math import ceil
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
+
+from toska_common.breaker import CircuitBreaker
 
 from toska_gateway.worker.attempt import failure_of
 from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
@@ -36,16 +39,18 @@ REPLAY_BYTES: Final = 64 * 1024
 """Up to this much of a body is held for a second attempt."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _TUNNEL_IDLE_FACTOR: Final = 10
+_UPSTREAMS_FAULT: Final = frozenset({502, 504})
+"""Statuses of our own answers that count against an upstream; 503 is for what we did not even try."""
 
 
 class Exchange:
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_active", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_replay", "_request",
-        "_tries", "_upstream", "added", "cluster", "deadline", "down", "expires", "head", "is_head", "plane", "rechunk",
-        "request_done", "responding", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading",
-        "waiting",
+        "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_permit",
+        "_replay", "_request", "_tries", "_upstream", "added", "cluster", "deadline", "down", "expires", "head",
+        "is_head", "plane", "rechunk", "request_done", "responding", "route", "sent", "started", "status", "trace_id",
+        "tunnelled", "upgrading", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -61,6 +66,8 @@ class Exchange:
         self.request_done = head.body_length == 0
         self.waiting = False
         self.tunnelled = False
+        self._permit = 0  # of the cluster's circuit, for the attempt that is being made
+        self._blame: bool | None = None  # whether it failed by the upstream's fault; None: its status tells
         self.added = b""  # field lines of our own for the response
         self.rechunk = False
         self.status = 0
@@ -151,6 +158,8 @@ class Exchange:
 
     def _dispatch(self, tried: Endpoint | None) -> None:
         cluster = self.cluster
+        if cluster.breaker is not None and not self._is_admitted(cluster.breaker):
+            return
         endpoint = self._home
         if endpoint is None or endpoint is tried:
             key_of = cluster.key_of
@@ -177,6 +186,29 @@ class Exchange:
             cluster.pending.append(self)
         else:
             self.fail(503, "upstream-overloaded", f"cluster {cluster.name} has all its connections in use")
+
+    def _is_admitted(self, breaker: CircuitBreaker) -> bool:
+        now = self.plane.now
+        self._permit = breaker.admit(now)
+        if not self._permit:
+            self.plane.stats.circuit_refusals += 1
+            wait = max(1, ceil(breaker.retry_after_s(now)))
+            self.fail(503, "circuit-open", f"cluster {self.cluster.name} fails too often", retry_after=wait)
+        return self._permit != 0
+
+    def _tell_circuit(self) -> None:
+        """Report the attempt to the cluster's circuit; what the caller broke off says nothing about the upstream."""
+        breaker, permit, now = self.cluster.breaker, self._permit, self.plane.now
+        self._permit = 0
+        if breaker is None:
+            return
+        blame = self.status >= 500 if self._blame is None else self._blame
+        if blame:
+            breaker.fail(permit, now)
+        elif self._blame is None:
+            breaker.succeed(permit, now)
+        else:
+            breaker.cancel(permit)
 
     def connect(self) -> None:
         """Open a connection to the chosen endpoint."""
@@ -273,6 +305,7 @@ class Exchange:
             self._finish()
             self.down.exchange_done(close=True)
         elif self.responding:
+            self._blame = True
             self.down.abort()
         elif self._may_repeat():
             self._repeat(rewind=True)
@@ -294,6 +327,10 @@ class Exchange:
     def _repeat(self, *, rewind: bool) -> None:
         self.plane.stats.retries += 1
         tried = self._endpoint
+        if self._permit:
+            self._blame = True
+            self._tell_circuit()
+            self._blame = None
         self._leave_endpoint()
         if rewind:
             self._pending_body = list(self._replay or ())
@@ -305,6 +342,7 @@ class Exchange:
         self._upstream = None
         upstream.close()
         if self.responding:
+            self._blame = True
             self.down.abort()
         else:
             self.fail(502, "bad-upstream-response", reason)
@@ -324,6 +362,7 @@ class Exchange:
     def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0) -> None:
         """Answer for the upstream, and leave nothing of the attempt behind; `retry_after` is in seconds, if known."""
         self._drop_upstream()
+        self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
         self.status = status
         self.responding = True
         close = self._close_after or not self.request_done
@@ -342,6 +381,8 @@ class Exchange:
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
         self._drop_upstream()
+        if self._blame is None:
+            self._blame = False
         self.status = self.status or 499
         self._finish()
 
@@ -441,6 +482,8 @@ class Exchange:
 
     def _finish(self) -> None:
         self._leave_endpoint()
+        if self._permit:
+            self._tell_circuit()
         self.route.stats.record(self.status, perf_counter() - self.started)
 
     # -- flow control, both ways
@@ -472,6 +515,8 @@ class Exchange:
         self.tunnelled = True
         self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
+        if self._permit:
+            self._tell_circuit()
         head.parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
         head.parts.append(rest)
         self.down.transport.write(b"".join(head.parts))

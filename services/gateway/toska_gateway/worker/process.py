@@ -93,6 +93,7 @@ class Worker:
                 name: {
                     "connections": cluster.connections,
                     "pending": len(cluster.pending),
+                    "circuit": None if cluster.breaker is None else cluster.breaker.state.value,
                     "endpoints": {
                         endpoint.key: {
                             "active": endpoint.in_flight,

@@ -36,6 +36,7 @@ class WorkerStats:
         "accepted",
         "attempts",
         "bad_requests",
+        "circuit_refusals",
         "connect_failures",
         "ejections",
         "handshake_failures",
@@ -53,6 +54,7 @@ class WorkerStats:
         self.handshakes = 0
         self.handshake_failures = 0
         self.bad_requests = 0
+        self.circuit_refusals = 0
         self.attempts = 0
         self.retries = 0
         self.connect_failures = 0
@@ -75,6 +77,7 @@ class WorkerStats:
             "handshakes": self.handshakes,
             "handshake_failures": self.handshake_failures,
             "bad_requests": self.bad_requests,
+            "circuit_refusals": self.circuit_refusals,
             "attempts": self.attempts,
             "retries": self.retries,
             "connect_failures": self.connect_failures,
