@@ -172,3 +172,19 @@ async def test_discovery_lists_itself_and_is_ready_and_documented(http: httpx.As
 
 async def _has_instances(http: httpx.AsyncClient, name: str) -> bool:
     return len(await found(http, name)) >= 1
+
+
+async def test_the_examples_of_the_documentation_work(http: httpx.AsyncClient) -> None:
+    schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    (registration,) = schemas["Registration"]["examples"]
+    (report,) = schemas["Report"]["examples"]
+    answer = await http.post(SERVICES, json=registration)
+    assert answer.status_code == 201, answer.text
+    url = answer.headers["location"]
+    assert (await http.post(f"{url}/heartbeat", json=report)).status_code == 200
+    instance = (await http.get(url)).json()
+    assert {key: instance[key] for key in registration if key != "metadata"} == {
+        key: value for key, value in registration.items() if key != "metadata"
+    }
+    assert (instance["score"], instance["report"]["callers"]) == (report["score"], report["callers"])
+    assert (await http.delete(url)).status_code == 204

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from toska_common.contracts import Contract, Document
 from toska_common.contracts.names import Host, ServiceName
@@ -48,6 +48,23 @@ class Health(StrEnum):
 class Registration(Profile, Document):
     """A request to be listed; without an `id` one is made of service, address and port."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "service": "invoices",
+                    "address": "127.0.0.1",
+                    "port": 9021,
+                    "version": "1.4.0",
+                    "zone": "eu-1a",
+                    "capabilities": ["pdf"],
+                    "depends_on": ["orders"],
+                    "metadata": {"team": "billing"},
+                }
+            ]
+        }
+    )
+
     id: InstanceId | None = None
     service: ServiceName
     address: Host
@@ -76,6 +93,10 @@ class Registration(Profile, Document):
 
 class Report(Contract):
     """What an instance says of itself with a renewal; a hint for choosing and for pictures, never proof of anything."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"score": 0.9, "in_flight": 4, "error_ratio": 0.1, "callers": {"orders": 120}}]}
+    )
 
     score: float = Field(default=1.0, ge=0, le=1, description="How well it does: 1 is as it should be")
     in_flight: int = Field(default=0, ge=0, description="Requests being served")
