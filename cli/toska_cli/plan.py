@@ -102,9 +102,9 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     moved = options.ports_from is not None
     if options.home is not None:
         shared["home"] = options.home
-    discovery = toska_discovery.settings.Settings.from_environment(
-        **shared, **(_discovery_ports(ports) if moved else {})
-    )
+    discovery = toska_discovery.settings.Settings.from_environment(**shared)
+    if moved:
+        discovery = discovery.model_copy(update=_discovery_ports(ports, discovery))
     shared["home"] = prepare_home(discovery.home)
     discovery = discovery.model_copy(update=shared)
     registry = registry_http_url(discovery.registry_url, base_url(discovery.host, discovery.consul_port))
@@ -137,10 +137,11 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     )
 
 
-def _discovery_ports(ports: PortPlan) -> dict[str, int]:
-    return {
-        "port": ports.discovery,
-        "consul_port": ports.registry,
-        "dns_port": ports.dns,
-        "grpc_port": ports.discovery_grpc,
-    }
+def _discovery_ports(ports: PortPlan, settings: toska_discovery.settings.Settings) -> dict[str, int]:
+    moved = {"port": ports.discovery, "consul_port": ports.registry}
+    # What was turned off is not moved.
+    if settings.dns_port >= 0:
+        moved["dns_port"] = ports.dns
+    if settings.grpc_port >= 0:
+        moved["grpc_port"] = ports.discovery_grpc
+    return moved

@@ -1,6 +1,9 @@
 """Where a mesh listens."""
 
+from pathlib import Path
+
 import pytest
+from toska_cli.plan import UpOptions, plan_mesh
 from toska_cli.ports import PortPlan
 from toska_common.errors import ConfigurationError
 
@@ -22,3 +25,14 @@ def test_ports_from_moves_every_port() -> None:
 def test_a_range_that_does_not_fit_is_refused(first: int) -> None:
     with pytest.raises(ConfigurationError, match="between 1 and"):
         PortPlan.starting_at(first)
+
+
+def test_listeners_that_were_turned_off_stay_off_when_ports_move(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOSKA_DISCOVERY_GRPC_PORT", "-1")
+    plan = plan_mesh(UpOptions(home=home, ports_from=23000))
+    assert "discovery_grpc" not in plan.urls
+    assert ("127.0.0.1", 23006) not in plan.bound_later
+    monkeypatch.delenv("TOSKA_DISCOVERY_GRPC_PORT")
+    plan = plan_mesh(UpOptions(home=home, ports_from=23000))
+    assert plan.urls["discovery_grpc"] == "grpc://127.0.0.1:23006"
+    assert ("127.0.0.1", 23006) in plan.bound_later

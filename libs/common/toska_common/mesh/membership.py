@@ -109,7 +109,12 @@ class Membership:
             self._report(error)
 
     async def _renew(self, instance_id: str) -> None:
-        report = await self._report_of()
+        try:
+            report = await self._report_of()
+        except Exception:
+            # The lease is what counts: an app that cannot say how it does is there all the same.
+            log.exception("report_failed", instance=instance_id)
+            report = Report()
         output = encode_report(report)
         await self._link.run(lambda consul: consul.update_check(f"service:{instance_id}", Health.PASSING, output))
         if self._share.feed(report.score, time.monotonic()):
