@@ -16,8 +16,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import cycle
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import cast
 
@@ -223,14 +223,14 @@ def _timer(period_s: float) -> int:
 
 
 async def send_paced(
-    port: int, requests: Iterable[bytes], *, body: bytes, rate: float, connections: int, seconds: float
+    port: int, requests: Iterator[bytes], *, body: bytes, rate: float, connections: int, seconds: float
 ) -> Paced:
-    """Send `requests` at `rate` a second, round and round; every answer must be a 200 that ends with `body`.
+    """Send what `requests` has, without end, at `rate` a second; each answer must be a 200 that ends with `body`.
 
     Raises:
         BenchError: One was not, a connection broke, or answers are missing.
     """
-    return await _Pace(port, cycle(requests), body, rate, connections, seconds).run()
+    return await _Pace(port, requests, body, rate, connections, seconds).run()
 
 
 def main(port: str, request: str, rate: str, connections: str, seconds: str, body: str) -> None:
@@ -238,7 +238,7 @@ def main(port: str, request: str, rate: str, connections: str, seconds: str, bod
         paced = runner.run(
             send_paced(
                 int(port),
-                [Path(request).read_bytes()],
+                repeat(Path(request).read_bytes()),
                 body=Path(body).read_bytes(),
                 rate=float(rate),
                 connections=int(connections),

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from itertools import repeat
 from typing import cast
 
 import pytest
@@ -45,7 +46,7 @@ async def _served(answer: Callable[[], bytes]) -> AsyncGenerator[int]:
 
 async def test_as_many_requests_are_sent_as_the_rate_says() -> None:
     async with _served(lambda: ANSWER) as port:
-        paced = await send_paced(port, [REQUEST], body=BODY, rate=500, connections=20, seconds=0.5)
+        paced = await send_paced(port, repeat(REQUEST), body=BODY, rate=500, connections=20, seconds=0.5)
     assert abs(paced.requests - 250) <= 2
     assert paced.p50_ms < 100
 
@@ -65,7 +66,7 @@ async def test_a_stall_is_charged_to_every_request_that_was_due_meanwhile() -> N
         return ANSWER
 
     async with _served(answer) as port:
-        paced = await send_paced(port, [REQUEST], body=BODY, rate=rate, connections=20, seconds=seconds)
+        paced = await send_paced(port, repeat(REQUEST), body=BODY, rate=rate, connections=20, seconds=seconds)
     assert paced.longest_ms >= stall_s * 1000
     # A closed loop would have seen twenty slow answers of 500: its p99 aside, none of the queue behind them.
     assert paced.p99_ms > stall_s * 1000 * 0.9
@@ -74,11 +75,11 @@ async def test_a_stall_is_charged_to_every_request_that_was_due_meanwhile() -> N
 
 async def test_a_run_ends_also_when_nothing_is_due_any_more_in_its_last_moments() -> None:
     async with _served(lambda: ANSWER) as port:
-        paced = await send_paced(port, [REQUEST], body=BODY, rate=3, connections=1, seconds=0.5)
+        paced = await send_paced(port, repeat(REQUEST), body=BODY, rate=3, connections=1, seconds=0.5)
     assert paced.requests >= 1
 
 
 async def test_an_answer_that_is_no_success_ends_the_run() -> None:
     async with _served(lambda: b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nok") as port:
         with pytest.raises(BenchError, match="503"):
-            await send_paced(port, [REQUEST], body=BODY, rate=100, connections=2, seconds=0.2)
+            await send_paced(port, repeat(REQUEST), body=BODY, rate=100, connections=2, seconds=0.2)
