@@ -246,6 +246,23 @@ async def test_a_session_ends_when_its_check_is_removed(
     assert await sessions.info(free)
 
 
+async def test_a_session_of_another_node_ends_with_the_node_or_with_its_check_there(
+    port: ConsulPort, sessions: SessionPort
+) -> None:
+    node = f"n-{uuid.uuid4().hex[:12]}"
+    check = {"CheckID": f"c-{node}", "Name": "c", "Status": "passing"}
+    await port.put("catalog/register", {"Node": node, "Address": "10.0.0.1", "Check": check})
+    free = await sessions.create(Node=node, NodeChecks=[])
+    bound = await sessions.create(Node=node, NodeChecks=[f"c-{node}"])
+    assert [item["ID"] for item in await port.read(f"session/node/{node}")] == sorted([free, bound])
+    critical = {**check, "Status": "critical"}
+    await port.put("catalog/register", {"Node": node, "Address": "10.0.0.1", "Check": critical})
+    assert [item["ID"] for item in await port.read(f"session/node/{node}")] == [free]
+    await port.put("catalog/deregister", {"Node": node})
+    assert await port.read(f"session/node/{node}") == []
+    assert await sessions.info(free) == []
+
+
 @pytest.mark.parametrize("path", ["session/list", "session/node/{node}", "session/info/{session}"])
 async def test_who_waits_for_sessions_is_woken_by_their_ends_and_not_by_renewals(
     port: ConsulPort, sessions: SessionPort, path: str

@@ -135,10 +135,10 @@ def _decode(here: Endpoints, fields: Mapping[str, Any]) -> Session:
         raise Refusal(500, "Must provide Node")
     if given.get("Namespace"):
         raise Refusal(400, "Invalid session: Namespace is not supported by this registry")
-    checks, node_checks = fields.get("Checks", (SERF_HEALTH,)), fields.get("NodeChecks", (SERF_HEALTH,))
-    # Both ways to name checks have the node's own by default, and saying none in one of them empties the other.
-    if not checks:
-        checks, node_checks = (), ()
+    checks, node_checks = fields.get("Checks") or (), fields.get("NodeChecks", (SERF_HEALTH,))
+    # Of the two ways to name checks, saying none in one of them empties the other.
+    if "Checks" in fields and not checks:
+        node_checks = ()
     elif not node_checks:
         checks = ()
     ttl = given.get("TTL", "")
