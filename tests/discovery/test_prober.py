@@ -1,5 +1,6 @@
 """The prober at work, on real sockets and with intervals of some milliseconds."""
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -121,15 +122,24 @@ async def test_hanging_checks_hold_up_no_others_and_no_more_are_under_way_than_a
 
 async def test_a_check_that_changes_is_asked_anew_and_its_old_probe_is_given_up(server: CannedServer) -> None:
     verdicts = Verdicts()
-    server.answers["/hang"] = hang
+    hung_up = anyio.Event()
+
+    async def wait_for_the_end(stream: SocketStream) -> None:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            await stream.receive()
+        hung_up.set()
+
+    server.answers["/hang"] = wait_for_the_end
     server.answers["/"] = answer()
     async with probing(verdicts) as prober:
         prober.follow({"c": http_check("c", f"{server.url}/hang", timeout_s=60)})
-        await wait_until(lambda: prober.under_way == 1)
+        await wait_until(lambda: server.paths() == ["/hang"])
         prober.follow({"c": http_check("c", f"{server.url}/")})
+        with anyio.fail_after(10):
+            await hung_up.wait()
         await wait_until(lambda: len(verdicts.of("c")) >= 2)
         assert set(verdicts.of("c")) == {"passing"}
-        assert prober.checks == 1
+        assert (prober.checks, prober.under_way <= 1) == (1, True)
 
 
 async def test_a_check_that_nobody_knows_any_more_is_dropped(server: CannedServer) -> None:
