@@ -154,9 +154,19 @@ class ConsulRequest:
         except TimeoutError as error:
             raise Refusal(408, "Request body did not arrive in time", (CLOSE,)) from error
 
+    async def _discard_body(self) -> None:
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            more = message.get("more_body", False)
+
     async def _read_body(self, limit: int) -> bytes:
         announced = self.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
+            if int(announced) <= 2 * limit:
+                await self._discard_body()  # closing on a caller that still sends would cost it the answer
             raise _too_large(int(announced), limit)
         chunks: list[bytes] = []
         size, more = 0, True
