@@ -1,4 +1,4 @@
-"""Our own gateway alone, on its default policies."""
+"""Our own gateway alone, on its default policies, with a rate limit and a circuit that nothing ever reaches."""
 
 import json
 from importlib.metadata import version
@@ -9,15 +9,22 @@ from benchmarks.processes import free_ports
 from benchmarks.profiles import route_path
 from benchmarks.proxies.setup import Proxy, Setup
 
+_LIMIT = {"requests": 10_000_000, "per": "1s", "key": "client_ip", "scope": "machine"}
+
 
 def _command(program: Program, setup: Setup) -> list[str | Path]:
     endpoints = [{"address": "127.0.0.1", "port": port} for port in setup.upstreams]
     routes = [
-        {"name": route_path(route).lstrip("/"), "match": {"path_prefix": route_path(route)}, "to": "everybody"}
+        {
+            "name": route_path(route).lstrip("/"),
+            "match": {"path_prefix": route_path(route)},
+            "to": "everybody",
+            "policies": {"rate_limit": _LIMIT},
+        }
         for route in range(setup.routes)
     ]
     file = setup.folder / "routes.yaml"
-    cluster = {"endpoints": endpoints, "limits": {"max_connections": setup.room}}
+    cluster = {"endpoints": endpoints, "limits": {"max_connections": setup.room}, "breaker": {}}
     server: dict[str, object] = {"limits": {"connections": setup.room, "connections_per_client": setup.room}}
     if setup.certificate is not None:
         server["tls"] = {"certificate": str(setup.certificate.certificate), "key": str(setup.certificate.key)}
