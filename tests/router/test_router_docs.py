@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_routing_file_of_the_page_is_right() -> None:
-    [text] = blocks("yaml")
+    text, *_ = blocks("yaml")
     assert len(load_document(text, source="traffic.md").routes) == 4
 
 

@@ -91,7 +91,8 @@ class ControlMesh:
         from toska_discovery.app import create_service
         from toska_discovery.settings import Settings
 
-        settings = Settings(home=self.home, port=self.first + 2, consul_port=self.first + 3, dns_port=-1)
+        first = self.first
+        settings = Settings(home=self.home, port=first + 2, consul_port=first + 3, dns_port=-1, grpc_port=-1)
         await self._start("discovery", create_service(settings))
 
     async def start_router(self, **options: Any) -> None:

@@ -44,6 +44,8 @@ class ConsulAgent:
             "-bind=127.0.0.1",
             f"-dns-port={self.dns_port}",
             "-grpc-port=-1",
+            # One client is this whole machine here: every test that shares the agent, with all its blocking queries.
+            "-hcl=limits { http_max_conns_per_client = 4000 }",
             *ports,
         ]
         with (self._folder / "consul.log").open("ab") as log:
