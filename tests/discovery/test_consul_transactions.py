@@ -219,3 +219,167 @@ async def test_what_is_wrong_with_a_body_is_told_in_consuls_words(
 async def test_sixty_four_operations_are_not_too_many(port: ConsulPort, root: str) -> None:
     assert len(await apply(port, *(kv("set", f"{root}/{number:02}", b"x") for number in range(64)))) == 64
     assert len(await port.read(f"kv/{root}/?keys")) == 64
+
+
+def on_node(verb: str, node: str, **fields: Any) -> dict[str, Any]:
+    return {"Node": {"Verb": verb, "Node": {"Node": node, **fields}}}
+
+
+def on_service(verb: str, node: str, own_id: str, **fields: Any) -> dict[str, Any]:
+    return {"Service": {"Verb": verb, "Node": node, "Service": {"ID": own_id, "Service": own_id, **fields}}}
+
+
+def on_check(verb: str, node: str, own_id: str, **fields: Any) -> dict[str, Any]:
+    return {"Check": {"Verb": verb, "Check": {"Node": node, "CheckID": own_id, **fields}}}
+
+
+async def commit(port: ConsulPort, *operations: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = await send(port, *operations)
+    assert answer.status == 200, answer.text
+    return json.loads(answer.content)["Results"]
+
+
+async def test_a_node_its_service_its_check_and_a_key_are_written_at_one_index(port: ConsulPort, root: str) -> None:
+    written = await commit(
+        port,
+        on_node("set", root, Address="10.0.0.1", Meta={"zone": "a"}),
+        on_service("set", root, root, Port=80, Tags=["x"], Weights={"Passing": 0, "Warning": 0}),
+        on_check("cas", root, "c", Name="up", Status="passing", ServiceID=root, ModifyIndex=0),
+        on_check("set", root, "own", Definition={"HTTP": "http://a", "Interval": "10s"}),
+        kv("set", f"{root}/a", b"1"),
+    )
+    assert [[*result] for result in written] == [["Node"], ["Service"], ["Check"], ["Check"], ["KV"]]
+    node, service, check, own, key = (next(iter(result.values())) for result in written)
+    index = key["ModifyIndex"]
+    assert {part[name] for part in (node, service, check, own, key) for name in ("CreateIndex", "ModifyIndex")} == {
+        index
+    }
+    indexes = {"CreateIndex": index, "ModifyIndex": index}
+    assert node == {
+        "ID": "", "Node": root, "Address": "10.0.0.1", "Datacenter": "dc1", "TaggedAddresses": None,
+        "Meta": {"zone": "a"}, **indexes,
+    }  # fmt: skip
+    assert service == {
+        "ID": root, "Service": root, "Tags": ["x"], "Address": "", "Meta": None, "Port": 80,
+        "Weights": {"Passing": 1, "Warning": 1}, "EnableTagOverride": False,
+        "Proxy": {"MeshGateway": {}, "Expose": {}}, "Connect": {}, **indexes,
+    }  # fmt: skip
+    assert check == {
+        "Node": root, "CheckID": "c", "Name": "up", "Status": "passing", "Notes": "", "Output": "", "ServiceID": root,
+        "ServiceName": root, "ServiceTags": ["x"], "Type": "", "Definition": {}, **indexes,
+    }  # fmt: skip
+    assert (own["Status"], own["ServiceTags"], own["Type"]) == ("critical", None, "")
+    assert own["Definition"] == {"Interval": "10s", "HTTP": "http://a"}
+    assert (await port.read(f"catalog/node/{root}"))["Services"][root] == service
+    assert await port.read(f"health/checks/{root}") == [check]
+    read = [on_node("get", root.upper()), on_service("get", root, root), on_check("get", root.upper(), "c")]
+    answer = await send(port, *read)
+    assert json.loads(answer.content) == {"Results": written[:3], "Errors": None, **READ}
+    again = await commit(port, on_node("set", root, Address="10.0.0.1", Meta={"zone": "a"}))
+    assert again == written[:1], "the same again changed something"
+    await commit(port, on_node("delete", root))
+
+
+async def test_operations_on_the_catalog_ask_for_indexes_and_say_what_is_wrong(port: ConsulPort, root: str) -> None:
+    await commit(
+        port, on_node("cas", root, Address="10.0.0.1"), on_service("cas", root, "s"), on_check("set", root, "c")
+    )
+    stale = {"ModifyIndex": 1}
+    assert await refused(
+        port,
+        on_node("get", "none"), on_service("get", root, "none"), on_check("get", "none", "c"),
+        on_node("cas", root, **stale), on_service("cas", root, "s", **stale), on_check("cas", root, "c"),
+        on_node("delete-cas", root, **stale), on_service("delete-cas", root, "none"),
+        on_check("delete-cas", root, "c", **stale), on_node("x", root), on_service("x", root, "s"),
+        on_check("x", root, "c"), on_service("set", "none", "s"), on_check("set", "none", "c"),
+        on_check("set", root, "d", ServiceID="none"),
+    ) == {
+        0: 'node "none" doesn\'t exist',
+        1: f'service "none" on node "{root}" doesn\'t exist',
+        2: 'check "c" on node "none" doesn\'t exist',
+        3: f'failed to set node "{root}", index is stale',
+        4: f'failed to set service "s" on node "{root}", index is stale',
+        5: f'failed to set check "c" on node "{root}", index is stale',
+        6: f'failed to delete node "{root}", index is stale',
+        7: f'failed to delete service "none" on node "{root}", index is stale',
+        8: f'failed to delete check "c" on node "{root}", index is stale',
+        9: 'unknown Node verb "x"',
+        10: 'unknown Service verb "x"',
+        11: 'unknown Check verb "x"',
+        12: "Missing node registration",
+        13: "Missing node registration",
+        14: "Missing service registration",
+    }  # fmt: skip
+    assert await refused(
+        port, on_node("set", ""), on_node("delete", root, ID="x"), on_node("get", "none"),
+        {"Service": {"Verb": "delete", "Node": root, "Service": {"ID": "s"}}},
+        on_service("set", root, "s", Address="0.0.0.0"),
+    ) == {
+        0: "Must provide node",
+        1: "Bad node ID: uuid string is wrong length",
+        3: "Must provide service name with ID",
+        4: "Invalid service address",
+    }  # fmt: skip
+    gone = [on_check("delete", root, "c"), on_service("delete", root, "s"), on_node("delete", root)]
+    assert await commit(port, *gone, *gone[2:]) == []
+    assert await port.read(f"catalog/node/{root}") is None
+
+
+async def test_a_transaction_whose_last_operation_fails_leaves_nothing_of_it(port: ConsulPort, root: str) -> None:
+    old, identity = f"{root}-old", str(uuid.uuid4())
+    await commit(
+        port,
+        on_node("set", old, ID=identity, Address="10.0.0.1"),
+        on_service("set", old, root, Port=80),
+        on_check("set", old, "c", Status="passing", ServiceID=root),
+    )
+    session = await new_session(port, Node=old, NodeChecks=[], Checks=["c"])
+    paths = [f"catalog/node/{old}", f"health/service/{root}", f"health/node/{old}", f"session/node/{old}"]
+    before = [await port.get(path) for path in paths]
+    assert await refused(
+        port,
+        on_service("set", old, root, Port=81),
+        on_check("set", old, "c", Status="critical", ServiceID=root),
+        on_node("set", root, ID=identity, Address="10.0.0.2"),  # the same machine: the old name goes
+        on_service("set", root, root, Port=82),
+        on_check("set", root, "c", Status="passing"),
+        kv("set", f"{root}/a", b"1"),
+        kv("get", f"{root}/none"),
+    ) == {6: f'key "{root}/none" doesn\'t exist'}
+    after = [await port.get(path) for path in paths]
+    assert [(answer.content, answer.index) for answer in after] == [(answer.content, answer.index) for answer in before]
+    assert await port.read(f"catalog/node/{root}") is None
+    assert (await port.get(f"kv/{root}/?keys")).status == 404
+    await port.put(f"session/destroy/{session}")
+    await commit(port, on_node("delete", old))
+
+
+async def test_a_session_whose_node_a_transaction_takes_away_locks_nothing(port: ConsulPort, root: str) -> None:
+    await commit(port, on_node("set", root, Address="10.0.0.1"))
+    session = await new_session(port, Node=root, NodeChecks=[])
+    lock = kv("lock", f"{root}/lock", Session=session)
+    assert await refused(port, on_node("delete", root), lock) == {1: f'invalid session "{session}"'}
+    await commit(port, lock, on_node("delete", root))
+    assert await port.read(f"session/info/{session}") == []
+    (entry,) = await port.read(f"kv/{root}/lock")
+    assert "Session" not in entry
+
+
+async def test_the_registrys_own_node_is_read_and_not_written(ours: ConsulPort, root: str) -> None:
+    own = (await ours.read("agent/self"))["Config"]
+    name, identity = own["NodeName"], own["NodeID"]
+    read = [on_node("get", name), on_service("get", name, "consul"), on_check("get", name, "serfHealth")]
+    assert [[*result] for result in await commit(ours, *read)] == [["Node"], ["Service"], ["Check"]]
+    refusal = f"{name} is the registry's own node; register services and checks on it with the agent"
+    assert await refused(
+        ours,
+        on_node("delete", name), on_service("set", name, root), on_check("delete", name.upper(), "serfHealth"),
+        on_node("set", root, ID=identity, Address="10.0.0.1"),
+    ) == {
+        0: refusal, 1: refusal, 2: refusal,
+        3: f"Bad node ID: it is that of the registry's own node {name}",
+    }  # fmt: skip
+    assert await refused(ours, on_check("set", root, "c", Status="x"), on_service("set", root, "s", Kind="mesh")) == {
+        0: "Invalid check status: 'x'",
+        1: "Invalid service: Kind is not supported by this registry",
+    }

@@ -7,7 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from toska_common.contracts.discovery import Health
+from toska_discovery.catalog_txn import CatalogStage
 from toska_discovery.changes import Changes
+from toska_discovery.consul.inventory import Inventory
+from toska_discovery.consul.views import Node
 from toska_discovery.errors import SessionRefused
 from toska_discovery.instance import ServiceDefinition
 from toska_discovery.node import OWN_NODE
@@ -50,6 +53,8 @@ class LockLife(RuleBasedStateMachine):
         self.now = 0.0
         self.registry = Registry(sweep_interval_s=SWEEP_S, now=0.0)
         self.state = self.registry.coordination
+        shown = Inventory(self.registry, Node("", "localhost", "127.0.0.1", "dc1", 8300, 1))
+        self.stage = CatalogStage(self.registry.listing, self.registry.foreign, shown, NOON, room=10)
         self.claims: dict[str, Claim] = {}
         self.keys: dict[str, Key] = {}
         self.delays: dict[str, tuple[float, float]] = {}
@@ -168,7 +173,7 @@ class LockLife(RuleBasedStateMachine):
         indexes = {entry.key: entry.modify_index for entry in self.state.keys.list_below("")[0]}
         for operation in operations:
             fails |= not self.apply(operation, expected, indexes, upcoming)
-        outcome = run(operations, self.state, self.now)
+        outcome = run(operations, self.state, self.now, self.stage)
         if outcome.problems:
             assert fails or any("lock delay" in problem.what for problem in outcome.problems)
             assert not outcome.changes

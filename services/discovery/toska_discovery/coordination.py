@@ -228,14 +228,24 @@ class Coordination:
 
     def settle(self, changes: Changes) -> None:
         """End the sessions whose checks or nodes have turned critical or gone by what is in `changes`."""
+        self.invalidate(self.invalid_by(changes), changes)
+
+    def invalid_by(self, changes: Changes) -> list[Session]:
+        """Those sessions; one may be there twice."""
+        found: list[Session] = []
         for (node, check_id), verdict in changes.checks.items():
             if verdict in {None, Health.CRITICAL}:
-                for session in self.sessions.list_bound(node, check_id):
-                    self._end(session, EndReason.INVALIDATED, self._time.latest, changes)
+                found += self.sessions.list_bound(node, check_id)
         for node, known in changes.nodes.items():
             if known is None:
-                for session in self.sessions.list_on(node):
-                    self._end(session, EndReason.INVALIDATED, self._time.latest, changes)
+                found += self.sessions.list_on(node)
+        return found
+
+    def invalidate(self, sessions: Iterable[Session], changes: Changes) -> None:
+        """End sessions that have lost what they were bound to."""
+        for session in sessions:
+            if self.sessions.find(session.id) is not None:
+                self._end(session, EndReason.INVALIDATED, self._time.latest, changes)
 
     def sweep(self, moment: float, changes: Changes) -> None:
         """End the sessions that were not renewed in time, and the delays that are over."""

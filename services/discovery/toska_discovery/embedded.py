@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from toska_common.clock import Clock
 from toska_common.contracts.discovery import Health
 
+from toska_discovery.catalog_txn import CatalogStage, Shown
 from toska_discovery.changes import Changes, Happening
 from toska_discovery.check import CheckDefinition
 from toska_discovery.coordination import Coordination
@@ -25,6 +26,7 @@ from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.registry import Contents, Registry
 from toska_discovery.session import EndReason, Session
 from toska_discovery.store import SqliteStore
+from toska_discovery.txn import Operation, Outcome, run
 from toska_discovery.user_events import EVENTS, EventBuffer, UserEvent
 from toska_discovery.watch import Watchers
 
@@ -155,6 +157,15 @@ class EmbeddedRegistry:
         self._publish(changes)
         await self.store.flush()
         return done
+
+    async def transact(self, operations: Sequence[Operation], shown: Shown) -> Outcome:
+        """Do all of `operations` or none of them; durable when this returns."""
+        state = self.state
+        catalog = CatalogStage(state.listing, state.foreign, shown, self._clock.now(), self._max_instances)
+        outcome = run(operations, state.coordination, self._clock.monotonic(), catalog)
+        self._publish(outcome.changes)
+        await self.store.flush()
+        return outcome
 
     async def restore(self, contents: Contents) -> None:
         """Take over `contents` in place of all there is; durable when this returns."""

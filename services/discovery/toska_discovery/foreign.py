@@ -37,8 +37,8 @@ class ForeignNodes:
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
 
-    def register(self, entry: CatalogEntry, at: datetime) -> Changes:
-        """Write an entry; whatever of it is there already as it says changes nothing.
+    def register(self, entry: CatalogEntry, at: datetime, changes: Changes | None = None) -> Changes:
+        """Write an entry, as part of `changes` if they are given; what is there already as it says changes nothing.
 
         Raises:
             UnknownInstance: A check is of an instance that the node does not have; nothing was written.
@@ -48,7 +48,7 @@ class ForeignNodes:
             written = entry.service is not None and entry.service.id == owner
             if owner is not None and not written and instance_key(owner, key) not in self._listing.instances:
                 raise UnknownInstance(f'Missing service registration on node "{entry.node.name}"', id=owner)
-        changes = Changes()
+        changes = Changes() if changes is None else changes
         self._put_node(key, entry, changes)
         if entry.service is not None:
             self._put_service(key, entry.service, at, changes)
@@ -56,9 +56,11 @@ class ForeignNodes:
             self._put_check(key, owner, check, changes)
         return changes
 
-    def deregister(self, node: str, *, instance_id: str = "", check_id: str = "") -> Changes:
+    def deregister(
+        self, node: str, *, instance_id: str = "", check_id: str = "", changes: Changes | None = None
+    ) -> Changes:
         """Take an instance or a check off a node, or else the whole node; what is not there is fine."""
-        changes = Changes()
+        changes = Changes() if changes is None else changes
         key = node_key(node)
         if key not in self._listing.nodes:
             return changes
@@ -72,6 +74,10 @@ class ForeignNodes:
             self._remove_node(key, changes)
         return changes
 
+    def _take_index(self, changes: Changes) -> int:
+        """The index of all that one request writes."""
+        return changes.index or self._listing.step(changes)
+
     def _put_node(self, key: str, entry: CatalogEntry, changes: Changes) -> None:
         before = self._listing.nodes.get(key)
         if before is not None and (entry.keep_node or before.definition == entry.node):
@@ -81,7 +87,7 @@ class ForeignNodes:
             for other, node in [*self._listing.nodes.items()]:
                 if other and other != key and node.definition.id == entry.node.id:
                     self._remove_node(other, changes)
-        index = self._listing.step(changes)
+        index = self._take_index(changes)
         if before is None:
             after = Node(entry.node, index, index, checks_index=index)
         else:
@@ -91,12 +97,12 @@ class ForeignNodes:
     def _put_service(self, node: str, service: ServiceDefinition, at: datetime, changes: Changes) -> None:
         before = self._listing.instances.get(instance_key(service.id, node))
         if before is None:
-            index = self._listing.step(changes)
+            index = self._take_index(changes)
             after = Instance(service, {}, at, index, index, node)
             self._listing.replace(None, after, changes)
             changes.happenings.append((Happening.REGISTERED, after))
         elif before.service != service:
-            index = self._listing.step(changes)
+            index = self._take_index(changes)
             checks = before.checks
             if (before.service.name, before.service.tags) != (service.name, service.tags):
                 # A check shows its service's name and tags, so it changes with them.
@@ -117,7 +123,7 @@ class ForeignNodes:
         )
         if same:
             return
-        index = self._listing.step(changes)
+        index = self._take_index(changes)
         created = index if before is None else before.create_index
         put = replace(check, create_index=created, modify_index=index)
         self._set_checks(node, owner, {**self._checks_of(node, owner), check_id: put}, changes)
@@ -136,7 +142,7 @@ class ForeignNodes:
         check, owner = self._find_check(node, check_id)
         if check is None:
             return
-        self._listing.step(changes)
+        self._take_index(changes)
         rest = {key: kept for key, kept in self._checks_of(node, owner).items() if key != check_id}
         self._set_checks(node, owner, rest, changes)
 
@@ -158,11 +164,11 @@ class ForeignNodes:
             changes.happenings.append((Happening.HEALTH, after))
 
     def _remove(self, instance: Instance, changes: Changes) -> None:
-        self._listing.step(changes)
+        self._take_index(changes)
         self._listing.remove(instance, changes, Happening.DEREGISTERED)
 
     def _remove_node(self, key: str, changes: Changes) -> None:
         for instance in self._listing.instances_on(key):
             self._remove(instance, changes)
-        self._listing.step(changes)
+        self._take_index(changes)
         self._listing.remove_node(key, changes)

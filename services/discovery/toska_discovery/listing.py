@@ -10,7 +10,7 @@ the registry does, and tells what to put, replace and remove.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from toska_common.contracts.discovery import Health
 
@@ -18,6 +18,16 @@ from toska_discovery.changes import CHECKS, NODES, SERVICES, Changes, Happening,
 from toska_discovery.check import Check, worst
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a listing was, as far as some nodes are concerned; values are immutable, so it is cheap."""
+
+    indexes: tuple[int, int, int, int, int]
+    nodes: Mapping[str, Node | None]
+    instances: Iterable[Instance]
+    service_index: Mapping[str, int]
 
 
 class Listing:
@@ -86,6 +96,30 @@ class Listing:
         self.index += 1
         changes.index = self.index
         return self.index
+
+    def remember(self, nodes: Iterable[str]) -> Memory:
+        """What there is on these nodes, of which none is the registry's own, and how new everything is."""
+        names = {*nodes}
+        indexes = (
+            self.index, self.services_index, self.checks_index, self.nodes_index, self._extinction_index
+        )  # fmt: skip
+        instances = [instance for name in names for instance in self.instances_on(name)]
+        return Memory(indexes, {name: self.nodes.get(name) for name in names}, instances, {**self._service_index})
+
+    def recall(self, memory: Memory) -> None:
+        """Have everything as it was; nothing but those nodes and what is on them has changed since."""
+        for name, node in memory.nodes.items():
+            for instance in self.instances_on(name):
+                self._unlist(instance)
+            self._on_foreign.pop(name, None)
+            if node is None:
+                self.nodes.pop(name, None)
+            else:
+                self.nodes[name] = node
+        for instance in memory.instances:
+            self.put(instance)
+        self._service_index = {**memory.service_index}
+        self.index, self.services_index, self.checks_index, self.nodes_index, self._extinction_index = memory.indexes
 
     def put(self, instance: Instance) -> None:
         """Have `instance` stand under its key, with no change that a reader could see."""
@@ -181,6 +215,14 @@ class Listing:
         changes.topics.add(CHECKS)
         changes.checks.update(dict.fromkeys((node, check_id) for check_id in before.keys() - after.keys()))
         changes.checks.update({(node, check_id): check.status for check_id, check in after.items()})
+
+    def _unlist(self, instance: Instance) -> None:
+        del self.instances[instance.key]
+        self.by_health[instance.health] -= 1
+        members = self.services[instance.service.name]
+        del members[instance.key]
+        if not members:
+            del self.services[instance.service.name]
 
     def _vacate(self, instance: Instance) -> None:
         endpoint = instance.service.endpoint

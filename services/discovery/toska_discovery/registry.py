@@ -62,6 +62,7 @@ class Registry:
 
     Attributes:
         listing: Who is there.
+        foreign: What writes about other nodes there; it leaves the sessions that this ends to `coordination`.
         is_swept: Whether the last sweep left nothing that was due.
     """
 
@@ -74,7 +75,7 @@ class Registry:
         node: NodeDefinition = NodeDefinition("localhost", "127.0.0.1"),  # noqa: B008 - immutable
     ) -> None:
         self.listing = Listing(node, index)
-        self._foreign = ForeignNodes(self.listing)
+        self.foreign = ForeignNodes(self.listing)
         self._checks = CheckList()
         self._time = LeaseTime(sweep_interval_s, now)
         self.coordination = Coordination(self, self._time)
@@ -369,13 +370,13 @@ class Registry:
         Raises:
             UnknownInstance: A check is of an instance that the node does not have; nothing was written.
         """
-        changes = self._foreign.register(entry, at)
+        changes = self.foreign.register(entry, at)
         self.coordination.settle(changes)
         return changes
 
     def deregister_foreign(self, node: str, *, instance_id: str = "", check_id: str = "") -> Changes:
         """Take an instance or a check off another node, or else the whole node; what is not there is fine."""
-        changes = self._foreign.deregister(node, instance_id=instance_id, check_id=check_id)
+        changes = self.foreign.deregister(node, instance_id=instance_id, check_id=check_id)
         self.coordination.settle(changes)
         return changes
 

@@ -7,11 +7,13 @@ told, so that a caller needs one answer to know. The words are Consul's.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from toska_discovery.catalog_txn import CatalogOperation, CatalogResult, CatalogStage, Wrong
 from toska_discovery.changes import Changes
 from toska_discovery.coordination import Coordination
 from toska_discovery.errors import SessionRefused
 from toska_discovery.key_draft import KeyDraft
 from toska_discovery.kv import Entry
+from toska_discovery.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +57,65 @@ class Problem:
 class Outcome:
     """Results, or problems and no changes."""
 
-    results: Sequence[KeyResult]
+    results: Sequence[KeyResult | CatalogResult]
     problems: Sequence[Problem]
     changes: Changes
 
 
-class _Wrong(Exception):
-    """An operation cannot be done."""
+Operation = KeyOperation | CatalogOperation
 
 
-def run(operations: Sequence[KeyOperation], state: Coordination, now: float) -> Outcome:
-    """Do all of `operations`, in order, at one index, or none."""
+def run(operations: Sequence[Operation], state: Coordination, now: float, catalog: CatalogStage) -> Outcome:
+    """Do all of `operations`, in order, at one index, or none.
+
+    Sessions that lose their node or check on the way take no locks any more, and end after the last operation.
+    """
     problems = _foresee(operations, state, now)
     if problems:
         return Outcome((), problems, Changes())
+    memory = catalog.remember(operation for operation in operations if not isinstance(operation, KeyOperation))
+    try:
+        outcome = _run(operations, state, catalog)
+    except BaseException:
+        catalog.undo(memory)
+        raise
+    if outcome.problems:
+        catalog.undo(memory)
+    return outcome
+
+
+def _run(operations: Sequence[Operation], state: Coordination, catalog: CatalogStage) -> Outcome:
     changes = Changes()
     draft = state.draft(changes)
-    results: list[KeyResult] = []
+    results: list[KeyResult | CatalogResult] = []
+    problems: list[Problem] = []
+    lost: dict[str, Session] = {}
     for number, operation in enumerate(operations):
         try:
-            results += _VERBS.get(operation.verb, _refuse)(operation, draft, state)
-        except (_Wrong, SessionRefused) as error:
+            if isinstance(operation, KeyOperation):
+                if operation.verb == "lock" and operation.session.lower() in lost:
+                    raise Wrong(f'invalid session "{operation.session}"')
+                results += _VERBS.get(operation.verb, _refuse)(operation, draft, state)
+            else:
+                results += catalog.do(operation, changes)
+                lost.update((session.id, session) for session in state.invalid_by(changes))
+        except (Wrong, SessionRefused) as error:
             problems.append(Problem(number, str(error)))
     if problems:
         return Outcome((), problems, Changes())
     state.commit(draft, changes)
+    state.invalidate(lost.values(), changes)
     return Outcome(results, (), changes)
 
 
-def _foresee(operations: Sequence[KeyOperation], state: Coordination, now: float) -> list[Problem]:
+def _foresee(operations: Sequence[Operation], state: Coordination, now: float) -> list[Problem]:
     """What is wrong whatever the keys hold. Consul looks at that first, and at nothing else where there is some."""
     problems: list[Problem] = []
     for number, operation in enumerate(operations):
-        if not operation.key and operation.verb != "delete-tree":
+        if not isinstance(operation, KeyOperation):
+            if operation.flaw:
+                problems.append(Problem(number, operation.flaw))
+        elif not operation.key and operation.verb != "delete-tree":
             problems.append(Problem(number, "Must provide key"))
         elif operation.verb == "lock" and state.is_delayed(operation.key, now):
             problems.append(Problem(number, f'failed to lock key "{operation.key}" due to lock delay'))
@@ -114,7 +142,7 @@ def _lock(operation: KeyOperation, draft: KeyDraft, state: Coordination) -> Sequ
 
 def _unlock(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     if not operation.session:
-        raise _Wrong("missing session")
+        raise Wrong("missing session")
     entry = draft.unlock(operation.key, operation.value, operation.flags, operation.session.lower())
     return _done(entry, f'failed to unlock key "{operation.key}", lock isn\'t held, or is held by another session')
 
@@ -122,7 +150,7 @@ def _unlock(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequen
 def _get(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     entry = draft.find(operation.key)
     if entry is None:
-        raise _Wrong(f'key "{operation.key}" doesn\'t exist')
+        raise Wrong(f'key "{operation.key}" doesn\'t exist')
     return [KeyResult(entry, with_value=True)]
 
 
@@ -133,26 +161,26 @@ def _get_tree(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequ
 def _check_index(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     entry = draft.find(operation.key)
     if entry is None:
-        raise _Wrong(f'failed to check index, key "{operation.key}" doesn\'t exist')
+        raise Wrong(f'failed to check index, key "{operation.key}" doesn\'t exist')
     if entry.modify_index != operation.index:
         current = f"current modify index {entry.modify_index} != {operation.index}"
-        raise _Wrong(f'failed index check for key "{operation.key}", {current}')
+        raise Wrong(f'failed index check for key "{operation.key}", {current}')
     return [KeyResult(entry)]
 
 
 def _check_session(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     entry = draft.find(operation.key)
     if entry is None:
-        raise _Wrong(f'failed to check session, key "{operation.key}" doesn\'t exist')
+        raise Wrong(f'failed to check session, key "{operation.key}" doesn\'t exist')
     if entry.session != operation.session.lower():
         current = f'current session "{entry.session}" != "{operation.session}"'
-        raise _Wrong(f'failed session check for key "{operation.key}", {current}')
+        raise Wrong(f'failed session check for key "{operation.key}", {current}')
     return [KeyResult(entry)]
 
 
 def _check_not_exists(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     if draft.find(operation.key) is not None:
-        raise _Wrong(f'key "{operation.key}" exists')
+        raise Wrong(f'key "{operation.key}" exists')
     return ()
 
 
@@ -168,17 +196,17 @@ def _delete_tree(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> S
 
 def _delete_cas(operation: KeyOperation, draft: KeyDraft, _: Coordination) -> Sequence[KeyResult]:
     if not draft.delete_if(operation.key, operation.index):
-        raise _Wrong(f'failed to delete key "{operation.key}", index is stale')
+        raise Wrong(f'failed to delete key "{operation.key}", index is stale')
     return ()
 
 
 def _refuse(operation: KeyOperation, _: KeyDraft, __: Coordination) -> Sequence[KeyResult]:
-    raise _Wrong(f'unknown KV verb "{operation.verb}"')
+    raise Wrong(f'unknown KV verb "{operation.verb}"')
 
 
 def _done(entry: Entry | None, problem: str) -> Sequence[KeyResult]:
     if entry is None:
-        raise _Wrong(problem)
+        raise Wrong(problem)
     return [KeyResult(entry)]
 
 

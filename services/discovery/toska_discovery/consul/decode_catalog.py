@@ -38,7 +38,7 @@ from toska_discovery.node import NodeDefinition
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
-_SERVICE = Struct.exact(
+SERVICE = Struct.exact(
     Kind=string, ID=string, Service=string, Tags=strings, Address=string, TaggedAddresses=addresses, Meta=string_map,
     Port=integer, Weights=anything, EnableTagOverride=boolean, Proxy=anything, Connect=anything, Namespace=string,
     CreateIndex=integer, ModifyIndex=integer,
@@ -51,7 +51,7 @@ _DEFINITION = Struct.exact(
     AliasNode=string, AliasService=string, TTL=duration, ScriptArgs=strings, DockerContainerID=string, Shell=string,
 )  # fmt: skip
 
-_CHECK = Struct.exact(
+CHECK = Struct.exact(
     Node=string, CheckID=string, Name=string, Status=string, Notes=string, Output=string, ServiceID=string,
     ServiceName=string, ServiceTags=strings, Type=string, Definition=_DEFINITION.at, Namespace=string,
     CreateIndex=integer, ModifyIndex=integer,
@@ -59,7 +59,7 @@ _CHECK = Struct.exact(
 
 _REGISTER = Struct.exact(
     Datacenter=string, ID=string, Node=string, Address=string, TaggedAddresses=string_map, NodeMeta=string_map,
-    Service=_SERVICE.at, Check=_CHECK.at, Checks=anything, SkipNodeUpdate=boolean, Token=string,
+    Service=SERVICE.at, Check=CHECK.at, Checks=anything, SkipNodeUpdate=boolean, Token=string,
     WriteRequest=anything, CreateIndex=integer, ModifyIndex=integer,
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ _DEREGISTER = Struct.exact(
 )
 
 _STATUSES = {status.value: status for status in Health}
-_TYPES = {kind.value: kind for kind in CheckKind}
+TYPES = {kind.value: kind for kind in CheckKind}
 _DURATIONS = ("Interval", "Timeout", "DeregisterCriticalServiceAfter")
 
 
@@ -96,8 +96,8 @@ def decode_entry(body: bytes, rules: RegistrationRules, datacenter: str) -> Cata
     fields = _REGISTER.decode(decode_json(body))
     _check_datacenter(fields, datacenter)
     return CatalogEntry(
-        node=_decode_node(fields, rules),
-        service=_decode_service(fields.get("Service"), fields.get("Address", ""), rules),
+        node=decode_node(fields, rules),
+        service=decode_service(fields.get("Service"), fields.get("Address", ""), rules),
         checks=_decode_checks(fields),
         keep_node=fields.get("SkipNodeUpdate", False),
     )
@@ -121,7 +121,7 @@ def _check_datacenter(fields: Mapping[str, Any], datacenter: str) -> None:
         raise Refusal(500, "No path to datacenter")
 
 
-def _decode_node(fields: Mapping[str, Any], rules: RegistrationRules) -> NodeDefinition:
+def decode_node(fields: Mapping[str, Any], rules: RegistrationRules) -> NodeDefinition:
     name, address, own_id = fields.get("Node", ""), fields.get("Address", ""), fields.get("ID", "")
     if not name:
         raise Refusal(500, "Must provide node")
@@ -138,7 +138,7 @@ def _decode_node(fields: Mapping[str, Any], rules: RegistrationRules) -> NodeDef
     return NodeDefinition(name, address, own_id, tagged, None if meta is None else check_meta("Node", meta))
 
 
-def _decode_service(fields: Mapping[str, Any] | None, at: str, rules: RegistrationRules) -> ServiceDefinition | None:
+def decode_service(fields: Mapping[str, Any] | None, at: str, rules: RegistrationRules) -> ServiceDefinition | None:
     """Read `Service`; without an address it has that of its node, `at`."""
     if fields is None:
         return None
@@ -171,15 +171,15 @@ def _decode_checks(fields: Mapping[str, Any]) -> list[tuple[str | None, Check]]:
     several: Any = fields.get("Checks", [])
     if not isinstance(several, list):
         raise mismatch(several, "Checks", "structs.HealthChecks")
-    bodies = [_CHECK.decode(part) for part in cast("list[Any]", several)]
+    bodies = [CHECK.decode(part) for part in cast("list[Any]", several)]
     if fields.get("Check") is not None:
         bodies.append(fields["Check"])
     if len(bodies) > CHECKS_MAX:
         raise Refusal(400, f"Invalid check: at most {CHECKS_MAX} checks can be written at once")
-    return [_decode_check(body, fields["Node"]) for body in bodies]
+    return [decode_check(body, fields["Node"]) for body in bodies]
 
 
-def _decode_check(body: Mapping[str, Any], node: str) -> tuple[str | None, Check]:
+def decode_check(body: Mapping[str, Any], node: str) -> tuple[str | None, Check]:
     at = body.get("Node") or node
     if at.lower() != node.lower():
         raise Refusal(500, f'check node "{at}" does not match node "{node}"')
@@ -191,7 +191,7 @@ def _decode_check(body: Mapping[str, Any], node: str) -> tuple[str | None, Check
     status, kind = body.get("Status") or Health.CRITICAL.value, body.get("Type", "")
     if status not in _STATUSES:
         raise Refusal(400, f"Invalid check status: '{status}'")
-    if kind not in _TYPES:
+    if kind not in TYPES:
         raise Refusal(400, f"Invalid check type: '{kind}'")
     notes = body.get("Notes", "")
     if len(notes) > NOTES_MAX:
@@ -199,7 +199,7 @@ def _decode_check(body: Mapping[str, Any], node: str) -> tuple[str | None, Check
     document = _show_definition(body.get("Definition", {}))
     definition = CheckDefinition(
         check_id, body.get("Name", ""), None, notes, _STATUSES[status],
-        kind=_TYPES[kind] if kind else _kind_of(document), document=document,
+        kind=TYPES[kind] if kind else _kind_of(document), document=document,
     )  # fmt: skip
     output = bounded_output(body.get("Output", ""), OUTPUT_MAX_BYTES)
     return body.get("ServiceID") or None, Check(definition, _STATUSES[status], output, 0, 0)

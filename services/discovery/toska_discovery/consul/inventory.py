@@ -11,7 +11,7 @@ from toska_common.contracts.discovery import Health
 
 from toska_discovery.check import Check, CheckDefinition, CheckKind
 from toska_discovery.consul.views import CONSUL, CONSUL_VERSION, Node
-from toska_discovery.instance import Instance, ServiceDefinition
+from toska_discovery.instance import Instance, ServiceDefinition, instance_key
 from toska_discovery.node import OWN_NODE, node_key
 from toska_discovery.node import Node as Listed
 from toska_discovery.registry import Registry
@@ -86,6 +86,22 @@ class Inventory:
         if key == OWN_NODE:
             found.append(self._consul)
         return sorted(found, key=lambda instance: instance.service.id)
+
+    def find_instance(self, key: str, instance_id: str) -> Instance | None:
+        """An instance on a node."""
+        if key == OWN_NODE and instance_id == CONSUL:
+            return self._consul
+        return self._state.instances.get(instance_key(instance_id, key))
+
+    def find_check(self, key: str, check_id: str) -> tuple[Instance | None, Check] | None:
+        """A check on a node, and the instance that it belongs to, if it is not the node's."""
+        if key == OWN_NODE:
+            return (None, self._serf) if check_id == SERF_HEALTH else self._state.find_check(check_id)
+        own = self._state.nodes[key].checks.get(check_id)
+        if own is not None:
+            return None, own
+        on = self._state.listing.instances_on(key)
+        return next(((item, item.checks[check_id]) for item in on if check_id in item.checks), None)
 
     def services(self) -> list[tuple[str, Iterable[Instance]]]:
         """Every service with its instances, by name."""
