@@ -6,6 +6,7 @@ import re
 import uuid
 from typing import Any
 
+import anyio
 import pytest
 from toska_tests.discovery_rig import Answer, ConsulPort
 
@@ -383,3 +384,22 @@ async def test_the_registrys_own_node_is_read_and_not_written(ours: ConsulPort, 
         0: "Invalid check status: 'x'",
         1: "Invalid service: Kind is not supported by this registry",
     }
+
+
+async def test_a_transaction_on_the_catalog_wakes_who_waits_for_the_service(port: ConsulPort, root: str) -> None:
+    await commit(port, on_node("set", root, Address="10.0.0.1"), on_service("set", root, root, Port=80))
+    index = (await port.get(f"health/service/{root}")).index
+    answers: list[Answer] = []
+
+    async def wait() -> None:
+        answers.append(await port.get(f"health/service/{root}?index={index}&wait=10s"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        key, check = kv("set", f"{root}/a", b"1"), on_check("set", root, "c", Status="passing", ServiceID=root)
+        await commit(port, check, key)
+    (answer,) = answers
+    (shown,) = json.loads(answer.content)[0]["Checks"]
+    assert (shown["CheckID"], answer.index) == ("c", shown["ModifyIndex"])
+    assert answer.index > index
+    await commit(port, on_node("delete", root))

@@ -61,17 +61,21 @@ class KeyWriter(Writer):
 
 
 class PairWriter(Writer):
-    """Counts in two keys at once."""
+    """Counts in two keys and in the metadata of a node at once."""
 
     async def write(self, consul: ConsulClient, port: ConsulPort) -> None:
         value = b64encode(str(self.asked).encode()).decode()
-        operations = [{"KV": {"Verb": "set", "Key": f"{self.name}/{side}", "Value": value}} for side in "ab"]
-        assert (await port.put("txn", operations)).status == 200
+        keys = [{"KV": {"Verb": "set", "Key": f"{self.name}/{side}", "Value": value}} for side in "ab"]
+        node = {"Node": self.name, "Address": "10.0.0.1", "Meta": {"count": str(self.asked)}}
+        assert (await port.put("txn", [*keys, {"Node": {"Verb": "set", "Node": node}}])).status == 200
 
     async def check(self, consul: ConsulClient, port: ConsulPort) -> None:
         found, _ = await consul.kv_list(f"{self.name}/")
         assert len(found) in {0, 2}
         assert len({(entry.value, entry.modify_index) for entry in found}) <= 1
+        node = await port.read(f"catalog/node/{self.name}")
+        counted = {(entry.value.decode(), entry.modify_index) for entry in found}
+        assert counted == (set() if node is None else {(node["Node"]["Meta"]["count"], node["Node"]["ModifyIndex"])})
         self.settle(int(found[0].value) if found else 0)
 
 
