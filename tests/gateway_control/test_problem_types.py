@@ -28,7 +28,7 @@ def test_each_error_of_our_packages_is_explained() -> None:
     for package in ("toska_common", "toska_gateway", "toska_discovery", "toska_router"):
         root = importlib.import_module(package)
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
-            if re.search(r"errors$|\.openapi\.|\.routing\.|\.store$|backend$", module.name):
+            if re.search(r"errors$|\.openapi\.|\.routing\.|\.clients\.|\.store$|backend$", module.name):
                 importlib.import_module(module.name)
     errors = {kind for kind in _all_errors(MeshError) if kind.__module__.startswith("toska_")}
     assert len(errors) > 15

@@ -146,6 +146,10 @@ PROBLEM_TYPES: Final = {
         _type("precondition-failed", 412, "Precondition failed", "caller",
               "If-Match or If-None-Match does not hold: somebody changed it in between.",
               "Read it again, with its new ETag, and repeat the change."),
+        _type("lock-lost", 409, "Lock lost", "caller",
+              "The lock under which this was done was taken away, or the registry could not be asked for as long as "
+              "the lock's session lives.",
+              "Undo or check what was done, and take the lock again."),
         _type("unknown-instance", 404, "Unknown instance", "caller",
               "There is no instance under this id: it was never registered, or its lease has lapsed.",
               "Register it again."),
