@@ -1,0 +1,108 @@
+"""What happens to a request on its way along a route."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from toska_common.contracts import Document
+from toska_common.contracts.routing.words import HeaderName, HeaderValue
+from toska_common.units import Duration, Size
+
+_FRAMING = frozenset(
+    {
+        "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded",
+        "x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "x-request-id", "traceparent",
+    }
+)  # fmt: skip
+
+
+class HeaderEdits(Document):
+    """Changes to a message's headers: `remove`, then `set` (replaces), then `add`."""
+
+    set: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
+    add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
+    remove: tuple[HeaderName, ...] = ()
+
+    @model_validator(mode="after")
+    def _leaves_framing_alone(self) -> Self:
+        wrong = sorted(_FRAMING.intersection((*self.set, *self.add, *self.remove)))
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} is the gateway's own and cannot be changed")
+        return self
+
+
+class HeaderRules(Document):
+    """Header changes towards the upstream and towards the caller."""
+
+    request: HeaderEdits = HeaderEdits()
+    response: HeaderEdits = HeaderEdits()
+
+
+class BodyLimit(Document):
+    """Bounds of the request body."""
+
+    max_bytes: Size = Field(default=0, ge=0, description="0 is unbounded")
+
+
+class RetryPolicy(Document):
+    """How often a request is tried: `attempts` counts the first try too.
+
+    Only idempotent requests whose body is absent or still buffered are repeated, on another endpoint, before the first
+    byte of a response.
+    """
+
+    attempts: int = Field(default=2, ge=1, le=5)
+    retry_on: tuple[Literal["connect", "reset"], ...] = ("connect", "reset")
+
+
+class RateLimit(Document):
+    """How many requests are served; more are refused with 429 until the allowance has refilled, evenly (GCRA)."""
+
+    requests: int = Field(ge=1, le=10_000_000)
+    per: Duration = timedelta(seconds=1)
+    burst: int | None = Field(default=None, ge=1, le=10_000_000, description="At once; default: `requests`")
+    key: str = Field(
+        default="client_ip",
+        pattern=r"^(client_ip|route|header:[!#$%&'*+.^_`|~0-9a-z-]{1,256})$",
+        description="Whose allowance it is: client_ip, header:NAME (lower-case), or route: everybody's together",
+    )
+    scope: Literal["worker", "machine"] = Field(
+        default="machine", description="machine: exact over all workers; worker: each has an allowance of its own"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_rate(self) -> Self:
+        if not timedelta(milliseconds=1) <= self.per <= timedelta(days=31):
+            raise ValueError("per lies between 1ms and 31 days")
+        return self
+
+
+class Policies(Document):
+    """What happens to a request on its way; each part costs only the routes that use it."""
+
+    timeout: Duration | None = Field(
+        default=None, description="From the request's head to the response's last byte; of a tunnel, until it stands"
+    )
+    connect_timeout: Duration = timedelta(seconds=2)
+    response_timeout: Duration = Field(default=timedelta(seconds=60), description="Until the head of the response")
+    idle_timeout: Duration = Field(
+        default=timedelta(seconds=60), description="Between two bytes of a body; of a tunnel: 10 times"
+    )
+    retry: RetryPolicy = RetryPolicy()
+    rate_limit: RateLimit | None = None
+    headers: HeaderRules = HeaderRules()
+    body: BodyLimit = BodyLimit()
+    upgrade: tuple[Literal["websocket"], ...] = ()
+    escaped_slashes: Literal["reject", "keep"] = Field(
+        default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"
+    )
+
+    @field_validator("timeout", "connect_timeout", "response_timeout", "idle_timeout")
+    @classmethod
+    def _positive(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value <= timedelta():
+            raise ValueError("a timeout is longer than 0s; leave it out for the default")
+        return value

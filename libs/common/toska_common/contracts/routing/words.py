@@ -1,0 +1,42 @@
+"""Words that several parts of the routing contract share: names of fields, methods, paths, hosts."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$", to_lower=True)]
+HeaderValue = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$|^$", max_length=8192
+    ),
+]
+CookieName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
+Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("a path starts with /")
+    if re.search(r"[\x00-\x20\x7f?#%\\]|//|/\.{1,2}(/|$)", value):
+        raise ValueError("write the decoded, normal form of the path: no %, ?, #, \\, //, /./ or /../")
+    return value
+
+
+def _exact_path(value: str) -> str:
+    return value if value == "*" else _path(value)
+
+
+Path = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_path)]
+ExactPath = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_exact_path)]
+
+
+def _match_host(value: str) -> str:
+    name = value[2:] if value.startswith("*.") else value
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", name):
+        raise ValueError("a host is lower-case, without a port; *.example.com stands for every name below it")
+    return value
+
+
+MatchHost = Annotated[str, AfterValidator(_match_host)]
