@@ -1,8 +1,12 @@
 """What every test shares: the event loop that production runs on, and a folder for a mesh's state."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell without job control starts what runs in the background deaf to Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
