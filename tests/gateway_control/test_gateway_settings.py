@@ -34,6 +34,10 @@ def test_the_defaults_are_the_documented_ports_on_loopback() -> None:
         ("TOSKA_GATEWAY_ROUTER_URL", "http://router:99999", "no valid port"),
         ("TOSKA_GATEWAY_ROUTES", "nowhere.yaml", "is not a file"),
         ("TOSKA_GATEWAY_ENGINE", "nginx", "'python'"),
+        ("TOSKA_CACHE_URL", "memcached://cache", "write memory://, redis://host:port/0"),
+        ("TOSKA_CACHE_URL", "redis:///0", "names no host"),
+        ("TOSKA_CACHE_URL", "redis://cache:port", "no number from 0 to 65535"),
+        ("TOSKA_CACHE_URL", "redis://cache:6379/main", "the number of a database"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_variable_and_the_reason(
@@ -44,6 +48,15 @@ def test_a_wrong_setting_is_named_with_its_variable_and_the_reason(
         Settings.from_environment()
     assert variable in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_the_password_of_a_cache_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOSKA_CACHE_URL", "redis://:hunter2@cache:6379/0")
+    assert "hunter2" not in repr(Settings.from_environment())
+    monkeypatch.setenv("TOSKA_CACHE_URL", "redis://:hunter2@cache:6379/main")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment()
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

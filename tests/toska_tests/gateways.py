@@ -129,10 +129,11 @@ async def running_gateway(
     host: str = "127.0.0.1",
     management: Iterable[tuple[str, int]] = (),
     listen: Iterable[str] = (),
+    cache_url: str = "memory://",
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
     listeners = [parse_listener(text) for text in listen]
-    supervisor = Supervisor(host, 0, workers, management, listeners=listeners)
+    supervisor = Supervisor(host, 0, workers, management, listeners=listeners, cache_url=cache_url)
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,9 @@ def create_standalone_service(settings: Settings) -> Service:
 
 
 def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> Supervisor:
+    cache_url = settings.cache_url.get_secret_value()
+    if cache_url.startswith("redis") and find_spec("redis") is None:
+        raise ConfigurationError("TOSKA_CACHE_URL: Redis needs the package redis; install toska-gateway[redis]")
     return Supervisor(
         settings.host,
         settings.port,
@@ -146,6 +150,7 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         tls_folder=settings.certificates_folder,
         drain_s=settings.drain_timeout.total_seconds(),
         secret=ensure_secret(settings.home / AFFINITY_KEY).encode("ascii"),
+        cache_url=cache_url,
     )
 
 

@@ -1,12 +1,13 @@
 """Everything that an operator can set for a gateway."""
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
@@ -54,6 +55,12 @@ class Settings(ServiceSettings):
     routes: Path | None = Field(
         default=None, description="Serve this routing file alone, without a mesh; nothing is reserved then"
     )
+    cache_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        validation_alias="TOSKA_CACHE_URL",
+        description="What gateways share, such as rate limits at mesh scope: memory:// (of this machine) or "
+        "redis[s]://[[user]:password@]host[:port][/database]",
+    )
     drain_timeout: Duration = Field(
         default=timedelta(seconds=30),
         description="How long requests in flight and tunnels may take once their worker has a successor",
@@ -94,6 +101,24 @@ class Settings(ServiceSettings):
         if value is not None and not value.expanduser().is_file():
             raise ValueError(f"{value} is not a file")
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("cache_url")
+    @classmethod
+    def _known_cache(cls, value: SecretStr) -> SecretStr:
+        # What is wrong is said without the value: there may be a password in it.
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in {"memory", "redis", "rediss"}:
+            raise ValueError("write memory://, redis://host:port/0, or rediss:// for TLS")
+        if parts.scheme != "memory":
+            try:
+                _ = parts.port
+            except ValueError:
+                raise ValueError("its port is no number from 0 to 65535") from None
+            if not parts.hostname:
+                raise ValueError("it names no host")
+            if not re.fullmatch(r"/?\d*", parts.path):
+                raise ValueError("its path is the number of a database, as in redis://host:6379/0")
+        return value
 
     @field_validator("admin_port")
     @classmethod

@@ -50,6 +50,7 @@ class Supervisor:
         tls_folder: Where relative paths of certificates and keys begin.
         drain_s: Seconds that a worker has for its requests in flight once it has a successor.
         secret: What affinity cookies are made with; gateways that share clients share it.
+        cache_url: Where the mesh's gateways share what they count and keep; it may have a password in it.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Supervisor:
         tls_folder: Path = _HERE,
         drain_s: float = RENEWAL_DRAIN_S,
         secret: bytes = b"",
+        cache_url: str = "memory://",
     ) -> None:
+        self._cache_url = cache_url
         self._drain_s = drain_s
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
         self._management = tuple(management)
@@ -272,6 +275,7 @@ class Supervisor:
             "shared_fd": self._shared_fd,
             "listeners": [sockets.address.spec() for sockets in self._sockets],
             "affinity_secret": self._secret.hex(),
+            "cache_url": self._cache_url,
             "ticket_secret": self._ticket_secret,
         }
         return await WorkerProcess.start(slot, [sockets.slots[slot] for sockets in self._sockets], hello)

@@ -162,6 +162,10 @@ class WorkerProcess:
                 self.state = "running"
             self._ready.set()
             return
+        if message["op"] == "log":
+            write = getattr(log, message["level"])
+            write(message["event"], slot=self.slot, pid=self.process.pid, **message["fields"])
+            return
         if message["op"] == "left":
             self.report = message
             return

@@ -1,7 +1,8 @@
 """The control channel between the gateway's parent and a worker: JSON messages on a Unix socket pair.
 
 Parent to worker:
-    {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret"}
+    {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret",
+     "cache_url"}
                                    (the pseudonym is the gateway's name in Via)
     {"op": "table", "server": {...}, "clusters": {name: settings}}    begins a new table
     {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go
@@ -13,6 +14,7 @@ Parent to worker:
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
     {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...}
+    {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
     {"op": "left", ...}            the last word of one that ends: its counters
 
 The channel is also the lifeline: a worker whose parent is gone reads its end and exits.

@@ -6,7 +6,7 @@ sweep visits every connection a few times a second and lets those whose deadline
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,9 @@ from toska_gateway.worker.via import Via
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.opening import Opening
+
+Tell = Callable[[str, str, dict[str, Any]], None]
+"""Has the parent write a line of its log: level, event, fields. For what an operator must know, never per request."""
 
 _SLICE: Final = 2000
 """Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
@@ -70,6 +73,8 @@ class Plane:
         self.proxy_peers: tuple[Any, ...] | None = None
         self.affinity_secret = b""
         self.shared_fd: int | None = None  # memory that all workers of the machine see
+        self.cache_url = "memory://"  # of what all gateways of the mesh share; redis:// may hold a password
+        self.tell: Tell = _tell_nobody
         self._allowances: dict[str, Allowances] = {}
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
@@ -162,6 +167,10 @@ class Plane:
                 # The longest idle stand first: taking from the end and putting back there keeps them in order.
                 while endpoint.idle and endpoint.idle[0].idle_since < oldest:
                     endpoint.idle.pop(0).close()
+
+
+def _tell_nobody(level: str, event: str, fields: dict[str, Any]) -> None:
+    """Until there is a parent to tell."""
 
 
 def _is_in(peer: str, networks: tuple[Any, ...]) -> bool:

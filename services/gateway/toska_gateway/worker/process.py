@@ -33,6 +33,7 @@ class Worker:
         self._plane = Plane(self._loop, TargetRules())
         self._staging = Staging(self._plane)
         self._channel = ControlChannel(self._on_message, self._on_parent_lost)
+        self._plane.tell = self._tell
         self._starting: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
 
@@ -60,11 +61,15 @@ class Worker:
             self._plane.ticket_secret = bytes.fromhex(message["ticket_secret"])
             self._plane.affinity_secret = bytes.fromhex(message["affinity_secret"])
             self._plane.shared_fd = message["shared_fd"]
+            self._plane.cache_url = message["cache_url"]
             self._doors = message["listeners"]
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
         elif op == "drain":
             self.drain(message["seconds"], message["grace"])
+
+    def _tell(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self._channel.send({"op": "log", "level": level, "event": event, "fields": fields})
 
     def _commit(self, seq: int) -> None:
         problems = self._staging.commit()
