@@ -34,6 +34,9 @@ PROBLEM_TYPES: Final = {
         _type("rate-limited", 429, "Too many requests", "caller",
               "The route's rate limit is used up for this caller.",
               "Wait as long as Retry-After says. RateLimit in each answer tells what is left."),
+        _type("policy-timeout", 504, "Not decided in time", "mesh",
+              "A policy of the route waited for something, a key or a decision, that did not come in time.",
+              "Try again; if it lasts, see what the route's policies ask: the log names it."),
         # Requests that are not served as they came
         _type("bad-request", 400, "Bad request", "caller",
               "The request is not one that can be read.", _SYNTAX),

@@ -29,6 +29,7 @@ TITLES: Final = {
     "upstream-connect-failed": "Upstream cannot be reached",
     "upstream-reset": "Upstream closed the connection",
     "upstream-timeout": "Upstream timed out",
+    "policy-timeout": "Not decided in time",
     "upstream-overloaded": "Upstream connection limit reached",
     "bad-upstream-response": "Upstream sent a malformed response",
     "request-timeout": "Request timed out",

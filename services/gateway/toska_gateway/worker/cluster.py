@@ -289,3 +289,7 @@ class Cluster:
             if endpoint.ejected_until > now:
                 endpoint.ejected_until = 0.0
                 self.refresh(now)
+
+
+NOWHERE: Final = Cluster("(none)")
+"""Of requests that the gateway answers itself."""

@@ -11,9 +11,11 @@ import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from toska_gateway.worker import answers
+from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
+from toska_gateway.worker.rate_limit import REFUSED
 from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ class Downstream(asyncio.Protocol):
                 self._refuse_for_now(head, route, rate_limit.refusal(slack))
                 return
             quota = rate_limit.lines(slack)
-        if not route.clusters:
+        if not route.clusters and not route.gates:
             status, answer = route.answer_directly(head, close=close or head.body_length != 0)
             self.transport.write(answer)
             route.stats.record(status, 0.0)
@@ -255,10 +257,13 @@ class Downstream(asyncio.Protocol):
         limit = route.max_body or plane.limits.body_bytes
         if limit and head.body_length > limit:
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
-        name = route.choose_cluster()
-        cluster = plane.cluster(name)
-        if cluster is None:
-            raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
+        if route.clusters:
+            name = route.choose_cluster()
+            cluster = plane.cluster(name)
+            if cluster is None:
+                raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
+        else:
+            cluster = NOWHERE
         exchange = self._exchange = Exchange(plane, self, head, route, cluster)
         exchange.added = quota
         self._received = 0
@@ -266,14 +271,16 @@ class Downstream(asyncio.Protocol):
             self._decoder = ChunkedDecoder()
         else:
             self._body_left = head.body_length
-        exchange.start()
+        if route.gates:
+            exchange.enter()
+        else:
+            exchange.start()
         if head.body_length and not head.expect and self._exchange is exchange:
             self.set_deadline(plane.limits.body_timeout)
 
     def _refuse_for_now(self, head: RequestHead, route: "Route", extra: bytes) -> None:
         close = head.close or head.body_length != 0
-        detail = "this route's rate limit is used up; try again after the time in Retry-After"
-        self.write_problem(429, "rate-limited", detail, close=close, bodiless=head.method == b"HEAD", extra=extra)
+        self.write_problem(429, "rate-limited", REFUSED, close=close, bodiless=head.method == b"HEAD", extra=extra)
         self.plane.stats.rate_limited += 1
         route.stats.record(429, 0.0)
         self._after_answer(close=close)

@@ -9,14 +9,16 @@ the first byte of a response is answered as a problem document; after it, the cl
 cut-off response can never be taken for a whole one.
 """
 
+from collections.abc import Mapping, Sequence
 from math import ceil
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.breaker import CircuitBreaker
 
+from toska_gateway.worker import answers
 from toska_gateway.worker.attempt import failure_of
-from toska_gateway.worker.cluster import Cluster, Endpoint, TargetRefused
+from toska_gateway.worker.cluster import NOWHERE, Cluster, Endpoint, TargetRefused
 from toska_gateway.worker.http1 import (
     CHUNKED,
     CRLF,
@@ -27,6 +29,8 @@ from toska_gateway.worker.http1 import (
     field_name,
     field_value,
 )
+from toska_gateway.worker.passage import Passage
+from toska_gateway.worker.policies import BodyStage, Shaper, end_of, through
 from toska_gateway.worker.table import Route
 from toska_gateway.worker.tracing import continue_trace, new_trace_ids
 
@@ -48,9 +52,9 @@ class Exchange:
 
     __slots__ = (
         "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_permit",
-        "_replay", "_request", "_tries", "_upstream", "added", "cluster", "deadline", "down", "expires", "head",
-        "is_head", "plane", "rechunk", "request_done", "responding", "route", "sent", "started", "status", "trace_id",
-        "tunnelled", "upgrading", "waiting",
+        "_replay", "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down",
+        "expires", "head", "is_head", "passage", "plane", "rechunk", "request_done", "responding", "route", "sent",
+        "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -68,7 +72,9 @@ class Exchange:
         self.tunnelled = False
         self._permit = 0  # of the cluster's circuit, for the attempt that is being made
         self._blame: bool | None = None  # whether it failed by the upstream's fault; None: its status tells
-        self.added = b""  # field lines of our own for the response
+        self.added = b""  # field lines of our own for whatever is answered
+        self.passage: Passage | None = None  # of a route with gates
+        self._stages: Sequence[BodyStage] = ()  # that the response's body passes
         self.rechunk = False
         self.status = 0
         self.trace_id = b""
@@ -86,10 +92,39 @@ class Exchange:
         self._replay: list[bytes] | None = [] if route.attempts > 1 else None
         self._bytes = 0
 
+    # -- past the route's gates
+
+    def enter(self) -> None:
+        """Pass the route's gates, and then start."""
+        self.down.set_deadline(self.route.response_timeout)
+        self.passage = Passage(self.route.gates)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Pass the gates that are left: the one that was waited for lets the request go on."""
+        passage = self.passage
+        if passage is None or self.responding or not passage.go_on(self):
+            return
+        if passage.resizes:
+            self.head.body_length = CHUNKED
+        self.start()
+        if not self.responding:
+            if self._upstream is not None:
+                self.down.resume_if_paused()  # first: what is written now may pause it again
+            passage.release(self)
+
+    @property
+    def claims(self) -> Mapping[str, Any] | None:
+        """What the caller's token says, once a gate has verified it."""
+        return None if self.passage is None else self.passage.claims
+
     # -- towards the upstream
 
     def start(self) -> None:
         """Build the request as it is forwarded, choose an endpoint, send."""
+        if self.cluster is NOWHERE:
+            self._answer_directly()
+            return
         affinity = self.cluster.affinity
         if affinity is not None:
             self._home = affinity.find(self.head)  # before our cookies are taken out
@@ -245,15 +280,27 @@ class Exchange:
 
     def body(self, payload: bytes) -> None:
         """The next payload bytes of the request's body."""
+        passage = self.passage
+        if passage is not None:
+            payload = passage.take(self, payload)
+            if not payload:
+                return
         if self.head.body_length == CHUNKED:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
         self._body_bytes(payload)
 
     def body_complete(self) -> None:
         """The request's body has been read to its end."""
+        self.request_done = True
+        passage = self.passage
+        if passage is not None:
+            if passage.holds:
+                return
+            rest = passage.end()
+            if rest:
+                self._body_bytes(b"%x\r\n%b\r\n" % (len(rest), rest))
         if self.head.body_length == CHUNKED:
             self._body_bytes(LAST_CHUNK)
-        self.request_done = True
 
     def _body_bytes(self, data: bytes) -> None:
         replay = self._replay
@@ -351,6 +398,8 @@ class Exchange:
         """The deadline that was last set has passed."""
         if self.responding:
             self.down.abort()
+        elif self.passage is not None and self.passage.holds:
+            self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the request in time")
         elif not self.request_done and self._upstream is not None and not self.down.paused:
             self.fail(408, "request-timeout", "the request's body did not come in time")
         else:
@@ -359,19 +408,61 @@ class Exchange:
     def _returns_in(self) -> int:
         return self.cluster.returns_in(self.plane.loop.time())
 
-    def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0) -> None:
-        """Answer for the upstream, and leave nothing of the attempt behind; `retry_after` is in seconds, if known."""
+    def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0, extra: bytes = b"") -> None:
+        """Answer with a problem, and leave nothing of the attempt behind.
+
+        Args:
+            status: Of the answer.
+            code: The problem's type; explained in `toska_gateway.problem_types`.
+            detail: For the caller.
+            retry_after: Seconds, if known.
+            extra: Further field lines.
+        """
         self._drop_upstream()
         self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
         self.status = status
         self.responding = True
         close = self._close_after or not self.request_done
-        extra = b"retry-after: %d\r\n" % retry_after if retry_after else b""
+        extra += self.added
+        if retry_after:
+            extra += b"retry-after: %d\r\n" % retry_after
         self.down.write_problem(
             status, code, detail, trace_id=self.trace_id.decode(), close=close, bodiless=self.is_head, extra=extra
         )
         self._finish()
         self.down.exchange_done(close=close)
+
+    def answer(self, status: int, content_type: str, body: bytes, *, extra: bytes = b"") -> None:
+        """Answer with something of our own that is no problem; `extra` is further field lines."""
+        self._blame = False
+        close = self._close_after or not self.request_done
+        self._answer_with(
+            status,
+            answers.build(status, content_type, body, close=close, bodiless=self.is_head, extra=self.added + extra),
+            close=close,
+        )
+
+    def _answer_directly(self) -> None:
+        """The route says itself what is answered."""
+        close = self._close_after or not self.request_done
+        status, answer = self.route.answer_directly(self.head, close=close, extra=self.added)
+        self._answer_with(status, answer, close=close)
+
+    def _answer_with(self, status: int, answer: bytes, *, close: bool) -> None:
+        self._drop_upstream()
+        self.status = status
+        self.responding = True
+        self.down.transport.write(answer)
+        self._finish()
+        self.down.exchange_done(close=close)
+
+    def serve(self, head: ResponseHead, body: bytes) -> None:
+        """Answer with a whole response that was kept: it passes those shapers that come after the cache."""
+        self._drop_upstream()
+        self._blame = False
+        self._pass_on_head(head, body, self.route.late_shapers, last=True)
+        self._finish()
+        self.down.exchange_done(close=self._close_after)
 
     def close_after_answer(self) -> None:
         """Say with the answer, unless it has begun, that the connection closes after it."""
@@ -387,6 +478,8 @@ class Exchange:
         self._finish()
 
     def _drop_upstream(self) -> None:
+        if self.passage is not None:
+            self.passage.cancel()
         if self.waiting:
             self.waiting = False
             self.cluster.stop_waiting(self)
@@ -403,9 +496,14 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
-        self.status = head.status
+        self._pass_on_head(head, body, self.route.shapers, last=last)
+
+    def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
         self.responding = True
         self._replay = None
+        if shapers:
+            body = self._shape(head, body, shapers, last=last)
+        self.status = head.status
         parts, special = head.parts, head.special
         edits = self.route.response_edits
         if edits is not None:
@@ -442,6 +540,26 @@ class Exchange:
         if not last:
             self.down.set_deadline(self.route.idle_timeout)
 
+    def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> bytes:
+        """Change the head, and how its body is framed; returns as much of the body as is here."""
+        stages = [stage for shaper in shapers if (stage := shaper.shape(self, head)) is not None]
+        if not stages:
+            return body
+        bodiless = self.is_head or head.status in (204, 304)
+        resized = any(stage.resizes for stage in stages)
+        if last and not bodiless:
+            body = through(stages, body) + end_of(stages)
+            if resized:
+                head.body_length = len(body)
+                head.special[b"content-length"] = (b"%d" % len(body),)
+            return body
+        self._stages = stages
+        if resized:
+            head.special.pop(b"content-length", None)
+            if not bodiless:
+                head.body_length = CHUNKED
+        return body
+
     def _tell_cluster(self, parts: list[bytes]) -> None:
         """Tell the balancer how long the answer took, and the client where to come back to."""
         endpoint, cluster = self._endpoint, self.cluster
@@ -454,12 +572,14 @@ class Exchange:
 
     def response_data(self, payload: bytes) -> None:
         """Pass on payload bytes of the response."""
+        self.down.set_deadline(self.route.idle_timeout)
+        if self._stages:
+            payload = through(self._stages, payload)
         if not payload:
             return
         if self.rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
         self.down.transport.write(payload)
-        self.down.set_deadline(self.route.idle_timeout)
 
     def response_complete(self, upstream: "Upstream", *, reusable: bool) -> None:
         """The response has come to its end: free the connection, count, and turn to the next request."""
@@ -470,10 +590,18 @@ class Exchange:
             upstream.release()
         else:
             upstream.close()
+        if self._stages:
+            self._end_stages()
         if self.rechunk:
             self.down.transport.write(LAST_CHUNK)
         self._finish()
         self.down.exchange_done(close=self._close_after)
+
+    def _end_stages(self) -> None:
+        stages, self._stages = self._stages, ()
+        rest = end_of(stages)
+        if rest:
+            self.down.transport.write(b"%x\r\n%b\r\n" % (len(rest), rest) if self.rechunk else rest)
 
     def _leave_endpoint(self) -> None:
         if self._active and self._endpoint is not None:
@@ -484,6 +612,8 @@ class Exchange:
         self._leave_endpoint()
         if self._permit:
             self._tell_circuit()
+        for stage in self._stages:
+            stage.abort()
         self.route.stats.record(self.status, perf_counter() - self.started)
 
     # -- flow control, both ways

@@ -5,15 +5,20 @@ Answers carry `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-h
 
 from math import ceil
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.balancing.base import hash_of
 
 from toska_gateway.worker.http1 import CRLF, RequestHead
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.allowances import Allowances
+    from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.forwarding import Forwarding
+    from toska_gateway.worker.passage import Passage
+    from toska_gateway.worker.plane import Plane
+
+
+REFUSED: Final = "this route's rate limit is used up; try again after the time in Retry-After"
 
 
 class RateLimit:
@@ -21,9 +26,9 @@ class RateLimit:
 
     __slots__ = ("_allowances", "_burst_s", "_by_client", "_header", "_interval_s", "_policy", "_quoted", "_salt")
 
-    def __init__(self, route: str, settings: dict[str, Any], allowances: "Allowances") -> None:
+    def __init__(self, settings: dict[str, Any], route: str, plane: "Plane") -> None:
         requests, per, burst = settings["requests"], settings["per"], settings["burst"] or settings["requests"]
-        self._allowances = allowances
+        self._allowances = plane.allowances(settings["scope"])
         self._interval_s: float = per / requests
         self._burst_s: float = burst * self._interval_s
         key: str = settings["key"]
@@ -51,6 +56,16 @@ class RateLimit:
             # Those without the header share an allowance: leaving it out must not be the way round the limit.
             return _hash(self._salt + (head.field(self._header) or b""))
         return _hash(self._salt)
+
+    def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
+        """Serve the request if there is an allowance for it: the way of routes with other gates before this one."""
+        slack = self.take(exchange.head, exchange.down.forwarding)
+        if slack >= 0:
+            exchange.added += self.lines(slack)
+            return True
+        exchange.plane.stats.rate_limited += 1
+        exchange.fail(429, "rate-limited", REFUSED, extra=self.refusal(slack))
+        return False
 
     def lines(self, slack: float) -> bytes:
         """Field lines that tell what is left, by what `take` returned."""

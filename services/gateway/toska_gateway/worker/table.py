@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
+from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.stats import RouteStats
 
@@ -51,9 +52,9 @@ class Route:
 
     __slots__ = (
         "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "headers", "idle_timeout", "keep_escaped", "max_body", "methods", "name", "prefix", "query", "rank",
-        "rate_limit", "redirect", "request_edits", "response_edits", "response_timeout", "retry_on_connect",
-        "retry_on_reset", "stats", "strip", "timeout", "weights",
+        "gates", "headers", "idle_timeout", "keep_escaped", "late_shapers", "max_body", "methods", "name", "prefix",
+        "query", "rank", "rate_limit", "redirect", "request_edits", "response_edits", "response_timeout",
+        "retry_on_connect", "retry_on_reset", "shapers", "stats", "strip", "timeout", "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -78,9 +79,15 @@ class Route:
         self.direct: tuple[int, str, bytes] | None = None
         if respond:
             self.direct = respond["status"], respond["content_type"], respond["body"].encode()
-        limit = policies.get("rate_limit")
-        self.rate_limit = RateLimit(self.name, limit, plane.allowances(limit["scope"])) if limit else None
+        self.rate_limit: RateLimit | None = None
+        self._gate(CompiledPolicies(policies, self.name, plane))
         self._policies(policies)
+
+    def _gate(self, compiled: CompiledPolicies) -> None:
+        self.gates, self.shapers, self.late_shapers = compiled.gates, compiled.shapers, compiled.late_shapers
+        first = self.gates[0] if len(self.gates) == 1 else None
+        if isinstance(first, RateLimit):  # by far the most common one, and alone it needs no exchange to refuse
+            self.rate_limit, self.gates = first, ()
 
     def _policies(self, policies: dict[str, Any]) -> None:
         self.connect_timeout: float = policies["connect_timeout"]
@@ -134,17 +141,17 @@ class Route:
         """Whether the method is safe to send twice."""
         return method in IDEMPOTENT
 
-    def answer_directly(self, head: RequestHead, *, close: bool) -> tuple[int, bytes]:
-        """Status and wire bytes of a redirect or fixed response."""
+    def answer_directly(self, head: RequestHead, *, close: bool, extra: bytes = b"") -> tuple[int, bytes]:
+        """Status and wire bytes of a redirect or fixed response; `extra` is further field lines."""
         bodiless = head.method == b"HEAD"
         if self.redirect is not None:
             status, location = self.redirect
             query = head.query if b"?" not in location else head.query.replace(b"?", b"&", 1)
-            extra = b"location: " + location + query + b"\r\n"
+            extra += b"location: " + location + query + b"\r\n"
             return status, answers.build(status, "text/plain; charset=utf-8", b"", close=close, extra=extra)
         assert self.direct is not None  # noqa: S101 - the contract: to, redirect or respond
         status, content_type, body = self.direct
-        return status, answers.build(status, content_type, body, close=close, bodiless=bodiless)
+        return status, answers.build(status, content_type, body, close=close, bodiless=bodiless, extra=extra)
 
 
 class _Buckets:

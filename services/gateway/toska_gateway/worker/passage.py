@@ -1,0 +1,71 @@
+"""A request's way past the gates of its route, and what it gathers there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toska_gateway.worker.policies import BodyStage, Cancellable, Gate, end_of, through
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.exchange import Exchange
+
+
+class Passage:
+    """What only a request of a route with gates has.
+
+    Attributes:
+        claims: Of the token that the caller showed, verified.
+        holds: Not all gates are passed: what comes of the body is held.
+        stages: What the request's body passes through; gates add to it.
+        waits_for: What has to come before the gate that was entered last decides.
+    """
+
+    __slots__ = ("_gates", "_held", "claims", "holds", "stages", "waits_for")
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self.claims: Mapping[str, Any] | None = None
+        self.holds = True
+        self.stages: list[BodyStage] = []
+        self.waits_for: Cancellable | None = None
+        self._gates: Iterator[Gate] = iter(gates)
+        self._held: list[bytes] = []
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the body that goes out may be of another length than the one that comes in."""
+        return any(stage.resizes for stage in self.stages)
+
+    def go_on(self, exchange: "Exchange") -> bool:
+        """Enter the gates that are left; tells whether all are passed."""
+        self.waits_for = None
+        return all(gate.enter(exchange, self) for gate in self._gates)
+
+    def take(self, exchange: "Exchange", payload: bytes) -> bytes:
+        """What a piece of the body becomes; nothing while it has to be held."""
+        if self.holds:
+            self._held.append(payload)
+            exchange.down.pause_reading()
+            return b""
+        return through(self.stages, payload) if self.stages else payload
+
+    def release(self, exchange: "Exchange") -> None:
+        """All gates are passed and the request is on its way: send its body after it."""
+        held, self._held = self._held, []
+        self.holds = False
+        for payload in held:
+            exchange.body(payload)
+        if exchange.request_done and exchange.head.body_length:
+            exchange.body_complete()
+
+    def end(self) -> bytes:
+        """What the stages still hold of a body that is whole."""
+        stages, self.stages = self.stages, []
+        return end_of(stages)
+
+    def cancel(self) -> None:
+        """The request has come to its end, whatever the gate that it waits at would say."""
+        waits_for, self.waits_for = self.waits_for, None
+        if waits_for is not None:
+            waits_for.cancel()
+        for stage in self.stages:
+            stage.abort()
+        self.stages = []

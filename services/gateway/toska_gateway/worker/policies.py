@@ -1,0 +1,133 @@
+"""A route's policies, compiled: gates that a request passes, shapers that its response passes.
+
+    request ──▶ gates, in order ──▶ cluster ──▶ endpoint
+    client  ◀── shapers, in order ◀── response
+
+A policy is compiled once for each route and worker. A route without any pays one comparison a request for all of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
+
+from toska_gateway.worker.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.http1 import ResponseHead
+    from toska_gateway.worker.passage import Passage
+    from toska_gateway.worker.plane import Plane
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """Decides whether a request goes on."""
+
+    def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
+        """Let the request go on (true); or answer it, now or later (false).
+
+        A gate that cannot decide at once sets `passage.waits_for` to what can be cancelled, and calls
+        `exchange.pass_on()` or one of its answers when it has decided. What comes of the body meanwhile is held.
+        """
+        ...
+
+
+class BodyStage(Protocol):
+    """What a body passes through, piece by piece.
+
+    Attributes:
+        resizes: Whether what comes out may be of another length than what went in.
+    """
+
+    resizes: bool
+
+    def feed(self, payload: bytes) -> bytes:
+        """What the next piece becomes; nothing, if it is kept for later."""
+        ...
+
+    def finish(self) -> bytes:
+        """The body is whole: what is left of it."""
+        ...
+
+    def abort(self) -> None:
+        """The body was cut off: there will be no more of it."""
+        ...
+
+
+@runtime_checkable
+class Shaper(Protocol):
+    """Changes responses."""
+
+    def shape(self, exchange: "Exchange", head: "ResponseHead") -> BodyStage | None:
+        """Change the response's head in place; returns what its body passes through, if it does."""
+        ...
+
+
+class Cancellable(Protocol):
+    """Something under way: a timer, a future, a request of ours."""
+
+    def cancel(self) -> object:
+        """End it without an outcome."""
+        ...
+
+
+Factory = Callable[[Any, str, "Plane"], object]
+"""Makes a compiled policy of its settings in plain data, the route's name and what connections share.
+
+Raises:
+    ValueError: The settings cannot be served, and why.
+"""
+
+_FACTORIES: Final[dict[str, Factory]] = {
+    "rate_limit": RateLimit,
+}
+_GATES: Final = ("ip", "cors", "versions", "auth", "rate_limit", "fault", "mirror", "filters", "cache")
+"""Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them."""
+_SHAPERS: Final = ("cache", "filters", "compress", "versions", "cors")
+"""What is kept is what the upstream said; what is compressed is what the filters made of it."""
+
+
+class CompiledPolicies:
+    """The policies of one route.
+
+    Attributes:
+        gates: In order.
+        shapers: In order, for responses of an upstream.
+        late_shapers: Those of them that a response out of the cache passes.
+    """
+
+    __slots__ = ("gates", "late_shapers", "shapers")
+
+    def __init__(self, policies: dict[str, Any], route: str, plane: "Plane") -> None:
+        made = {
+            name: make(policies[name], route, plane)
+            for name, make in _FACTORIES.items()
+            if policies.get(name) not in (None, (), [], {}, False)
+        }
+        self.gates: tuple[Gate, ...] = tuple(_those(made, _GATES, Gate))
+        self.shapers: tuple[Shaper, ...] = tuple(_those(made, _SHAPERS, Shaper))
+        late = _SHAPERS[_SHAPERS.index("cache") + 1 :]
+        self.late_shapers: tuple[Shaper, ...] = tuple(_those(made, late, Shaper))
+
+
+_Kind = TypeVar("_Kind")
+
+
+def _those(made: dict[str, object], order: Iterable[str], kind: type[_Kind]) -> Iterable[_Kind]:
+    return (cast("_Kind", made[name]) for name in order if isinstance(made.get(name), kind))
+
+
+def through(stages: Sequence[BodyStage], payload: bytes) -> bytes:
+    """What a piece of a body becomes on its way through `stages`."""
+    for stage in stages:
+        if not payload:
+            break
+        payload = stage.feed(payload)
+    return payload
+
+
+def end_of(stages: Sequence[BodyStage]) -> bytes:
+    """What `stages` still hold of a body that is whole."""
+    rest = b""
+    for stage in stages:
+        rest = (stage.feed(rest) if rest else b"") + stage.finish()
+    return rest
