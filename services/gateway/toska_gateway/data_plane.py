@@ -63,6 +63,6 @@ class DataPlane(Protocol):
         """How each worker is, in a stable order."""
         ...
 
-    async def metrics(self) -> str:
-        """The workers' series, summed, in Prometheus's text format."""
+    async def metrics(self, *, openmetrics: bool = False) -> str:
+        """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
         ...

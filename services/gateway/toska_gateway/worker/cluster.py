@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from toska_common.balancing import (
     Balancer,
@@ -28,6 +28,7 @@ from toska_common.breaker import BreakerPolicy, CircuitBreaker
 
 from toska_gateway.worker.affinity import Affinity
 from toska_gateway.worker.keys import KeyOf, by_client, compile_key
+from toska_gateway.worker.stats import EndpointStats, WorkerStats
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext
@@ -47,7 +48,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "healthy", "idle", "in_flight",
-        "joined_at", "key", "latency", "port", "removed", "requests", "weight", "zone",
+        "joined_at", "key", "latency", "port", "removed", "requests", "stats", "weight", "zone",
     )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", item: dict[str, Any], now: float) -> None:
@@ -68,6 +69,13 @@ class Endpoint:
         self.ejections = 0  # in a row, without a successful connect between them
         self.ejected_until = 0.0
         self.removed = False
+        self.stats = cast("EndpointStats", None)  # from the first connection on: most of a great number have none
+
+    def count(self) -> EndpointStats:
+        """What is counted of it; made if this is the first."""
+        if self.stats is None:  # pyright: ignore[reportUnnecessaryComparison]
+            self.stats = self.cluster.stats.endpoint(self.cluster.name, self.key)
+        return self.stats
 
     @property
     def item(self) -> dict[str, Any]:
@@ -107,11 +115,13 @@ class Cluster:
     __slots__ = (
         "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection",
         "breaker", "changes_at", "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections",
-        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "timed", "tls", "version",
+        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "stats", "timed", "tls",
+        "version",
     )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stats: WorkerStats | None = None) -> None:
         self.name = name
+        self.stats = stats or WorkerStats()
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
         self.connections = 0
@@ -249,6 +259,18 @@ class Cluster:
         found = self._balancer.pick(lambda one: one is not tried and (usable is None or usable(one)), key, now)
         return found or self._balancer.pick(usable, key, now)
 
+    def state(self, now: float) -> dict[str, Any]:
+        """How it stands now, in the words of `toska_gateway.gauges`."""
+        used = [one for one in self.endpoints.values() if one.stats is not None]  # pyright: ignore[reportUnnecessaryComparison]
+        idle = sum(len(endpoint.idle) for endpoint in used)
+        open_circuit = None if self.breaker is None else int(self.breaker.state.value != "closed")
+        return {
+            "values": [self.connections, idle, len(self.pending), open_circuit],
+            "endpoints": {
+                one.key: [one.in_flight, one.requests, len(one.idle), int(one.ejected_until > now)] for one in used
+            },
+        }
+
     def close_oldest_idle(self) -> bool:
         """Make room for a connection to another endpoint; tells whether there was one to close."""
         pools = [endpoint.idle for endpoint in self.endpoints.values() if endpoint.idle]
@@ -271,6 +293,7 @@ class Cluster:
         doubled = self.base_ejection * 2 ** min(endpoint.ejections, 32)
         endpoint.ejected_until = now + min(doubled, self.max_ejection)
         endpoint.ejections += 1
+        endpoint.count().ejections += 1
         self.refresh(now)
         return True
 

@@ -50,7 +50,7 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_blank", "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
-        "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
+        "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
         "transport",
     )  # fmt: skip
 
@@ -67,7 +67,6 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
-        self._received = 0
         self._paused = False
         self.blocked = False  # the client does not take what is written
         self._closing = False
@@ -266,7 +265,6 @@ class Downstream(asyncio.Protocol):
             cluster = NOWHERE
         exchange = self._exchange = Exchange(plane, self, head, route, cluster)
         exchange.added = quota
-        self._received = 0
         if head.body_length == CHUNKED:
             self._decoder = ChunkedDecoder()
         else:
@@ -282,6 +280,7 @@ class Downstream(asyncio.Protocol):
         close = head.close or head.body_length != 0
         self.write_problem(429, "rate-limited", REFUSED, close=close, bodiless=head.method == b"HEAD", extra=extra)
         self.plane.stats.rate_limited += 1
+        route.stats.failed("rate-limited")
         route.stats.record(429, 0.0)
         self._after_answer(close=close)
 
@@ -300,7 +299,9 @@ class Downstream(asyncio.Protocol):
             self.write_problem(405, "method-not-allowed", detail, close=close, bodiless=bodiless, extra=extra)
         else:
             self.write_problem(404, "no-route", "no route matches this request", close=close, bodiless=bodiless)
-        self.plane.stats.route("(none)").record(405 if allowed else 404, 0.0)
+        nowhere = self.plane.stats.route("(none)")
+        nowhere.failed("method-not-allowed" if allowed else "no-route")
+        nowhere.record(405 if allowed else 404, 0.0)
         self._after_answer(close=close)
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
@@ -310,9 +311,9 @@ class Downstream(asyncio.Protocol):
         try:
             if decoder is not None:
                 payload = decoder.feed(data)
-                self._received += len(payload)
+                exchange.received += len(payload)
                 limit = exchange.route.max_body or limits.body_bytes
-                if limit and self._received > limit:
+                if limit and exchange.received > limit:
                     raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
                 if payload:
                     exchange.body(payload)
@@ -321,6 +322,7 @@ class Downstream(asyncio.Protocol):
                 rest, self._decoder = decoder.rest, None
             else:
                 left = self._body_left
+                exchange.received += min(len(data), left)
                 if len(data) < left:
                     self._body_left = left - len(data)
                     exchange.body(data)
@@ -367,7 +369,9 @@ class Downstream(asyncio.Protocol):
         self.plane.stats.bad_requests += 1
         self._exchange = None
         self.write_problem(error.status, error.code, error.reason, close=True, bodiless=bodiless)
-        self.plane.stats.route("(none)").record(error.status, 0.0)
+        nowhere = self.plane.stats.route("(none)")
+        nowhere.failed(error.code)
+        nowhere.record(error.status, 0.0)
         self._after_answer(close=True)
 
     def exchange_done(self, *, close: bool) -> None:

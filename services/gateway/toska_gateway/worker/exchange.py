@@ -53,8 +53,8 @@ class Exchange:
     __slots__ = (
         "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_permit",
         "_replay", "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down",
-        "expires", "head", "is_head", "passage", "plane", "rechunk", "request_done", "responding", "route", "sent",
-        "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
+        "expires", "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding",
+        "returned", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -76,6 +76,8 @@ class Exchange:
         self.passage: Passage | None = None  # of a route with gates
         self._stages: Sequence[BodyStage] = ()  # that the response's body passes
         self.rechunk = False
+        self.received = 0  # bytes of the request's body
+        self.returned = 0  # bytes of the response's
         self.status = 0
         self.trace_id = b""
         self.expires = plane.now + route.timeout if route.timeout else 0.0
@@ -269,8 +271,8 @@ class Exchange:
         """Send the request over a connection."""
         self.waiting = False
         self._upstream = upstream
-        if self.cluster.timed:
-            self.sent = perf_counter()
+        self.sent = perf_counter()
+        upstream.endpoint.stats.attempts += 1
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
@@ -351,7 +353,9 @@ class Exchange:
         if self.tunnelled:
             self._finish()
             self.down.exchange_done(close=True)
-        elif self.responding:
+            return
+        upstream.endpoint.stats.failed("cut_off" if self.responding else "reset")
+        if self.responding:
             self._blame = True
             self.down.abort()
         elif self._may_repeat():
@@ -387,6 +391,7 @@ class Exchange:
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         """The upstream broke the protocol: its connection cannot be trusted with another request."""
         self._upstream = None
+        upstream.endpoint.stats.failed("protocol")
         upstream.close()
         if self.responding:
             self._blame = True
@@ -396,6 +401,8 @@ class Exchange:
 
     def on_deadline(self) -> None:
         """The deadline that was last set has passed."""
+        if self._upstream is not None and self.request_done:
+            self._upstream.endpoint.stats.failed("timeout")
         if self.responding:
             self.down.abort()
         elif self.passage is not None and self.passage.holds:
@@ -419,6 +426,7 @@ class Exchange:
             extra: Further field lines.
         """
         self._drop_upstream()
+        self.route.stats.failed(code)
         self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
         self.status = status
         self.responding = True
@@ -471,6 +479,8 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
+        if self._upstream is not None and not self.tunnelled:
+            self._upstream.endpoint.stats.failed("cancelled")
         self._drop_upstream()
         if self._blame is None:
             self._blame = False
@@ -496,6 +506,8 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
+        if self._endpoint is not None:
+            self._endpoint.stats.answered(head.status, perf_counter() - self.sent)
         self._pass_on_head(head, body, self.route.shapers, last=last)
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
@@ -535,6 +547,7 @@ class Exchange:
         else:
             parts.append(endings.keep_alive)
         if body:
+            self.returned = len(body)
             parts.append(body)
         self.down.transport.write(b"".join(parts))
         if not last:
@@ -577,6 +590,7 @@ class Exchange:
             payload = through(self._stages, payload)
         if not payload:
             return
+        self.returned += len(payload)
         if self.rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
         self.down.transport.write(payload)
@@ -614,7 +628,7 @@ class Exchange:
             self._tell_circuit()
         for stage in self._stages:
             stage.abort()
-        self.route.stats.record(self.status, perf_counter() - self.started)
+        self.route.stats.record(self.status, perf_counter() - self.started, self.received, self.returned)
 
     # -- flow control, both ways
 
@@ -643,6 +657,7 @@ class Exchange:
         self.status = head.status
         self.responding = True
         self.tunnelled = True
+        upstream.endpoint.stats.answered(head.status, perf_counter() - self.sent)
         self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
         if self._permit:
@@ -655,11 +670,13 @@ class Exchange:
 
     def tunnel_from_upstream(self, data: bytes) -> None:
         """Bytes from the upstream's side of a tunnel."""
+        self.returned += len(data)
         self.down.transport.write(data)
         self._touch_tunnel()
 
     def tunnel_from_client(self, data: bytes) -> None:
         """Bytes from the client's side of a tunnel."""
+        self.received += len(data)
         self._write_body(data)
         self._touch_tunnel()
 

@@ -78,6 +78,7 @@ class Plane:
         self._allowances: dict[str, Allowances] = {}
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
+        self._leaving: list[Endpoint] = []  # not in their clusters any more, and perhaps still in use
         self._visit: Iterator[Downstream | Opening] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -136,9 +137,27 @@ class Plane:
 
     def close_idle(self, endpoints: list[Endpoint]) -> None:
         """Close the kept connections of endpoints that left; those in use close when they are done."""
+        self._leaving += endpoints
         for endpoint in endpoints:
             while endpoint.idle:
                 endpoint.idle.pop().close()
+
+    def forget_endpoints(self) -> None:
+        """Let go of what was counted of endpoints that left, once nothing more will be; after it has been told."""
+        still = [endpoint for endpoint in self._leaving if endpoint.in_flight or endpoint.connecting]
+        for endpoint in self._leaving:
+            name, key = endpoint.cluster.name, endpoint.key
+            cluster = self.clusters.get(name)
+            if (cluster is None or key not in cluster.endpoints) and endpoint not in still:
+                self.stats.endpoints.pop((name, key), None)
+        self._leaving = still
+
+    def state(self) -> dict[str, Any]:
+        """How things stand now, in the words of `toska_gateway.gauges`; of endpoints, those that have been used."""
+        return {
+            "connections": len(self.downstreams),
+            "clusters": {name: cluster.state(self.now) for name, cluster in self.clusters.items()},
+        }
 
     def _sweep(self) -> None:
         self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)

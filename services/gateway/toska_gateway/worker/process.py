@@ -91,26 +91,9 @@ class Worker:
 
     def _report(self) -> dict[str, Any]:
         plane = self._plane
-        return {
-            "stats": plane.stats.as_json(),
-            "connections": len(plane.downstreams),
-            "clusters": {
-                name: {
-                    "connections": cluster.connections,
-                    "pending": len(cluster.pending),
-                    "circuit": None if cluster.breaker is None else cluster.breaker.state.value,
-                    "endpoints": {
-                        endpoint.key: {
-                            "active": endpoint.in_flight,
-                            "requests": endpoint.requests,
-                            "ejected": endpoint.ejected_until > plane.now,
-                        }
-                        for endpoint in cluster.endpoints.values()
-                    },
-                }
-                for name, cluster in plane.clusters.items()
-            },
-        }
+        report = {"counts": plane.stats.take(), "state": plane.state()}
+        plane.forget_endpoints()
+        return report
 
     def _on_parent_lost(self) -> None:
         if not self._drained.is_set():
