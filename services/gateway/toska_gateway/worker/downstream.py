@@ -15,6 +15,7 @@ from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
+from toska_gateway.worker.outbox import Outlet
 from toska_gateway.worker.rate_limit import REFUSED
 from toska_gateway.worker.tracing import new_trace_ids
 
@@ -56,7 +57,7 @@ class Downstream(asyncio.Protocol):
 
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         self.plane = plane
-        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.transport: Outlet = cast("Outlet", None)
         self.peer = peer  # empty: whoever holds the other end
         self._scheme = scheme
         self.forwarding: Forwarding = cast("Forwarding", None)
@@ -78,8 +79,8 @@ class Downstream(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
         plane = self.plane
+        self.transport = Outlet(cast("asyncio.Transport", transport), plane.outbox)
         self.peer = self.peer or peer_address(transport)
         self.forwarding = Forwarding(plane, self.peer, self._scheme)
         plane.downstreams[self] = None
@@ -113,6 +114,7 @@ class Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
+        self.transport.flush()  # what the loop closes next takes nothing more
         exchange = self._exchange
         if exchange is None:
             return False
@@ -124,6 +126,7 @@ class Downstream(asyncio.Protocol):
         return True  # half-closed: the answer is still wanted
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.held = b""
         plane = self.plane
         del plane.downstreams[self]
         left = plane.per_client[self.peer] - 1
@@ -140,6 +143,8 @@ class Downstream(asyncio.Protocol):
         self.blocked = True
         if self._exchange is not None:
             self._exchange.pause_upstream()
+        else:
+            self.pause_reading()  # the answer that has just been given has not been taken
 
     def resume_writing(self) -> None:
         self.blocked = False

@@ -549,8 +549,10 @@ class Exchange:
         if body:
             self.returned = len(body)
             parts.append(body)
-        self.down.transport.write(b"".join(parts))
-        if not last:
+        if last:
+            self.down.transport.write_soon(b"".join(parts))
+        else:
+            self.down.transport.write(b"".join(parts))
             self.down.set_deadline(self.route.idle_timeout)
 
     def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> bytes:

@@ -17,6 +17,7 @@ from toska_gateway.worker.allowances import Allowances
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import UNIX_PEER, Downstream
+from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.via import Via
@@ -59,6 +60,7 @@ class Plane:
     def __init__(self, loop: asyncio.AbstractEventLoop, rules: TargetRules) -> None:
         self.loop = loop
         self.now = loop.time()
+        self.outbox = Outbox(loop)
         self.stats = WorkerStats()
         self.table = RoutingTable()
         self.clusters: dict[str, Cluster] = {}
