@@ -12,6 +12,7 @@ from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages
+from toska_gateway.worker.explaining import reasons_against
 from toska_gateway.worker.http1 import RequestHead, read_request
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
@@ -125,6 +126,9 @@ def test_the_route_found_is_the_first_in_order_that_takes_the_request(
         expected = next((route["name"] for route in routes if takes(route, request)), None)
         found = table.find(request)
         assert (None if found is None else found.name) == expected
+        # What is told of a request is what becomes of it.
+        unopposed = next((route for route in table.routes if not reasons_against(route, request)), None)
+        assert unopposed is found
         if found is None:
             others = [route for route in routes if takes({"match": {**route["match"], "methods": []}}, request)]
             allowed = {method.encode() for route in others for method in route["match"]["methods"]}

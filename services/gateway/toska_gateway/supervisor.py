@@ -4,17 +4,19 @@ A worker that ends is replaced on the same socket (`worker_slot`), and so is eac
 Nothing that is queued on the socket is lost meanwhile.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
 from toska_common.contracts.routing import Snapshot
 
-from toska_gateway.errors import RenewalFailed, SnapshotRejected
+from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
 from toska_gateway.gauges import Gauges
 from toska_gateway.listeners import ListenerAddress
@@ -234,6 +236,17 @@ class Supervisor:
     def workers(self) -> list[WorkerStatus]:
         """How each worker is, by slot."""
         return [worker.status() for worker in self._workers()]
+
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What the worker that has served longest would do with a request.
+
+        Raises:
+            NoWorker: None is running.
+        """
+        for worker in self._live():
+            with contextlib.suppress(WorkerLost):
+                return {"pid": worker.process.pid, **await worker.explain(request, peer, scheme)}
+        raise NoWorker("no worker of this gateway is running; its log says why")
 
     async def metrics(self, *, openmetrics: bool = False) -> str:
         """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""

@@ -118,6 +118,11 @@ class WorkerProcess:
         """Fetch what the worker has counted since it was last asked, and how it stands."""
         await self._ask("stats")
 
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What it would do with a request's head; see `toska_gateway.worker.explaining`."""
+        answer = await self._ask("explain", request=request.decode("latin-1"), peer=peer, scheme=scheme)
+        return answer["told"]
+
     async def until_listening(self) -> None:
         """Wait until it accepts connections.
 
@@ -155,12 +160,12 @@ class WorkerProcess:
             routes_version=self.known.routes_version,
         )
 
-    async def _ask(self, op: str) -> dict[str, Any]:
+    async def _ask(self, op: str, **words: object) -> dict[str, Any]:
         if self.state == "dead":
             raise WorkerLost("the worker has ended")
         sequence = next(self._sequence)
         answer = self._answers[sequence] = asyncio.get_running_loop().create_future()
-        self.channel.send({"op": op, "seq": sequence})
+        self.channel.send({"op": op, "seq": sequence, **words})
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await answer

@@ -27,12 +27,13 @@ from toska_common.balancing import (
 from toska_common.breaker import BreakerPolicy, CircuitBreaker
 
 from toska_gateway.worker.affinity import Affinity
-from toska_gateway.worker.keys import KeyOf, by_client, compile_key
+from toska_gateway.worker.keys import Asker, KeyOf, by_client, compile_key
 from toska_gateway.worker.stats import EndpointStats, WorkerStats
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext
     from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.http1 import RequestHead
     from toska_gateway.worker.upstream import Upstream
 
 _NEVER: Final = float("inf")
@@ -270,6 +271,25 @@ class Cluster:
                 one.key: [one.in_flight, one.requests, len(one.idle), int(one.ejected_until > now)] for one in used
             },
         }
+
+    def shares(self, head: "RequestHead", asker: Asker, now: float) -> dict[Endpoint, float]:
+        """The endpoints that would be picked for a request, with how probably; nothing is picked."""
+        home = None if self.affinity is None else self.affinity.find(head)
+        if home is not None:
+            return {home: 1.0}
+        if self.key_of is not None:
+            key = self.key_of(head, asker)
+            if key == self.key_of(head, asker):  # else it has none, and goes anywhere
+                found = self._balancer.pick(self._usable, key, now)
+                return {} if found is None else {found: 1.0}
+        _, endpoints, weights = self._built_for
+        usable = [
+            (one, weight)
+            for one, weight in zip(endpoints, weights, strict=True)
+            if self._usable is None or self._usable(one)
+        ]
+        total = sum(weight for _, weight in usable)
+        return {one: weight / total for one, weight in usable} if total else {}
 
     def close_oldest_idle(self) -> bool:
         """Make room for a connection to another endpoint; tells whether there was one to close."""

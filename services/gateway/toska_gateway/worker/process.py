@@ -12,6 +12,7 @@ import uvloop
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.control import ControlChannel
+from toska_gateway.worker.explaining import explain
 from toska_gateway.worker.opening import Door
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
@@ -54,6 +55,9 @@ class Worker:
             self._commit(message["seq"])
         elif op == "stats":
             self._channel.send({"op": "stats", "seq": message["seq"], **self._report()})
+        elif op == "explain":
+            told = explain(self._plane, message["request"].encode("latin-1"), message["peer"], message["scheme"])
+            self._channel.send({"op": "explained", "seq": message["seq"], "told": told})
         elif op == "hello":
             rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
             self._plane.connector.rules = rules

@@ -52,9 +52,9 @@ class Route:
 
     __slots__ = (
         "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "gates", "headers", "idle_timeout", "keep_escaped", "late_shapers", "max_body", "methods", "name", "prefix",
-        "query", "rank", "rate_limit", "redirect", "request_edits", "response_edits", "response_timeout",
-        "retry_on_connect", "retry_on_reset", "shapers", "stats", "strip", "timeout", "weights",
+        "gates", "headers", "host", "idle_timeout", "keep_escaped", "late_shapers", "max_body", "methods", "name",
+        "path", "prefix", "query", "rank", "rate_limit", "redirect", "request_edits", "response_edits",
+        "response_timeout", "retry_on_connect", "retry_on_reset", "shapers", "stats", "strip", "timeout", "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -67,6 +67,8 @@ class Route:
         self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
         self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
         self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes)
+        self.host: bytes = (match.get("host") or "").encode()
+        self.path: bytes | None = None if match.get("path") is None else match["path"].encode()
         self.prefix: bytes = (match.get("path_prefix") or "").encode()
         self.strip = len(self.prefix.rstrip(b"/")) if route.get("strip_prefix") else 0
         split = [(part["cluster"], part["weight"]) for part in route.get("to", ()) if part["weight"]]
@@ -164,11 +166,12 @@ class _Buckets:
         self.exact: dict[bytes, list[Route]] = {}
         self.prefixes: dict[bytes, list[Route]] = {}
 
-    def add(self, route: Route, path: bytes | None, prefix: bytes) -> None:
+    def add(self, route: Route) -> None:
         """Append a route: by its exact path, else by its prefix without a final slash."""
-        if path is not None:
-            self.exact.setdefault(path, []).append(route)
+        if route.path is not None:
+            self.exact.setdefault(route.path, []).append(route)
         else:
+            prefix = route.prefix.rstrip(b"/")
             self.prefixes.setdefault(prefix, []).append(route)
             self.depth = max(self.depth, prefix.count(b"/"))
 
@@ -200,22 +203,19 @@ class _Buckets:
 class RoutingTable:
     """All routes, compiled."""
 
-    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "names")
+    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "routes")
 
     def __init__(self) -> None:
         self._any = _Buckets()
         self._exact_hosts: dict[bytes, _Buckets] = {}
         self._wildcard_hosts: dict[bytes, _Buckets] = {}
-        self.names: list[str] = []
+        self.routes: list[Route] = []
 
     def add(self, route: dict[str, Any], plane: "Plane") -> None:
         """Compile a route and append it: it ranks below all before it."""
-        compiled = Route(len(self.names), route, plane)
-        self.names.append(compiled.name)
-        match = route["match"]
-        buckets = self._buckets((match.get("host") or "").encode())
-        path = match.get("path")
-        buckets.add(compiled, None if path is None else path.encode(), compiled.prefix.rstrip(b"/"))
+        compiled = Route(len(self.routes), route, plane)
+        self.routes.append(compiled)
+        self._buckets(compiled.host).add(compiled)
 
     def _buckets(self, host: bytes) -> _Buckets:
         if not host:
