@@ -35,7 +35,7 @@ async def linked(url: str, told: Told | None = None, *, shared: bool = True) -> 
     """One worker's link."""
     lines: Told = [] if told is None else told
     link = MeshAllowances(asyncio.get_running_loop(), url, _teller(lines))
-    link.start()
+    link.start(lambda: None)
     try:
         if shared:
             await wait_until(lambda: link.shared, what="Redis is connected")
@@ -203,8 +203,7 @@ async def test_a_redis_of_no_use_is_named_with_the_reason_and_without_secrets(
     url = redis.url.replace("hunter2", "hunter3") if wrong == "password" else redis.url
     told: Told = []
     async with linked(url, told, shared=False) as link:
-        async with asyncio.timeout(10):
-            await link.tried()
+        await wait_until(lambda: bool(told), what="the first attempt has come to its end")
         assert not link.shared
     assert [event for _, event, _ in told] == ["rate_limits_not_shared"]
     assert reason in told[0][2]["reason"]

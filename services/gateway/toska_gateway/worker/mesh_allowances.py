@@ -114,14 +114,19 @@ class MeshAllowances:
         self._under_way: Sequence[Take] = ()
         self._asked = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._tried = asyncio.Event()
+        self._tried = False
+        self._then: list[Callable[[], None]] = []
         self._known_away = False
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to connect, and to stay connected."""
+    def start(self, then: Callable[[], None]) -> None:
+        """Begin to connect, and to stay connected; `then` is called once the first attempt has come to an end."""
         if self._task is None:
             self._task = self._loop.create_task(self._run())
+        if self._tried:
+            then()
+        else:
+            self._then.append(then)
 
     async def stop(self) -> None:
         """Close the connection; whoever waits counts on this machine."""
@@ -129,10 +134,6 @@ class MeshAllowances:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-
-    async def tried(self) -> None:
-        """Wait until the first attempt to connect has come to an end, one way or the other."""
-        await self._tried.wait()
 
     def ask(self, key: int, interval_us: bytes, burst_us: bytes, answer: Answer) -> Take:
         """Take one from the allowance of `key`; `answer` is called in a later turn of the loop, within WAIT_S.
@@ -172,7 +173,7 @@ class MeshAllowances:
                 self._go_apart(error)
             finally:
                 self._settle_alone()
-                self._tried.set()
+                self._have_tried()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - so that workers do not come at once
             pause = min(_PAUSE_MAX_S, pause * 2)
 
@@ -201,7 +202,7 @@ class MeshAllowances:
 
     async def _converse(self, script: "AsyncScript") -> None:
         self._become_shared()
-        self._tried.set()
+        self._have_tried()
         while True:
             await self._asked.wait()
             takes = self._under_way = self._queue[:_BATCH]
@@ -220,6 +221,12 @@ class MeshAllowances:
             for take, slack in zip(takes, slacks, strict=True):
                 self._loop.call_soon(take.settle, slack / 1e9)  # each by itself: what one stumbles over is its own
             self._under_way = ()
+
+    def _have_tried(self) -> None:
+        self._tried = True
+        then, self._then = self._then, []
+        for call in then:
+            self._loop.call_soon(call)
 
     def _come_late(self) -> None:
         self._go_apart(TimeoutError(f"no answer within {WAIT_S * 1000:.0f} ms"))

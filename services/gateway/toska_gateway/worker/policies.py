@@ -9,7 +9,7 @@ A policy is compiled once for each route and worker. A route without any pays on
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from toska_gateway.worker.rate_limit import RateLimit
+from toska_gateway.worker.rate_limits import compile_rate_limits
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -78,7 +78,7 @@ Raises:
 """
 
 _FACTORIES: Final[dict[str, Factory]] = {
-    "rate_limit": RateLimit,
+    "rate_limit": compile_rate_limits,
 }
 _GATES: Final = ("ip", "cors", "versions", "auth", "rate_limit", "fault", "mirror", "filters", "cache")
 """Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them."""

@@ -23,6 +23,7 @@ COUNTERS: Final = {
     "handshakes": "TLS handshakes with clients that were completed",
     "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
     "rate_limited": "Requests refused because their rate limit was used up",
+    "rate_limits_alone": "Requests whose limit at mesh scope was counted on this machine, because Redis was away",
     "bad_requests": "Requests refused as malformed or over a limit",
     "circuit_refusals": "Attempts that an open circuit did not let through",
     "attempts": "Requests sent to endpoints, repeats included",
@@ -178,6 +179,7 @@ class WorkerStats:
     handshakes: int
     handshake_failures: int
     rate_limited: int
+    rate_limits_alone: int
     bad_requests: int
     circuit_refusals: int
     attempts: int
