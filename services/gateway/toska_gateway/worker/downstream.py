@@ -15,7 +15,6 @@ from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
-from toska_gateway.worker.outbox import Outlet
 from toska_gateway.worker.rate_limit import REFUSED
 from toska_gateway.worker.tracing import new_trace_ids
 
@@ -51,13 +50,13 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_blank", "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
-        "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
+        "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
         "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         self.plane = plane
-        self.transport: Outlet = cast("Outlet", None)
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer = peer  # empty: whoever holds the other end
         self._scheme = scheme
         self.forwarding: Forwarding = cast("Forwarding", None)
@@ -68,6 +67,7 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
+        self._received = 0
         self._paused = False
         self.blocked = False  # the client does not take what is written
         self._closing = False
@@ -79,8 +79,8 @@ class Downstream(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
         plane = self.plane
-        self.transport = Outlet(cast("asyncio.Transport", transport), plane.outbox)
         self.peer = self.peer or peer_address(transport)
         self.forwarding = Forwarding(plane, self.peer, self._scheme)
         plane.downstreams[self] = None
@@ -114,7 +114,6 @@ class Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
-        self.transport.flush()  # what the loop closes next takes nothing more
         exchange = self._exchange
         if exchange is None:
             return False
@@ -126,7 +125,6 @@ class Downstream(asyncio.Protocol):
         return True  # half-closed: the answer is still wanted
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport.held = b""
         plane = self.plane
         del plane.downstreams[self]
         left = plane.per_client[self.peer] - 1
@@ -143,8 +141,6 @@ class Downstream(asyncio.Protocol):
         self.blocked = True
         if self._exchange is not None:
             self._exchange.pause_upstream()
-        else:
-            self.pause_reading()  # the answer that has just been given has not been taken
 
     def resume_writing(self) -> None:
         self.blocked = False
@@ -253,13 +249,13 @@ class Downstream(asyncio.Protocol):
                 return
             quota = rate_limit.lines(slack)
         if not route.clusters and not route.gates:
-            status, answer = route.answer_directly(head, close=close or head.body_length != 0)
+            status, answer = route.answer_directly(head, self.forwarding, close=close or head.body_length != 0)
             self.transport.write(answer)
             route.stats.record(status, 0.0)
             self._after_answer(close=close or head.body_length != 0)
             return
         limit = route.max_body or plane.limits.body_bytes
-        if limit and head.body_length > limit:
+        if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
         if route.clusters:
             name = route.choose_cluster()
@@ -270,6 +266,7 @@ class Downstream(asyncio.Protocol):
             cluster = NOWHERE
         exchange = self._exchange = Exchange(plane, self, head, route, cluster)
         exchange.added = quota
+        self._received = 0
         if head.body_length == CHUNKED:
             self._decoder = ChunkedDecoder()
         else:
@@ -285,7 +282,6 @@ class Downstream(asyncio.Protocol):
         close = head.close or head.body_length != 0
         self.write_problem(429, "rate-limited", REFUSED, close=close, bodiless=head.method == b"HEAD", extra=extra)
         self.plane.stats.rate_limited += 1
-        route.stats.failed("rate-limited")
         route.stats.record(429, 0.0)
         self._after_answer(close=close)
 
@@ -304,9 +300,7 @@ class Downstream(asyncio.Protocol):
             self.write_problem(405, "method-not-allowed", detail, close=close, bodiless=bodiless, extra=extra)
         else:
             self.write_problem(404, "no-route", "no route matches this request", close=close, bodiless=bodiless)
-        nowhere = self.plane.stats.route("(none)")
-        nowhere.failed("method-not-allowed" if allowed else "no-route")
-        nowhere.record(405 if allowed else 404, 0.0)
+        self.plane.stats.route("(none)").record(405 if allowed else 404, 0.0)
         self._after_answer(close=close)
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
@@ -316,9 +310,9 @@ class Downstream(asyncio.Protocol):
         try:
             if decoder is not None:
                 payload = decoder.feed(data)
-                exchange.received += len(payload)
+                self._received += len(payload)
                 limit = exchange.route.max_body or limits.body_bytes
-                if limit and exchange.received > limit:
+                if limit and self._received > limit:
                     raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
                 if payload:
                     exchange.body(payload)
@@ -327,7 +321,6 @@ class Downstream(asyncio.Protocol):
                 rest, self._decoder = decoder.rest, None
             else:
                 left = self._body_left
-                exchange.received += min(len(data), left)
                 if len(data) < left:
                     self._body_left = left - len(data)
                     exchange.body(data)
@@ -374,9 +367,7 @@ class Downstream(asyncio.Protocol):
         self.plane.stats.bad_requests += 1
         self._exchange = None
         self.write_problem(error.status, error.code, error.reason, close=True, bodiless=bodiless)
-        nowhere = self.plane.stats.route("(none)")
-        nowhere.failed(error.code)
-        nowhere.record(error.status, 0.0)
+        self.plane.stats.route("(none)").record(error.status, 0.0)
         self._after_answer(close=True)
 
     def exchange_done(self, *, close: bool) -> None:

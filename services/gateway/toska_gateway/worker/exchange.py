@@ -23,6 +23,7 @@ from toska_gateway.worker.http1 import (
     CHUNKED,
     CRLF,
     TOKEN_PREFIX,
+    BadMessage,
     RequestHead,
     ResponseHead,
     encode_path,
@@ -53,8 +54,8 @@ class Exchange:
     __slots__ = (
         "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_permit",
         "_replay", "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down",
-        "expires", "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding",
-        "returned", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
+        "expires", "head", "is_head", "passage", "plane", "rechunk", "request_done", "responding", "route", "sent",
+        "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -76,8 +77,6 @@ class Exchange:
         self.passage: Passage | None = None  # of a route with gates
         self._stages: Sequence[BodyStage] = ()  # that the response's body passes
         self.rechunk = False
-        self.received = 0  # bytes of the request's body
-        self.returned = 0  # bytes of the response's
         self.status = 0
         self.trace_id = b""
         self.expires = plane.now + route.timeout if route.timeout else 0.0
@@ -107,13 +106,25 @@ class Exchange:
         passage = self.passage
         if passage is None or self.responding or not passage.go_on(self):
             return
-        if passage.resizes:
-            self.head.body_length = CHUNKED
-        self.start()
+        try:
+            self._check_length()
+            if passage.resizes:
+                self.head.body_length = CHUNKED
+            self.start()
+        except BadMessage as error:  # here, and not where it was read: a gate may have let it wait
+            self.fail(error.status, error.code, error.reason)
+            return
+        if passage.shadow is not None:
+            passage.shadow.begin(self._request, self.head.body_length)
         if not self.responding:
             if self._upstream is not None:
                 self.down.resume_if_paused()  # first: what is written now may pause it again
             passage.release(self)
+
+    def _check_length(self) -> None:
+        limit = self.route.max_body or self.plane.limits.body_bytes
+        if limit and self.head.body_length > limit:
+            raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
 
     @property
     def claims(self) -> Mapping[str, Any] | None:
@@ -145,12 +156,10 @@ class Exchange:
             trace = b"00-%b-%b-00" % (self.trace_id, ids[32:])
         else:
             self.trace_id, trace = continue_trace(traceparent[0], ids)
-        path = head.path
-        prefix = b""
-        if route.strip:
-            prefix = path[: route.strip]
-            path = path[route.strip :] or b"/"
-        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
+        path, host, prefix = head.path, head.host, b""
+        if route.relocates:
+            path, host, prefix = self._relocate(route)
+        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
         forwarding = down.forwarding
@@ -169,6 +178,18 @@ class Exchange:
             parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
         parts.append(CRLF)
         return b"".join(parts)
+
+    def _relocate(self, route: Route) -> tuple[bytes, bytes, bytes]:
+        """Path and host that the upstream is asked for, and the prefix that it is told was taken off."""
+        path = self.head.path
+        if self.passage is not None and self.passage.path:
+            path = self.passage.path
+        prefix = path[: route.strip]
+        if prefix:
+            path = path[route.strip :] or b"/"
+        elif route.rewrite is not None:
+            path = route.rewrite.apply(path)
+        return path, route.host or self.head.host, prefix
 
     def _request_id(self) -> bytes:
         given = self.head.special.get(b"x-request-id")
@@ -271,8 +292,8 @@ class Exchange:
         """Send the request over a connection."""
         self.waiting = False
         self._upstream = upstream
-        self.sent = perf_counter()
-        upstream.endpoint.stats.attempts += 1
+        if self.cluster.timed:
+            self.sent = perf_counter()
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
@@ -353,9 +374,7 @@ class Exchange:
         if self.tunnelled:
             self._finish()
             self.down.exchange_done(close=True)
-            return
-        upstream.endpoint.stats.failed("cut_off" if self.responding else "reset")
-        if self.responding:
+        elif self.responding:
             self._blame = True
             self.down.abort()
         elif self._may_repeat():
@@ -391,7 +410,6 @@ class Exchange:
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         """The upstream broke the protocol: its connection cannot be trusted with another request."""
         self._upstream = None
-        upstream.endpoint.stats.failed("protocol")
         upstream.close()
         if self.responding:
             self._blame = True
@@ -401,8 +419,6 @@ class Exchange:
 
     def on_deadline(self) -> None:
         """The deadline that was last set has passed."""
-        if self._upstream is not None and self.request_done:
-            self._upstream.endpoint.stats.failed("timeout")
         if self.responding:
             self.down.abort()
         elif self.passage is not None and self.passage.holds:
@@ -426,7 +442,6 @@ class Exchange:
             extra: Further field lines.
         """
         self._drop_upstream()
-        self.route.stats.failed(code)
         self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
         self.status = status
         self.responding = True
@@ -453,7 +468,7 @@ class Exchange:
     def _answer_directly(self) -> None:
         """The route says itself what is answered."""
         close = self._close_after or not self.request_done
-        status, answer = self.route.answer_directly(self.head, close=close, extra=self.added)
+        status, answer = self.route.answer_directly(self.head, self.down.forwarding, close=close, extra=self.added)
         self._answer_with(status, answer, close=close)
 
     def _answer_with(self, status: int, answer: bytes, *, close: bool) -> None:
@@ -479,8 +494,6 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
-        if self._upstream is not None and not self.tunnelled:
-            self._upstream.endpoint.stats.failed("cancelled")
         self._drop_upstream()
         if self._blame is None:
             self._blame = False
@@ -506,8 +519,6 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
-        if self._endpoint is not None:
-            self._endpoint.stats.answered(head.status, perf_counter() - self.sent)
         self._pass_on_head(head, body, self.route.shapers, last=last)
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
@@ -547,12 +558,9 @@ class Exchange:
         else:
             parts.append(endings.keep_alive)
         if body:
-            self.returned = len(body)
             parts.append(body)
-        if last:
-            self.down.transport.write_soon(b"".join(parts))
-        else:
-            self.down.transport.write(b"".join(parts))
+        self.down.transport.write(b"".join(parts))
+        if not last:
             self.down.set_deadline(self.route.idle_timeout)
 
     def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> bytes:
@@ -592,7 +600,6 @@ class Exchange:
             payload = through(self._stages, payload)
         if not payload:
             return
-        self.returned += len(payload)
         if self.rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
         self.down.transport.write(payload)
@@ -630,7 +637,7 @@ class Exchange:
             self._tell_circuit()
         for stage in self._stages:
             stage.abort()
-        self.route.stats.record(self.status, perf_counter() - self.started, self.received, self.returned)
+        self.route.stats.record(self.status, perf_counter() - self.started)
 
     # -- flow control, both ways
 
@@ -659,7 +666,6 @@ class Exchange:
         self.status = head.status
         self.responding = True
         self.tunnelled = True
-        upstream.endpoint.stats.answered(head.status, perf_counter() - self.sent)
         self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
         if self._permit:
@@ -672,13 +678,11 @@ class Exchange:
 
     def tunnel_from_upstream(self, data: bytes) -> None:
         """Bytes from the upstream's side of a tunnel."""
-        self.returned += len(data)
         self.down.transport.write(data)
         self._touch_tunnel()
 
     def tunnel_from_client(self, data: bytes) -> None:
         """Bytes from the client's side of a tunnel."""
-        self.received += len(data)
         self._write_body(data)
         self._touch_tunnel()
 

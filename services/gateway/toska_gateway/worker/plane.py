@@ -17,8 +17,6 @@ from toska_gateway.worker.allowances import Allowances
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import UNIX_PEER, Downstream
-from toska_gateway.worker.mesh_allowances import MeshAllowances
-from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.via import Via
@@ -61,7 +59,6 @@ class Plane:
     def __init__(self, loop: asyncio.AbstractEventLoop, rules: TargetRules) -> None:
         self.loop = loop
         self.now = loop.time()
-        self.outbox = Outbox(loop)
         self.stats = WorkerStats()
         self.table = RoutingTable()
         self.clusters: dict[str, Cluster] = {}
@@ -79,10 +76,8 @@ class Plane:
         self.cache_url = "memory://"  # of what all gateways of the mesh share; redis:// may hold a password
         self.tell: Tell = _tell_nobody
         self._allowances: dict[str, Allowances] = {}
-        self._mesh_allowances: MeshAllowances | None = None
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
-        self._leaving: list[Endpoint] = []  # not in their clusters any more, and perhaps still in use
         self._visit: Iterator[Downstream | Opening] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -127,24 +122,6 @@ class Plane:
             found = self._allowances[scope] = Allowances(descriptor=self.shared_fd if scope == "machine" else None)
         return found
 
-    def mesh_allowances(self) -> MeshAllowances:
-        """The way to the rate limits of all gateways; `when_linked` connects it."""
-        if self._mesh_allowances is None:
-            self._mesh_allowances = MeshAllowances(self.loop, self.cache_url, self.tell)
-        return self._mesh_allowances
-
-    def when_linked(self, then: Callable[[], None]) -> None:
-        """Connect to what routes need besides endpoints, and call `then` once that stands or has turned out not to."""
-        if self._mesh_allowances is None:
-            then()
-        else:
-            self._mesh_allowances.start(then)
-
-    async def close_links(self) -> None:
-        """Close what `when_linked` opened."""
-        if self._mesh_allowances is not None:
-            await self._mesh_allowances.stop()
-
     def cluster(self, name: str) -> Cluster | None:
         """The cluster of that name."""
         return self.clusters.get(name)
@@ -159,27 +136,9 @@ class Plane:
 
     def close_idle(self, endpoints: list[Endpoint]) -> None:
         """Close the kept connections of endpoints that left; those in use close when they are done."""
-        self._leaving += endpoints
         for endpoint in endpoints:
             while endpoint.idle:
                 endpoint.idle.pop().close()
-
-    def forget_endpoints(self) -> None:
-        """Let go of what was counted of endpoints that left, once nothing more will be; after it has been told."""
-        still = [endpoint for endpoint in self._leaving if endpoint.in_flight or endpoint.connecting]
-        for endpoint in self._leaving:
-            name, key = endpoint.cluster.name, endpoint.key
-            cluster = self.clusters.get(name)
-            if (cluster is None or key not in cluster.endpoints) and endpoint not in still:
-                self.stats.endpoints.pop((name, key), None)
-        self._leaving = still
-
-    def state(self) -> dict[str, Any]:
-        """How things stand now, in the words of `toska_gateway.gauges`; of endpoints, those that have been used."""
-        return {
-            "connections": len(self.downstreams),
-            "clusters": {name: cluster.state(self.now) for name, cluster in self.clusters.items()},
-        }
 
     def _sweep(self) -> None:
         self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)

@@ -6,14 +6,12 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 import uvloop
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.control import ControlChannel
-from toska_gateway.worker.explaining import explain
 from toska_gateway.worker.opening import Door
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
@@ -45,7 +43,6 @@ class Worker:
         self._plane.start()
         await self._drained.wait()
         self._plane.stop()
-        await self._plane.close_links()
         self._channel.send({"op": "left", **self._report()})
         self._channel.close()
 
@@ -54,13 +51,9 @@ class Worker:
         if op in ("endpoints", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
-            # So that the first requests of a route are counted with everybody's; once, and for a second at most.
-            self._plane.when_linked(partial(self._commit, message["seq"]))
+            self._commit(message["seq"])
         elif op == "stats":
             self._channel.send({"op": "stats", "seq": message["seq"], **self._report()})
-        elif op == "explain":
-            told = explain(self._plane, message["request"].encode("latin-1"), message["peer"], message["scheme"])
-            self._channel.send({"op": "explained", "seq": message["seq"], "told": told})
         elif op == "hello":
             rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
             self._plane.connector.rules = rules
@@ -98,9 +91,26 @@ class Worker:
 
     def _report(self) -> dict[str, Any]:
         plane = self._plane
-        report = {"counts": plane.stats.take(), "state": plane.state()}
-        plane.forget_endpoints()
-        return report
+        return {
+            "stats": plane.stats.as_json(),
+            "connections": len(plane.downstreams),
+            "clusters": {
+                name: {
+                    "connections": cluster.connections,
+                    "pending": len(cluster.pending),
+                    "circuit": None if cluster.breaker is None else cluster.breaker.state.value,
+                    "endpoints": {
+                        endpoint.key: {
+                            "active": endpoint.in_flight,
+                            "requests": endpoint.requests,
+                            "ejected": endpoint.ejected_until > plane.now,
+                        }
+                        for endpoint in cluster.endpoints.values()
+                    },
+                }
+                for name, cluster in plane.clusters.items()
+            },
+        }
 
     def _on_parent_lost(self) -> None:
         if not self._drained.is_set():
