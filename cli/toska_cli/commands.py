@@ -17,6 +17,10 @@ app = typer.Typer(
 
 Home = Annotated[Path | None, typer.Option("--home", help="State folder of the mesh; default: TOSKA_HOME or .toska")]
 
+Admin = Annotated[
+    str | None, typer.Option("--admin", metavar="URL", help="Admin API of the gateway; default: the mesh's here")
+]
+
 
 @app.command()
 def up(
@@ -116,15 +120,39 @@ def gateway(
 
 @app.command()
 def reload(
-    admin: Annotated[
-        str | None, typer.Option("--admin", metavar="URL", help="Admin API of the gateway; default: the mesh's here")
-    ] = None,
+    admin: Admin = None,
     home: Home = None,
 ) -> None:
     """Replace the gateway's workers by new processes, one after the other, without losing a request."""
+    from toska_cli.admin_api import AdminApi
     from toska_cli.reload import reload as run_reload
 
-    run_reload(admin, home)
+    run_reload(AdminApi.find(admin, home))
+
+
+@app.command()
+def explain(
+    method: Annotated[str, typer.Argument(help="GET, POST …")],
+    url: Annotated[str, typer.Argument(help="An URL, or a path at the gateway")],
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; may be repeated")
+    ] = None,
+    *,
+    client: Annotated[str, typer.Option(help="Address that the request comes from")] = "127.0.0.1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False,
+    admin: Admin = None,
+    home: Home = None,
+) -> None:
+    """Show where the gateway would send a request, by which policies, and why nowhere else. Nothing is sent.
+
+    Exit status 1 if it would be refused.
+    """
+    from toska_cli.admin_api import AdminApi
+    from toska_cli.explain import explain as run_explain
+
+    request = {"method": method, "url": url, "headers": headers or [], "client": client}
+    if not run_explain(AdminApi.find(admin, home), request, as_json=as_json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -63,6 +63,17 @@ class DataPlane(Protocol):
         """How each worker is, in a stable order."""
         ...
 
-    async def metrics(self) -> str:
-        """The workers' series, summed, in Prometheus's text format."""
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What would become of a request with this head, coming from `peer`; nothing of it is done.
+
+        Returns:
+            Plain data of `toska_common.contracts.gateway.Explanation`, with routes by their rank.
+
+        Raises:
+            NoWorker: Nobody is there to serve it.
+        """
+        ...
+
+    async def metrics(self, *, openmetrics: bool = False) -> str:
+        """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
         ...

@@ -3,6 +3,7 @@
     InvalidInput
     └── SnapshotRejected      422  caller    a snapshot or a routing file that cannot be served; nothing changed
     MeshError
+    ├── NoWorker              503  mesh      no process of the data plane is running
     └── RenewalFailed         500  mesh      a worker's successor did not start; those before go on
 
 What the data plane answers to its callers are codes of its own (`x-toska-error`), not exceptions; each code, like each
@@ -37,6 +38,12 @@ class RenewalFailed(MeshError):
     """A new worker does not serve, so the one that it should succeed stays."""
 
     status, code, title = 500, "renewal-failed", "Workers not renewed"
+
+
+class NoWorker(MeshError):
+    """No process of the data plane is there to ask."""
+
+    status, code, title = 503, "no-worker", "No worker running"
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

@@ -1,122 +1,159 @@
-"""The workers' counters, summed, in Prometheus's text format.
+"""The data plane's series in Prometheus's text format, or as OpenMetrics with sampled traces as exemplars.
 
-Counts of workers that have ended are carried on, so that a counter never falls.
+Sources: https://prometheus.io/docs/instrumenting/exposition_formats/, https://prometheus.io/docs/specs/om/open_metrics_spec/
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
-from toska_gateway.worker.stats import BUCKETS
+from toska_gateway.gauges import Gauges
+from toska_gateway.totals import Counts, Totals
+from toska_gateway.worker.stats import BOUNDS, BUCKETS, COUNTERS
 
-_COUNTERS = {
-    "accepted": "Connections accepted from clients",
-    "refused": "Connections refused because of a connection limit",
-    "handshakes": "TLS handshakes with clients that were completed",
-    "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
-    "faults": "Requests aborted on purpose",
-    "mirrored": "Copies of requests sent to shadow clusters",
-    "mirror_failures": "Copies that came to nothing",
-    "mirror_skipped": "Requests not copied: no room, no endpoint, or too long a body",
-    "rate_limited": "Requests refused because their rate limit was used up",
-    "bad_requests": "Requests refused as malformed or over a limit",
-    "circuit_refusals": "Attempts that an open circuit did not let through",
-    "attempts": "Requests sent to endpoints, repeats included",
-    "retries": "Requests sent again to another endpoint",
-    "connect_failures": "Connections to endpoints that could not be made",
-    "ejections": "Endpoints taken out of rotation after failed connects",
-}
+OPENMETRICS: Final = "application/openmetrics-text"
+_PLACES: Final = tuple(BOUNDS.index(bound) for bound in BUCKETS)
+"""Where each bound that is shown stands among those that are counted by."""
+
+Labels = tuple[tuple[str, str], ...]
+Samples = Iterable[tuple[Labels, float]]
 
 
-class Totals:
-    """Counters of all workers, past and present."""
-
-    def __init__(self) -> None:
-        self._counters = dict.fromkeys(_COUNTERS, 0)
-        self._routes: dict[str, dict[str, Any]] = {}
-
-    def add(self, report: Mapping[str, Any]) -> None:
-        """Add one worker's counters."""
-        stats = report.get("stats")
-        if not stats:
-            return
-        for name in _COUNTERS:
-            self._counters[name] += stats[name]
-        for name, route in stats["routes"].items():
-            total = self._routes.setdefault(name, {"statuses": {}, "buckets": [0] * (len(BUCKETS) + 1), "seconds": 0.0})
-            for status, count in route["statuses"].items():
-                total["statuses"][status] = total["statuses"].get(status, 0) + count
-            total["buckets"] = [a + b for a, b in zip(total["buckets"], route["buckets"], strict=True)]
-            total["seconds"] += route["seconds"]
-
-    def copy(self) -> "Totals":
-        """A copy that can be added to."""
-        other = Totals()
-        other._counters = dict(self._counters)
-        other._routes = {name: {**route, "statuses": dict(route["statuses"])} for name, route in self._routes.items()}
-        return other
-
-    def lines(self) -> Iterator[str]:
-        """The exposition's lines."""
-        for name, text in _COUNTERS.items():
-            metric = f"toska_gateway_{name}_total"
-            yield from _header(metric, "counter", text)
-            yield f"{metric} {self._counters[name]}"
-        metric = "toska_gateway_requests_total"
-        yield from _header(metric, "counter", "Requests by route and status; (none) found no route")
-        for route, stats in sorted(self._routes.items()):
-            for status, count in sorted(stats["statuses"].items()):
-                yield f'{metric}{{route="{_escape(route)}",status="{status}"}} {count}'
-        metric = "toska_gateway_request_duration_seconds"
-        yield from _header(metric, "histogram", "From a request's head to the last byte of its response")
-        for route, stats in sorted(self._routes.items()):
-            label, total = _escape(route), 0
-            for bound, count in zip((*BUCKETS, "+Inf"), stats["buckets"], strict=True):
-                total += count
-                yield f'{metric}_bucket{{route="{label}",le="{bound}"}} {total}'
-            yield f'{metric}_count{{route="{label}"}} {total}'
-            yield f'{metric}_sum{{route="{label}"}} {stats["seconds"]:.6f}'
+def render(totals: Totals, gauges: Gauges, workers: int, *, openmetrics: bool = False) -> str:
+    """The whole page, without OpenMetrics' mark of the end."""
+    page = _Page(openmetrics=openmetrics)
+    for name, text in COUNTERS.items():
+        page.counter(name, text, [((), totals.counters[name])])
+    _add_routes(page, totals)
+    page.gauge("workers", "Live worker processes", [((), workers)])
+    page.gauge("connections", "Open client connections", [((), gauges.connections)])
+    clusters = [((("cluster", name),), counts) for name, counts in sorted(totals.clusters.items())]
+    endpoints = [
+        ((("cluster", name), ("endpoint", key)), counts)
+        for name, members in sorted(totals.endpoints.items())
+        for key, counts in sorted(members.items())
+    ]
+    _add_attempts(page, "cluster", clusters)
+    page.histogram("cluster_connect_duration_seconds", "Making a connection, TLS included", clusters, "connect_")
+    _add_attempts(page, "endpoint", endpoints)
+    _add_gauges(page, gauges)
+    return page.text()
 
 
-def render(totals: Totals, reports: Iterable[Mapping[str, Any]], workers: int) -> str:
-    """The whole exposition: `totals` of all workers, and gauges of the live ones."""
-    lines = list(totals.lines())
-    connections = 0
-    active: dict[tuple[str, str], int] = {}
-    requests: dict[tuple[str, str], int] = {}
-    ejected: dict[tuple[str, str], int] = {}
-    circuits: dict[str, int] = {}
-    for report in reports:
-        connections += report.get("connections", 0)
-        for cluster, state in report.get("clusters", {}).items():
-            if state["circuit"] is not None:
-                circuits[cluster] = circuits.get(cluster, 0) + (state["circuit"] != "closed")
-            for key, endpoint in state["endpoints"].items():
-                labels = cluster, key
-                active[labels] = active.get(labels, 0) + endpoint["active"]
-                requests[labels] = requests.get(labels, 0) + endpoint["requests"]
-                ejected[labels] = ejected.get(labels, 0) + int(endpoint["ejected"])
-    lines += [*_header("toska_gateway_workers", "gauge", "Live worker processes"), f"toska_gateway_workers {workers}"]
-    lines += _header("toska_gateway_connections", "gauge", "Open client connections")
-    lines.append(f"toska_gateway_connections {connections}")
-    metric = "toska_gateway_cluster_circuits_open"
-    lines += _header(metric, "gauge", "Workers whose circuit to the cluster is open or half-open")
-    lines += [f'{metric}{{cluster="{_escape(name)}"}} {value}' for name, value in sorted(circuits.items())]
-    for name, text, values in (
-        ("active_requests", "Requests in flight by endpoint", active),
-        ("endpoint_requests", "Requests sent by endpoint, since its workers started", requests),
-        ("ejected", "Workers that have the endpoint out of rotation", ejected),
-    ):
-        metric = f"toska_gateway_endpoint_{name.removeprefix('endpoint_')}"
-        lines += _header(metric, "gauge", text)
-        lines += [
-            f'{metric}{{cluster="{_escape(cluster)}",endpoint="{_escape(key)}"}} {value}'
-            for (cluster, key), value in sorted(values.items())
+def _add_routes(page: "_Page", totals: Totals) -> None:
+    routes = [((("route", name),), counts) for name, counts in sorted(totals.routes.items())]
+    page.counter(
+        "requests", "Requests by route and status; (none) found no route", _by_label(routes, "statuses", "status")
+    )
+    page.counter("errors", "Answers of the gateway's own by their code", _by_label(routes, "errors", "code"))
+    page.histogram("request_duration_seconds", "From a request's head to the last byte of its response", routes)
+    page.counter("request_body_bytes", "Bytes of requests' bodies", _plain(routes, "received"))
+    page.counter("response_body_bytes", "Bytes of responses' bodies", _plain(routes, "sent"))
+
+
+def _add_attempts(page: "_Page", noun: str, items: list[tuple[Labels, Counts]]) -> None:
+    page.counter(f"{noun}_attempts", "Requests sent, repeats included", _plain(items, "attempts"))
+    answers = [
+        ((*labels, ("class", f"{digit}xx")), count)
+        for labels, counts in items
+        for digit, count in sorted(counts.get("classes", {}).items())
+    ]
+    page.counter(f"{noun}_responses", "Responses by class of status", answers)
+    page.counter(f"{noun}_failures", "Attempts that broke off", _by_label(items, "failures", "reason"))
+    page.histogram(f"{noun}_response_duration_seconds", "From sending a request to the head of its response", items)
+    page.counter(f"{noun}_connections_made", "Connections that were made", _plain(items, "made"))
+    failed = _by_label(items, "unmade", "reason")
+    page.counter(f"{noun}_connect_failures", "Connections that could not be made", failed)
+    page.counter(f"{noun}_ejections", "Times that endpoints were taken out of rotation", _plain(items, "ejections"))
+
+
+def _add_gauges(page: "_Page", gauges: Gauges) -> None:
+    for name, text in Gauges.OF_CLUSTERS.items():
+        samples = [((("cluster", cluster),), values[name]) for cluster, values in sorted(gauges.clusters.items())]
+        page.gauge(f"cluster_{name}", text, [(labels, value) for labels, value in samples if value is not None])
+    for name, text in Gauges.OF_ENDPOINTS.items():
+        samples = [
+            ((("cluster", cluster), ("endpoint", key)), values[name])
+            for (cluster, key), values in sorted(gauges.endpoints.items())
         ]
-    return "\n".join(lines) + "\n"
+        page.gauge(f"endpoint_{name}", text, samples)
 
 
-def _header(metric: str, kind: str, text: str) -> list[str]:
-    return [f"# HELP {metric} {text}", f"# TYPE {metric} {kind}"]
+def _plain(items: list[tuple[Labels, Counts]], name: str) -> Samples:
+    return [(labels, counts.get(name, 0)) for labels, counts in items]
+
+
+def _by_label(items: list[tuple[Labels, Counts]], name: str, label: str) -> Samples:
+    return [
+        ((*labels, (label, value)), count)
+        for labels, counts in items
+        for value, count in sorted(counts.get(name, {}).items())
+    ]
+
+
+class _Page:
+    """Families of series, one after the other."""
+
+    def __init__(self, *, openmetrics: bool) -> None:
+        self._openmetrics = openmetrics
+        self._lines: list[str] = []
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def counter(self, name: str, text: str, samples: Samples) -> None:
+        # OpenMetrics names the family without what its samples end with.
+        self._header(name if self._openmetrics else f"{name}_total", "counter", text)
+        self._lines += [f"toska_gateway_{name}_total{_braced(labels)} {value}" for labels, value in samples]
+
+    def gauge(self, name: str, text: str, samples: Samples) -> None:
+        self._header(name, "gauge", text)
+        self._lines += [f"toska_gateway_{name}{_braced(labels)} {value}" for labels, value in samples]
+
+    def histogram(self, name: str, text: str, items: Iterable[tuple[Labels, Counts]], prefix: str = "") -> None:
+        self._header(name, "histogram", text)
+        for labels, counts in items:
+            buckets: Mapping[str, int] = counts.get(f"{prefix}buckets", {})
+            if not buckets:
+                continue
+            exemplars = self._exemplars(counts) if self._openmetrics and not prefix else {}
+            metric, total = f"toska_gateway_{name}", 0
+            for place, (bound, count) in enumerate(_shown(buckets)):
+                total = count
+                line = f"{metric}_bucket{_braced((*labels, ('le', bound)))} {count}"
+                self._lines.append(line + exemplars.get(place, ""))
+            self._lines.append(f"{metric}_count{_braced(labels)} {total}")
+            self._lines.append(f"{metric}_sum{_braced(labels)} {counts[f'{prefix}seconds']:.6f}")
+
+    def _header(self, name: str, kind: str, text: str) -> None:
+        self._lines += [f"# HELP toska_gateway_{name} {text}", f"# TYPE toska_gateway_{name} {kind}"]
+
+    def _exemplars(self, counts: Counts) -> dict[int, str]:
+        newest: dict[int, tuple[float, str]] = {}
+        exemplars: Mapping[str, Any] = counts.get("exemplars", {})
+        for trace_id, seconds, at in exemplars.values():
+            place = bisect_left(BUCKETS, seconds)
+            if place not in newest or newest[place][0] < at:
+                newest[place] = at, f' # {{trace_id="{trace_id}"}} {seconds:.6f} {at:.3f}'
+        return {place: text for place, (_, text) in newest.items()}
+
+
+def _shown(buckets: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Cumulative counts by the bounds that are shown."""
+    counts = sorted((int(place), count) for place, count in buckets.items())
+    total, at = 0, 0
+    for bound, last in zip(BUCKETS, _PLACES, strict=True):
+        while at < len(counts) and counts[at][0] <= last:
+            total += counts[at][1]
+            at += 1
+        yield str(bound), total
+    yield "+Inf", sum(count for _, count in counts)
+
+
+def _braced(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in labels) + "}"
 
 
 def _escape(value: str) -> str:

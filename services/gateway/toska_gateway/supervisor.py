@@ -4,23 +4,27 @@ A worker that ends is replaced on the same socket (`worker_slot`), and so is eac
 Nothing that is queued on the socket is lost meanwhile.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
 from toska_common.contracts.routing import Snapshot
 
-from toska_gateway.errors import RenewalFailed, SnapshotRejected
-from toska_gateway.exposition import Totals, render
+from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
+from toska_gateway.exposition import render
+from toska_gateway.gauges import Gauges
 from toska_gateway.listeners import ListenerAddress
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
+from toska_gateway.totals import Totals
 from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
@@ -34,6 +38,8 @@ DRAIN_S = 1.5
 """How long requests in flight may take once the gateway stops."""
 RENEWAL_DRAIN_S = 30.0
 """How long requests in flight may take once their worker has a successor."""
+TIDY_PERIOD_S = 60.0
+"""How often endpoints that left are looked for among what was counted."""
 TICKET_PERIOD_S = 12 * 3600.0
 _HERE = Path()
 
@@ -72,14 +78,16 @@ class Supervisor:
         self._management = tuple(management)
         self._secret = secret or secrets.token_bytes(32)
         self._sockets = open_all(listeners or [ListenerAddress(host, port)], workers)
-        self._slots = [WorkerSlot(number, self._launch, self._greet, self._retire) for number in range(workers)]
+        self._slots = [WorkerSlot(number, self._launch, self._greet) for number in range(workers)]
+        self._folder = tls_folder.absolute()
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
         self._shared_fd = open_shared_memory(size_of(DEFAULT_ENTRIES))
         self._ticket_secret = secrets.token_hex(32)
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
-        self._retired = Totals()
+        self._totals = Totals()
+        self._tidy_at = 0.0
         self._lock = anyio.Lock()
         self._renewing = anyio.Lock()
         self._wanted = anyio.Event()
@@ -230,15 +238,24 @@ class Supervisor:
         """How each worker is, by slot."""
         return [worker.status() for worker in self._workers()]
 
-    async def metrics(self) -> str:
-        """The workers' series, summed, in Prometheus's text format."""
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What the worker that has served longest would do with a request.
+
+        Raises:
+            NoWorker: None is running.
+        """
+        for worker in self._live():
+            with contextlib.suppress(WorkerLost):
+                return {"pid": worker.process.pid, **await worker.explain(request, peer, scheme)}
+        raise NoWorker("no worker of this gateway is running; its log says why")
+
+    async def metrics(self, *, openmetrics: bool = False) -> str:
+        """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
         await self._refresh_reports()
-        workers = self._workers()
-        totals = self._retired.copy()
-        for worker in workers:  # also those that have just ended and are not among the retired yet
-            totals.add(worker.report)
-        alive = [worker.report for worker in workers if worker.state != "dead"]
-        return render(totals, alive, len(self._live()))
+        return render(self._totals, self._gauges(), len(self._live()), openmetrics=openmetrics)
+
+    def _gauges(self) -> Gauges:
+        return Gauges(worker.standing for worker in self._workers() if worker.state != "dead")
 
     def _workers(self) -> list[WorkerProcess]:
         return [worker for slot in self._slots for worker in slot.workers]
@@ -250,6 +267,19 @@ class Supervisor:
         while True:
             await anyio.sleep(REPORT_PERIOD_S)
             await self._refresh_reports()
+            self._forget_endpoints()
+
+    def _forget_endpoints(self) -> None:
+        now = anyio.current_time()
+        if self._snapshot is None or now < self._tidy_at:
+            return
+        self._tidy_at = now + TIDY_PERIOD_S
+        present = {
+            name: {endpoint.key for endpoint in cluster.endpoints}
+            for name, cluster in self._snapshot.endpoints.items()
+            if name in self._totals.endpoints
+        }
+        self._totals.forget(present, now)
 
     async def _refresh_reports(self) -> None:
         async def refresh(worker: WorkerProcess) -> None:
@@ -276,9 +306,11 @@ class Supervisor:
             "listeners": [sockets.address.spec() for sockets in self._sockets],
             "affinity_secret": self._secret.hex(),
             "cache_url": self._cache_url,
+            "folder": str(self._folder),
             "ticket_secret": self._ticket_secret,
         }
-        return await WorkerProcess.start(slot, [sockets.slots[slot] for sockets in self._sockets], hello)
+        listeners = [sockets.slots[slot] for sockets in self._sockets]
+        return await WorkerProcess.start(slot, listeners, hello, self._totals.add)
 
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
@@ -286,10 +318,6 @@ class Supervisor:
                 await worker.apply(self._snapshot, self._mesh_owned, self._tls)
         await worker.until_listening()
         log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
-
-    def _retire(self, worker: WorkerProcess) -> None:
-        self._retired.add(worker.report)
-        worker.report = {}
 
     async def _drain(self) -> None:
         # First of all: who comes now is refused at once, and does not wait in a queue that nobody will ever serve.

@@ -5,9 +5,9 @@ import contextlib
 import itertools
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from toska_common.contracts.routing import Snapshot
@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 State = Literal["starting", "running", "draining", "dead"]
 
+TakeCounts = Callable[[Mapping[str, Any]], None]
+NOTHING_OPEN: Final[dict[str, Any]] = {"connections": 0, "clusters": {}}
 ANSWER_TIMEOUT_S = 10.0
 """A worker that does not answer for so long is stuck and is replaced."""
 
@@ -41,22 +43,34 @@ class WorkerLost(Exception):
 
 
 class WorkerProcess:
-    """A started worker. Its counters are those it reported last, so they outlive it."""
+    """A started worker.
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process) -> None:
+    Attributes:
+        standing: How things stood in it when it was last asked, in the words of `toska_gateway.gauges`.
+        requests: What it has served.
+    """
+
+    def __init__(self, slot: int, process: asyncio.subprocess.Process, count: TakeCounts) -> None:
         self.slot = slot
         self.process = process
         self.state: State = "starting"
         self.known = Known()
-        self.report: dict[str, Any] = {}
+        self.standing: dict[str, Any] = NOTHING_OPEN
+        self.requests = 0
+        self._count = count
         self.channel = ControlChannel(self._on_message, self._on_lost)
         self._sequence = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ready = asyncio.Event()
 
     @classmethod
-    async def start(cls, slot: int, listeners: Sequence[socket.socket], hello: Mapping[str, Any]) -> "WorkerProcess":
-        """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is."""
+    async def start(
+        cls, slot: int, listeners: Sequence[socket.socket], hello: Mapping[str, Any], count: TakeCounts
+    ) -> "WorkerProcess":
+        """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is.
+
+        Whatever it counts is handed to `count`, each time what is new.
+        """
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
         shared = (hello["shared_fd"],)
@@ -77,7 +91,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
-        worker = cls(slot, process)
+        worker = cls(slot, process, count)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
         worker.channel.send({"op": "hello", **hello})
         return worker
@@ -101,8 +115,13 @@ class WorkerProcess:
         self.channel.send({"op": "tickets", "secret": secret})
 
     async def refresh_report(self) -> None:
-        """Fetch the worker's counters."""
-        self.report = await self._ask("stats")
+        """Fetch what the worker has counted since it was last asked, and how it stands."""
+        await self._ask("stats")
+
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What it would do with a request's head; see `toska_gateway.worker.explaining`."""
+        answer = await self._ask("explain", request=request.decode("latin-1"), peer=peer, scheme=scheme)
+        return answer["told"]
 
     async def until_listening(self) -> None:
         """Wait until it accepts connections.
@@ -132,22 +151,21 @@ class WorkerProcess:
 
     def status(self) -> WorkerStatus:
         """How it is."""
-        routes = self.report.get("stats", {}).get("routes", {})
         return WorkerStatus(
             slot=self.slot,
             pid=self.process.pid,
             state=self.state,
-            connections=self.report.get("connections", 0),
-            requests=sum(sum(route["statuses"].values()) for route in routes.values()),
+            connections=self.standing["connections"],
+            requests=self.requests,
             routes_version=self.known.routes_version,
         )
 
-    async def _ask(self, op: str) -> dict[str, Any]:
+    async def _ask(self, op: str, **words: object) -> dict[str, Any]:
         if self.state == "dead":
             raise WorkerLost("the worker has ended")
         sequence = next(self._sequence)
         answer = self._answers[sequence] = asyncio.get_running_loop().create_future()
-        self.channel.send({"op": op, "seq": sequence})
+        self.channel.send({"op": op, "seq": sequence, **words})
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await answer
@@ -166,12 +184,19 @@ class WorkerProcess:
             write = getattr(log, message["level"])
             write(message["event"], slot=self.slot, pid=self.process.pid, **message["fields"])
             return
-        if message["op"] == "left":
-            self.report = message
-            return
+        if message["op"] in ("left", "stats"):
+            # Also if nobody waits for the answer any more: what it tells will not be told again.
+            self._take_report(message)
+            if message["op"] == "left":
+                return
         answer = self._answers.get(message["seq"])
         if answer is not None and not answer.done():
             answer.set_result(message)
+
+    def _take_report(self, report: dict[str, Any]) -> None:
+        self.standing, counts = report["state"], report["counts"]
+        self.requests += sum(sum(route["statuses"].values()) for route in counts["routes"].values())
+        self._count(counts)
 
     def _on_lost(self) -> None:
         self.state = "dead"

@@ -3,7 +3,7 @@
     vacant ──▶ started ──▶ running ──ends by itself──▶ vacant (at once, or after a growing delay if it keeps dying)
                               └──▶ succeeded: the successor runs on the same sockets, then this one drains and ends
 
-Processes that have been succeeded are seen off here too, so that none is lost and all that they counted is kept.
+Processes that have been succeeded are seen off here too, so that none is lost.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,6 @@ class WorkerSlot:
         number: Which place it is.
         launch: Starts a process; raises OSError if the system cannot.
         greet: Brings a started one to the routing in force, and returns once it listens; raises WorkerLost.
-        retire: Called with each process that has ended.
     """
 
     def __init__(
@@ -35,12 +34,10 @@ class WorkerSlot:
         number: int,
         launch: Callable[[int], Awaitable[WorkerProcess]],
         greet: Callable[[WorkerProcess], Awaitable[None]],
-        retire: Callable[[WorkerProcess], None],
     ) -> None:
         self.number = number
         self._launch = launch
         self._greet = greet
-        self._retire = retire
         self._current: WorkerProcess | None = None
         self._others: list[WorkerProcess] = []  # a successor that is not ready yet, and those that drain
         self._changing = anyio.Lock()
@@ -133,7 +130,6 @@ class WorkerSlot:
         except BaseException:
             worker.kill()
             raise
-        self._retire(worker)
         if worker in self._others:
             self._others.remove(worker)
             log.info("gateway_worker_left", slot=self.number, pid=worker.process.pid, exit_code=code)

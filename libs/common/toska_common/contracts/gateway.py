@@ -8,6 +8,9 @@ from toska_common.contracts import Contract
 from toska_common.contracts.router import FileStatus
 from toska_common.contracts.routing import Route
 
+RouteOrigin = Literal["mesh", "operator", "automatic"]
+"""Who made a route: the mesh for itself, an operator (file or API), or a service that asked for one."""
+
 
 class WorkerOverview(Contract):
     """One process of the data plane; counters are those since it started."""
@@ -50,7 +53,7 @@ class RankedRoute(Contract):
     """A route in its place: a request is taken by the first one that matches."""
 
     rank: int = Field(description="From 0, which is asked first")
-    origin: Literal["mesh", "operator", "automatic"]
+    origin: RouteOrigin
     route: Route
 
 

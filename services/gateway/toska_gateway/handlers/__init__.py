@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from toska_gateway.handlers.docs import docs_routes
+from toska_gateway.handlers.explaining import explain_routes
 from toska_gateway.handlers.openapi import openapi_routes
 from toska_gateway.handlers.problems import problem_routes
 from toska_gateway.handlers.reload import reload_routes
@@ -18,6 +19,7 @@ def add_handlers(app: FastAPI, slot: PartsSlot) -> None:
     """What every gateway has."""
     app.include_router(status_routes(slot))
     app.include_router(worker_routes(slot))
+    app.include_router(explain_routes(slot))
     app.include_router(problem_routes())
 
 

@@ -3,9 +3,9 @@
 import anyio
 from fastapi import APIRouter
 from toska_common.contracts.gateway import GatewayOverview, RankedRoute, RouterLink
-from toska_common.routing.order import is_automatic
 
 from toska_gateway.follower import SnapshotFollower
+from toska_gateway.handlers.explaining import origin_of
 from toska_gateway.handlers.workers import overview
 from toska_gateway.parts import Parts, PartsSlot
 
@@ -22,14 +22,14 @@ def status_routes(slot: PartsSlot) -> APIRouter:
     @router.get("/routes")
     async def list_ranked_routes() -> list[RankedRoute]:
         """Every route in its order of precedence: a request is taken by the first that matches."""
-        routing = slot.get().routing
+        parts = slot.get()
         return [
             RankedRoute(
                 rank=rank,
-                origin="mesh" if routing.is_mesh_route(rank) else "automatic" if is_automatic(route) else "operator",
+                origin=origin_of(parts, rank, route),
                 route=route,
             )
-            for rank, route in enumerate(routing.served.table.routes)
+            for rank, route in enumerate(parts.routing.served.table.routes)
         ]
 
     return router

@@ -23,11 +23,6 @@ TITLES: Final = {
     "unknown-coding": "Unknown transfer coding",
     "unknown-expectation": "Unknown expectation",
     "unsupported-version": "HTTP version not supported",
-    "cors-denied": "Not allowed to pages of this origin",
-    "ip-denied": "Address not served",
-    "unknown-api-version": "Unknown version of the API",
-    "api-version-gone": "Version of the API is gone",
-    "fault-injected": "Fault on purpose",
     "no-route": "No route matches",
     "method-not-allowed": "Method not allowed",
     "upstream-unavailable": "No upstream available",
@@ -77,6 +72,11 @@ def build(
         return line.encode("latin-1") + extra + b"\r\n"
     head = f"{line}content-type: {content_type}\r\ncontent-length: {len(body)}\r\n".encode("latin-1")
     return head + extra + b"\r\n" + (b"" if bodiless else body)
+
+
+def body_size(answer: bytes) -> int:
+    """How long the body of a whole response is."""
+    return len(answer) - answer.find(b"\r\n\r\n") - 4
 
 
 REDIRECT_STATUS: Final = 308

@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from toska_common.balancing import (
     Balancer,
@@ -27,11 +27,13 @@ from toska_common.balancing import (
 from toska_common.breaker import BreakerPolicy, CircuitBreaker
 
 from toska_gateway.worker.affinity import Affinity
-from toska_gateway.worker.keys import KeyOf, by_client, compile_key
+from toska_gateway.worker.keys import Asker, KeyOf, by_client, compile_key
+from toska_gateway.worker.stats import EndpointStats, WorkerStats
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext
     from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.http1 import RequestHead
     from toska_gateway.worker.upstream import Upstream
 
 _NEVER: Final = float("inf")
@@ -47,7 +49,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "healthy", "idle", "in_flight",
-        "joined_at", "key", "latency", "port", "removed", "requests", "weight", "zone",
+        "joined_at", "key", "latency", "log_part", "port", "removed", "requests", "stats", "weight", "zone",
     )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", item: dict[str, Any], now: float) -> None:
@@ -68,6 +70,14 @@ class Endpoint:
         self.ejections = 0  # in a row, without a successful connect between them
         self.ejected_until = 0.0
         self.removed = False
+        self.log_part = b""  # its name in the access log, once there has been one
+        self.stats = cast("EndpointStats", None)  # from the first connection on: most of a great number have none
+
+    def count(self) -> EndpointStats:
+        """What is counted of it; made if this is the first."""
+        if self.stats is None:  # pyright: ignore[reportUnnecessaryComparison]
+            self.stats = self.cluster.stats.endpoint(self.cluster.name, self.key)
+        return self.stats
 
     @property
     def item(self) -> dict[str, Any]:
@@ -107,11 +117,13 @@ class Cluster:
     __slots__ = (
         "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection",
         "breaker", "changes_at", "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections",
-        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "timed", "tls", "version",
+        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "stats", "timed", "tls",
+        "version",
     )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stats: WorkerStats | None = None) -> None:
         self.name = name
+        self.stats = stats or WorkerStats()
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
         self.connections = 0
@@ -249,6 +261,37 @@ class Cluster:
         found = self._balancer.pick(lambda one: one is not tried and (usable is None or usable(one)), key, now)
         return found or self._balancer.pick(usable, key, now)
 
+    def state(self, now: float) -> dict[str, Any]:
+        """How it stands now, in the words of `toska_gateway.gauges`."""
+        used = [one for one in self.endpoints.values() if one.stats is not None]  # pyright: ignore[reportUnnecessaryComparison]
+        idle = sum(len(endpoint.idle) for endpoint in used)
+        open_circuit = None if self.breaker is None else int(self.breaker.state.value != "closed")
+        return {
+            "values": [self.connections, idle, len(self.pending), open_circuit],
+            "endpoints": {
+                one.key: [one.in_flight, one.requests, len(one.idle), int(one.ejected_until > now)] for one in used
+            },
+        }
+
+    def shares(self, head: "RequestHead", asker: Asker, now: float) -> dict[Endpoint, float]:
+        """The endpoints that would be picked for a request, with how probably; nothing is picked."""
+        home = None if self.affinity is None else self.affinity.find(head)
+        if home is not None:
+            return {home: 1.0}
+        if self.key_of is not None:
+            key = self.key_of(head, asker)
+            if key == self.key_of(head, asker):  # else it has none, and goes anywhere
+                found = self._balancer.pick(self._usable, key, now)
+                return {} if found is None else {found: 1.0}
+        _, endpoints, weights = self._built_for
+        usable = [
+            (one, weight)
+            for one, weight in zip(endpoints, weights, strict=True)
+            if self._usable is None or self._usable(one)
+        ]
+        total = sum(weight for _, weight in usable)
+        return {one: weight / total for one, weight in usable} if total else {}
+
     def close_oldest_idle(self) -> bool:
         """Make room for a connection to another endpoint; tells whether there was one to close."""
         pools = [endpoint.idle for endpoint in self.endpoints.values() if endpoint.idle]
@@ -271,6 +314,7 @@ class Cluster:
         doubled = self.base_ejection * 2 ** min(endpoint.ejections, 32)
         endpoint.ejected_until = now + min(doubled, self.max_ejection)
         endpoint.ejections += 1
+        endpoint.count().ejections += 1
         self.refresh(now)
         return True
 

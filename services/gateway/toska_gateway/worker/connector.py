@@ -6,11 +6,12 @@ This is the one place of the data plane with a task: connections are few, and re
 import asyncio
 import socket
 from ipaddress import ip_address
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from toska_common.targets import TargetRules
 
-from toska_gateway.worker.attempt import Attempt
+from toska_gateway.worker.attempt import Attempt, failure_of
 from toska_gateway.worker.cluster import UNIX_PREFIX, Endpoint, TargetRefused
 from toska_gateway.worker.upstream import Upstream
 
@@ -32,6 +33,7 @@ class Connector:
         cluster = endpoint.cluster
         cluster.connections += 1
         endpoint.connecting += 1
+        endpoint.count()
         task = self._plane.loop.create_task(self._connect(endpoint, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -39,12 +41,14 @@ class Connector:
     async def _connect(self, endpoint: Endpoint, exchange: "Exchange") -> None:
         plane = self._plane
         cluster = endpoint.cluster
+        begun = perf_counter()
         try:
             async with asyncio.timeout(exchange.route.connect_timeout):
                 upstream = await self._open(endpoint)
         except (OSError, ValueError, TargetRefused) as error:  # (ValueError: a name that cannot be encoded)
             endpoint.connecting -= 1
             cluster.connections -= 1
+            endpoint.stats.not_connected(_reason(error))
             if not isinstance(error, TargetRefused):
                 plane.stats.connect_failures += 1
                 if cluster.connect_failed(endpoint, plane.loop.time()):
@@ -54,6 +58,7 @@ class Connector:
                 plane.connection_freed(cluster)
             return
         endpoint.connecting -= 1
+        endpoint.stats.connected(perf_counter() - begun)
         cluster.connected(endpoint, plane.now)
         if upstream.closed:  # in the moment before we had it, and it has freed its place itself
             exchange.connect_failed(endpoint, upstream.error or ConnectionResetError())
@@ -98,3 +103,16 @@ class Connector:
             found = await self._plane.loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
             return [(family, str(address[0])) for family, *_, address in found]
         return [(socket.AF_INET if version == 4 else socket.AF_INET6, endpoint.address)]
+
+
+def _reason(error: BaseException) -> str:
+    """Why a connection was not made, for a label."""
+    if isinstance(error, TargetRefused):
+        return "refused_target"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if failure_of(error) is not None:
+        return "tls"
+    return "name" if isinstance(error, socket.gaierror | ValueError) else "unreachable"

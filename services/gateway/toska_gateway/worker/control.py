@@ -11,9 +11,11 @@ Parent to worker:
     {"op": "tickets", "secret"}                                       what TLS sessions are sealed with from now on
     {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
     {"op": "stats", "seq"}
+    {"op": "explain", "seq", "request", "peer", "scheme"}    what would become of a request
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
-    {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...}
+    {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
+    {"op": "explained", "seq", "told": {...}}
     {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
     {"op": "left", ...}            the last word of one that ends: its counters
 

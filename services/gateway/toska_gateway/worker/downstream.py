@@ -15,6 +15,7 @@ from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
+from toska_gateway.worker.outbox import Outlet
 from toska_gateway.worker.rate_limit import REFUSED
 from toska_gateway.worker.tracing import new_trace_ids
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 UNIX_PEER: Final = "unix"
 """The address of whoever comes through a Unix socket."""
+NO_ROUTE: Final = "(none)"
+"""What requests are counted under that are no route's."""
 _PIPELINE_BYTES: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
@@ -50,14 +53,15 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_blank", "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
-        "_received", "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "peer", "plane",
-        "transport",
+        "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "log_part",
+        "peer", "plane", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         self.plane = plane
-        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.transport: Outlet = cast("Outlet", None)
         self.peer = peer  # empty: whoever holds the other end
+        self.log_part = b""  # who it is in the access log, once there has been a line
         self._scheme = scheme
         self.forwarding: Forwarding = cast("Forwarding", None)
         self.deadline = _NEVER
@@ -67,7 +71,6 @@ class Downstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
-        self._received = 0
         self._paused = False
         self.blocked = False  # the client does not take what is written
         self._closing = False
@@ -79,8 +82,8 @@ class Downstream(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
         plane = self.plane
+        self.transport = Outlet(cast("asyncio.Transport", transport), plane.outbox)
         self.peer = self.peer or peer_address(transport)
         self.forwarding = Forwarding(plane, self.peer, self._scheme)
         plane.downstreams[self] = None
@@ -114,6 +117,7 @@ class Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
+        self.transport.flush()  # what the loop closes next takes nothing more
         exchange = self._exchange
         if exchange is None:
             return False
@@ -125,6 +129,7 @@ class Downstream(asyncio.Protocol):
         return True  # half-closed: the answer is still wanted
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.held = b""
         plane = self.plane
         del plane.downstreams[self]
         left = plane.per_client[self.peer] - 1
@@ -141,6 +146,8 @@ class Downstream(asyncio.Protocol):
         self.blocked = True
         if self._exchange is not None:
             self._exchange.pause_upstream()
+        else:
+            self.pause_reading()  # the answer that has just been given has not been taken
 
     def resume_writing(self) -> None:
         self.blocked = False
@@ -184,6 +191,7 @@ class Downstream(asyncio.Protocol):
                 self._check_unfinished(self._buffer, 0)
                 return
             self._reading_head = self._blank = False
+            head = None
             try:
                 if end > limits.header_bytes:
                     raise self._too_large()
@@ -193,7 +201,7 @@ class Downstream(asyncio.Protocol):
                     head, rest = read_request(data[:end], limits.headers, limits.target_bytes), data[end:]
                 self._begin(head)
             except BadMessage as error:
-                self._refuse(error, bodiless=data[:5] == b"HEAD ")
+                self._refuse(error, head, bodiless=data[:5] == b"HEAD ")
                 return
             exchange = self._exchange
             if exchange is None:  # answered at once
@@ -249,13 +257,13 @@ class Downstream(asyncio.Protocol):
                 return
             quota = rate_limit.lines(slack)
         if not route.clusters and not route.gates:
-            status, answer = route.answer_directly(head, self.forwarding, close=close or head.body_length != 0)
+            status, answer = route.answer_directly(head, close=close or head.body_length != 0)
             self.transport.write(answer)
-            route.stats.record(status, 0.0)
+            self._tell(head, route, status, size=answers.body_size(answer))
             self._after_answer(close=close or head.body_length != 0)
             return
         limit = route.max_body or plane.limits.body_bytes
-        if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
+        if limit and head.body_length > limit:
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
         if route.clusters:
             name = route.choose_cluster()
@@ -266,7 +274,6 @@ class Downstream(asyncio.Protocol):
             cluster = NOWHERE
         exchange = self._exchange = Exchange(plane, self, head, route, cluster)
         exchange.added = quota
-        self._received = 0
         if head.body_length == CHUNKED:
             self._decoder = ChunkedDecoder()
         else:
@@ -280,27 +287,25 @@ class Downstream(asyncio.Protocol):
 
     def _refuse_for_now(self, head: RequestHead, route: "Route", extra: bytes) -> None:
         close = head.close or head.body_length != 0
-        self.write_problem(429, "rate-limited", REFUSED, close=close, bodiless=head.method == b"HEAD", extra=extra)
         self.plane.stats.rate_limited += 1
-        route.stats.record(429, 0.0)
+        self._refuse_with(head, route, BadMessage(429, "rate-limited", REFUSED), close=close, extra=extra)
         self._after_answer(close=close)
 
     def _no_route(self, head: RequestHead) -> None:
         close = head.close or head.body_length != 0
-        bodiless = head.method == b"HEAD"
         allowed = self.plane.table.allowed_methods(head)
         if head.path == ASTERISK:
             self.transport.write(answers.about_the_server(close=close))
-            self.plane.stats.route("(none)").record(204, 0.0)
+            self._tell(head, None, 204)
             self._after_answer(close=close)
             return
         if allowed:
             extra = b"allow: " + b", ".join(allowed) + b"\r\n"
-            detail = "this path takes other methods"
-            self.write_problem(405, "method-not-allowed", detail, close=close, bodiless=bodiless, extra=extra)
+            error = BadMessage(405, "method-not-allowed", "this path takes other methods")
+            self._refuse_with(head, None, error, close=close, extra=extra)
         else:
-            self.write_problem(404, "no-route", "no route matches this request", close=close, bodiless=bodiless)
-        self.plane.stats.route("(none)").record(405 if allowed else 404, 0.0)
+            error = BadMessage(404, "no-route", "no route matches this request")
+            self._refuse_with(head, None, error, close=close)
         self._after_answer(close=close)
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
@@ -310,9 +315,9 @@ class Downstream(asyncio.Protocol):
         try:
             if decoder is not None:
                 payload = decoder.feed(data)
-                self._received += len(payload)
+                exchange.received += len(payload)
                 limit = exchange.route.max_body or limits.body_bytes
-                if limit and self._received > limit:
+                if limit and exchange.received > limit:
                     raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
                 if payload:
                     exchange.body(payload)
@@ -321,6 +326,7 @@ class Downstream(asyncio.Protocol):
                 rest, self._decoder = decoder.rest, None
             else:
                 left = self._body_left
+                exchange.received += min(len(data), left)
                 if len(data) < left:
                     self._body_left = left - len(data)
                     exchange.body(data)
@@ -351,23 +357,61 @@ class Downstream(asyncio.Protocol):
         code: str,
         detail: str,
         *,
-        trace_id: str = "",
+        trace_id: bytes,
+        close: bool,
+        bodiless: bool = False,
+        extra: bytes = b"",
+    ) -> int:
+        """Write one of the gateway's own answers; returns how long its body is."""
+        answer = answers.problem(
+            status, code, detail, trace_id=trace_id.decode(), close=close, bodiless=bodiless, extra=extra
+        )
+        self.transport.write(answer)
+        return answers.body_size(answer)
+
+    def _refuse_with(
+        self,
+        head: RequestHead | None,
+        route: "Route | None",
+        error: BadMessage,
+        *,
         close: bool,
         bodiless: bool = False,
         extra: bytes = b"",
     ) -> None:
-        """Write one of the gateway's own answers."""
-        trace_id = trace_id or new_trace_ids()[:32].decode()
-        self.transport.write(
-            answers.problem(status, code, detail, trace_id=trace_id, close=close, bodiless=bodiless, extra=extra)
+        status, code = error.status, error.code
+        if head is not None:
+            bodiless = head.method == b"HEAD"
+        trace_id = new_trace_ids()[:32]
+        size = self.write_problem(
+            status, code, error.reason, trace_id=trace_id, close=close, bodiless=bodiless, extra=extra
         )
+        (self.plane.stats.route(NO_ROUTE) if route is None else route.stats).failed(code)
+        self._tell(head, route, status, size=size, error=code, trace_id=trace_id)
 
-    def _refuse(self, error: BadMessage, *, bodiless: bool = False) -> None:
+    def _tell(
+        self,
+        head: RequestHead | None,
+        route: "Route | None",
+        status: int,
+        *,
+        size: int = 0,
+        error: str = "",
+        trace_id: bytes = b"",
+        name: str = NO_ROUTE,
+    ) -> None:
+        """Record an answer that no exchange has given; `name` is what it is counted under if it is no route's."""
+        stats = self.plane.stats.route(name) if route is None else route.stats
+        stats.record(status, 0.0, 0, size)
+        log = self.plane.access_log
+        if log is not None:
+            log.tell_answer(self, head, route or name, status, error, size, trace_id or new_trace_ids()[:32])
+
+    def _refuse(self, error: BadMessage, head: RequestHead | None = None, *, bodiless: bool = False) -> None:
         """Answer what is no proper request, and close: where the next one would begin cannot be known."""
         self.plane.stats.bad_requests += 1
         self._exchange = None
-        self.write_problem(error.status, error.code, error.reason, close=True, bodiless=bodiless)
-        self.plane.stats.route("(none)").record(error.status, 0.0)
+        self._refuse_with(head, None, error, close=True, bodiless=bodiless)
         self._after_answer(close=True)
 
     def exchange_done(self, *, close: bool) -> None:

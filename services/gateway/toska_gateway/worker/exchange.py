@@ -23,7 +23,6 @@ from toska_gateway.worker.http1 import (
     CHUNKED,
     CRLF,
     TOKEN_PREFIX,
-    BadMessage,
     RequestHead,
     ResponseHead,
     encode_path,
@@ -52,10 +51,10 @@ class Exchange:
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_ids", "_pending_body", "_permit",
-        "_replay", "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down",
-        "expires", "head", "is_head", "passage", "plane", "rechunk", "request_done", "responding", "route", "sent",
-        "started", "status", "trace_id", "tunnelled", "upgrading", "waiting",
+        "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_pending_body", "_permit", "_replay",
+        "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down", "error", "expires",
+        "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding", "returned",
+        "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "upstream_s", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -77,10 +76,13 @@ class Exchange:
         self.passage: Passage | None = None  # of a route with gates
         self._stages: Sequence[BodyStage] = ()  # that the response's body passes
         self.rechunk = False
+        self.received = 0  # bytes of the request's body
+        self.returned = 0  # bytes of the response's
         self.status = 0
+        self.error = ""  # the code of our own answer, or why the response broke off
+        self.upstream_s = 0.0  # from sending the last attempt to the head of its response
         self.trace_id = b""
         self.expires = plane.now + route.timeout if route.timeout else 0.0
-        self._ids = b""
         self._tries = 0
         self._home: Endpoint | None = None  # that the client's affinity cookie names
         self._active = False
@@ -106,25 +108,13 @@ class Exchange:
         passage = self.passage
         if passage is None or self.responding or not passage.go_on(self):
             return
-        try:
-            self._check_length()
-            if passage.resizes:
-                self.head.body_length = CHUNKED
-            self.start()
-        except BadMessage as error:  # here, and not where it was read: a gate may have let it wait
-            self.fail(error.status, error.code, error.reason)
-            return
-        if passage.shadow is not None:
-            passage.shadow.begin(self._request, self.head.body_length)
+        if passage.resizes:
+            self.head.body_length = CHUNKED
+        self.start()
         if not self.responding:
             if self._upstream is not None:
                 self.down.resume_if_paused()  # first: what is written now may pause it again
             passage.release(self)
-
-    def _check_length(self) -> None:
-        limit = self.route.max_body or self.plane.limits.body_bytes
-        if limit and self.head.body_length > limit:
-            raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
 
     @property
     def claims(self) -> Mapping[str, Any] | None:
@@ -149,17 +139,13 @@ class Exchange:
         if head.holds_token:
             self._sort_out_tokens()
         parts, special = head.parts, head.special
-        self._ids = ids = new_trace_ids()
-        traceparent = special.get(b"traceparent")
-        if traceparent is None:
-            self.trace_id = ids[:32]
-            trace = b"00-%b-%b-00" % (self.trace_id, ids[32:])
-        else:
-            self.trace_id, trace = continue_trace(traceparent[0], ids)
-        path, host, prefix = head.path, head.host, b""
-        if route.relocates:
-            path, host, prefix = self._relocate(route)
-        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, host)
+        trace = self._begin_trace()
+        path = head.path
+        prefix = b""
+        if route.strip:
+            prefix = path[: route.strip]
+            path = path[route.strip :] or b"/"
+        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
         forwarding = down.forwarding
@@ -179,17 +165,21 @@ class Exchange:
         parts.append(CRLF)
         return b"".join(parts)
 
-    def _relocate(self, route: Route) -> tuple[bytes, bytes, bytes]:
-        """Path and host that the upstream is asked for, and the prefix that it is told was taken off."""
-        path = self.head.path
-        if self.passage is not None and self.passage.path:
-            path = self.passage.path
-        prefix = path[: route.strip]
-        if prefix:
-            path = path[route.strip :] or b"/"
-        elif route.rewrite is not None:
-            path = route.rewrite.apply(path)
-        return path, route.host or self.head.host, prefix
+    def _begin_trace(self) -> bytes:
+        """Go on with the caller's trace, or begin one; returns `traceparent` for the next hop."""
+        ids = new_trace_ids()
+        traceparent = self.head.special.get(b"traceparent")
+        if traceparent is None:
+            self.trace_id = ids[:32]
+            return b"00-%b-%b-00" % (self.trace_id, ids[32:])
+        self.trace_id, trace = continue_trace(traceparent[0], ids)
+        return trace
+
+    def known_trace(self) -> bytes:
+        """The id of its trace, also if it was answered before it was sent anywhere."""
+        if not self.trace_id:
+            self._begin_trace()
+        return self.trace_id
 
     def _request_id(self) -> bytes:
         given = self.head.special.get(b"x-request-id")
@@ -292,8 +282,8 @@ class Exchange:
         """Send the request over a connection."""
         self.waiting = False
         self._upstream = upstream
-        if self.cluster.timed:
-            self.sent = perf_counter()
+        self.sent = perf_counter()
+        upstream.endpoint.stats.attempts += 1
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
@@ -374,7 +364,11 @@ class Exchange:
         if self.tunnelled:
             self._finish()
             self.down.exchange_done(close=True)
-        elif self.responding:
+            return
+        upstream.endpoint.stats.failed("cut_off" if self.responding else "reset")
+        if self.responding:
+            self.error = "cut-off"
+        if self.responding:
             self._blame = True
             self.down.abort()
         elif self._may_repeat():
@@ -410,6 +404,8 @@ class Exchange:
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         """The upstream broke the protocol: its connection cannot be trusted with another request."""
         self._upstream = None
+        upstream.endpoint.stats.failed("protocol")
+        self.error = "bad-upstream-response"
         upstream.close()
         if self.responding:
             self._blame = True
@@ -419,7 +415,10 @@ class Exchange:
 
     def on_deadline(self) -> None:
         """The deadline that was last set has passed."""
+        if self._upstream is not None and self.request_done:
+            self._upstream.endpoint.stats.failed("timeout")
         if self.responding:
+            self.error = "upstream-timeout"
             self.down.abort()
         elif self.passage is not None and self.passage.holds:
             self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the request in time")
@@ -442,6 +441,8 @@ class Exchange:
             extra: Further field lines.
         """
         self._drop_upstream()
+        self.route.stats.failed(code)
+        self.error = code
         self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
         self.status = status
         self.responding = True
@@ -449,8 +450,8 @@ class Exchange:
         extra += self.added
         if retry_after:
             extra += b"retry-after: %d\r\n" % retry_after
-        self.down.write_problem(
-            status, code, detail, trace_id=self.trace_id.decode(), close=close, bodiless=self.is_head, extra=extra
+        self.returned = self.down.write_problem(
+            status, code, detail, trace_id=self.known_trace(), close=close, bodiless=self.is_head, extra=extra
         )
         self._finish()
         self.down.exchange_done(close=close)
@@ -468,13 +469,14 @@ class Exchange:
     def _answer_directly(self) -> None:
         """The route says itself what is answered."""
         close = self._close_after or not self.request_done
-        status, answer = self.route.answer_directly(self.head, self.down.forwarding, close=close, extra=self.added)
+        status, answer = self.route.answer_directly(self.head, close=close, extra=self.added)
         self._answer_with(status, answer, close=close)
 
     def _answer_with(self, status: int, answer: bytes, *, close: bool) -> None:
         self._drop_upstream()
         self.status = status
         self.responding = True
+        self.returned = answers.body_size(answer)
         self.down.transport.write(answer)
         self._finish()
         self.down.exchange_done(close=close)
@@ -494,9 +496,13 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
+        if self._upstream is not None and not self.tunnelled:
+            self._upstream.endpoint.stats.failed("cancelled")
         self._drop_upstream()
         if self._blame is None:
             self._blame = False
+        if not self.tunnelled:
+            self.error = self.error or "client-gone"
         self.status = self.status or 499
         self._finish()
 
@@ -519,6 +525,9 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
+        if self._endpoint is not None:
+            self.upstream_s = seconds = perf_counter() - self.sent
+            self._endpoint.stats.answered(head.status, seconds)
         self._pass_on_head(head, body, self.route.shapers, last=last)
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
@@ -558,9 +567,12 @@ class Exchange:
         else:
             parts.append(endings.keep_alive)
         if body:
+            self.returned = len(body)
             parts.append(body)
-        self.down.transport.write(b"".join(parts))
-        if not last:
+        if last:
+            self.down.transport.write_soon(b"".join(parts))
+        else:
+            self.down.transport.write(b"".join(parts))
             self.down.set_deadline(self.route.idle_timeout)
 
     def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> bytes:
@@ -600,6 +612,7 @@ class Exchange:
             payload = through(self._stages, payload)
         if not payload:
             return
+        self.returned += len(payload)
         if self.rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
         self.down.transport.write(payload)
@@ -637,7 +650,11 @@ class Exchange:
             self._tell_circuit()
         for stage in self._stages:
             stage.abort()
-        self.route.stats.record(self.status, perf_counter() - self.started)
+        ended = perf_counter()
+        self.route.stats.record(self.status, ended - self.started, self.received, self.returned)
+        log = self.plane.access_log
+        if log is not None:
+            log.tell(self, self._endpoint, self._tries, ended)
 
     # -- flow control, both ways
 
@@ -666,6 +683,8 @@ class Exchange:
         self.status = head.status
         self.responding = True
         self.tunnelled = True
+        self.upstream_s = perf_counter() - self.sent
+        upstream.endpoint.stats.answered(head.status, self.upstream_s)
         self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
         if self._permit:
@@ -678,11 +697,13 @@ class Exchange:
 
     def tunnel_from_upstream(self, data: bytes) -> None:
         """Bytes from the upstream's side of a tunnel."""
+        self.returned += len(data)
         self.down.transport.write(data)
         self._touch_tunnel()
 
     def tunnel_from_client(self, data: bytes) -> None:
         """Bytes from the client's side of a tunnel."""
+        self.received += len(data)
         self._write_body(data)
         self._touch_tunnel()
 

@@ -6,7 +6,7 @@ endpoint would be a hot spot.
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
 from toska_common.balancing.base import hash_of
@@ -14,9 +14,16 @@ from toska_common.balancing.base import hash_of
 from toska_gateway.worker.http1 import RequestHead, field_name, field_value
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.downstream import Downstream
+    from toska_gateway.worker.forwarding import Forwarding
 
-KeyOf = Callable[[RequestHead, "Downstream"], int]
+
+class Asker(Protocol):
+    """Whoever a request comes from."""
+
+    forwarding: "Forwarding"
+
+
+KeyOf = Callable[[RequestHead, Asker], int]
 
 
 def compile_key(settings: dict[str, Any] | None) -> KeyOf | None:
@@ -32,18 +39,18 @@ def compile_key(settings: dict[str, Any] | None) -> KeyOf | None:
     return by_path if settings.get("path") else by_client
 
 
-def by_client(head: RequestHead, down: "Downstream") -> int:
+def by_client(head: RequestHead, down: Asker) -> int:
     """The client's address, as trusted proxies tell it."""
     return hash_of(down.forwarding.client(head))
 
 
-def by_path(head: RequestHead, _: "Downstream") -> int:
+def by_path(head: RequestHead, _: Asker) -> int:
     """The path, without the query."""
     return hash_of(head.path)
 
 
 def _by_header(name: bytes) -> KeyOf:
-    def key_of(head: RequestHead, _: "Downstream") -> int:
+    def key_of(head: RequestHead, _: Asker) -> int:
         value = head.field(name)
         return _anywhere() if value is None else hash_of(value)
 
@@ -51,7 +58,7 @@ def _by_header(name: bytes) -> KeyOf:
 
 
 def _by_cookie(name: bytes) -> KeyOf:
-    def key_of(head: RequestHead, _: "Downstream") -> int:
+    def key_of(head: RequestHead, _: Asker) -> int:
         value = find_cookie(head, name)
         return _anywhere() if value is None else hash_of(value)
 
@@ -59,7 +66,7 @@ def _by_cookie(name: bytes) -> KeyOf:
 
 
 def _by_query(name: str) -> KeyOf:
-    def key_of(head: RequestHead, _: "Downstream") -> int:
+    def key_of(head: RequestHead, _: Asker) -> int:
         given = parse_qs(head.query[1:].decode("ascii"), keep_blank_values=True).get(name)
         return _anywhere() if given is None else hash_of(given[0].encode())
 

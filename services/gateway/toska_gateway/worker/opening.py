@@ -79,7 +79,7 @@ class RedirectingDownstream(Downstream):
         close = head.close or self.plane.draining or head.body_length != 0
         answer = redirect(b"https://" + host + encode_path(head.path) + head.query, close=close)
         self.transport.write(answer)
-        self.plane.stats.route("(redirect)").record(REDIRECT_STATUS, 0.0)
+        self._tell(head, None, REDIRECT_STATUS, name="(redirect)")
         self._after_answer(close=close)
 
 

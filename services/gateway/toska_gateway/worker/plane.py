@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.targets import TargetRules
 
+from toska_gateway.worker.access_log import AccessLog
 from toska_gateway.worker.allowances import Allowances
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import UNIX_PEER, Downstream
+from toska_gateway.worker.log_writer import LogWriter, place_of
+from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.via import Via
@@ -59,6 +62,7 @@ class Plane:
     def __init__(self, loop: asyncio.AbstractEventLoop, rules: TargetRules) -> None:
         self.loop = loop
         self.now = loop.time()
+        self.outbox = Outbox(loop)
         self.stats = WorkerStats()
         self.table = RoutingTable()
         self.clusters: dict[str, Cluster] = {}
@@ -75,9 +79,12 @@ class Plane:
         self.shared_fd: int | None = None  # memory that all workers of the machine see
         self.cache_url = "memory://"  # of what all gateways of the mesh share; redis:// may hold a password
         self.tell: Tell = _tell_nobody
+        self.folder = ""  # where relative paths begin
+        self.access_log: AccessLog | None = None
         self._allowances: dict[str, Allowances] = {}
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
+        self._leaving: list[Endpoint] = []  # not in their clusters any more, and perhaps still in use
         self._visit: Iterator[Downstream | Opening] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -96,6 +103,7 @@ class Plane:
         trusted = server["trusted_proxies"]
         self._trusts_unix = "unix:" in trusted
         self._trusted_networks = tuple(ip_network(network) for network in trusted if network != "unix:")
+        self._log_to(server.get("access_log"))
         proxied = server["proxy_protocol"]
         self.proxy_peers = None if proxied is None else tuple(ip_network(one) for one in proxied["trusted_peers"])
 
@@ -136,16 +144,60 @@ class Plane:
 
     def close_idle(self, endpoints: list[Endpoint]) -> None:
         """Close the kept connections of endpoints that left; those in use close when they are done."""
+        self._leaving += endpoints
         for endpoint in endpoints:
             while endpoint.idle:
                 endpoint.idle.pop().close()
 
+    def forget_endpoints(self) -> None:
+        """Let go of what was counted of endpoints that left, once nothing more will be; after it has been told."""
+        still = [endpoint for endpoint in self._leaving if endpoint.in_flight or endpoint.connecting]
+        for endpoint in self._leaving:
+            name, key = endpoint.cluster.name, endpoint.key
+            cluster = self.clusters.get(name)
+            if (cluster is None or key not in cluster.endpoints) and endpoint not in still:
+                self.stats.endpoints.pop((name, key), None)
+        self._leaving = still
+
+    def state(self) -> dict[str, Any]:
+        """How things stand now, in the words of `toska_gateway.gauges`; of endpoints, those that have been used."""
+        return {
+            "connections": len(self.downstreams),
+            "clusters": {name: cluster.state(self.now) for name, cluster in self.clusters.items()},
+        }
+
     def _sweep(self) -> None:
         self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)
         self.now = self.loop.time()
+        if self.access_log is not None:
+            self._flush_log(self.access_log)
         self._sweep_clusters()
         self._visit = iter(list(self.downstreams))
         self._sweep_slice()
+
+    def _log_to(self, settings: dict[str, Any] | None) -> None:
+        before = self.access_log
+        if settings is not None:
+            settings = {**settings, "path": place_of(settings["path"], self.folder)}
+        if before is not None and before.settings == settings:
+            return
+        self.access_log = None if settings is None else AccessLog(settings, LogWriter(settings["path"]))
+        if before is not None:
+            self._flush_log(before)
+            before.close(0.0)
+
+    def _flush_log(self, log: AccessLog) -> None:
+        self.stats.access_log_dropped += log.flush()
+        trouble = log.trouble()
+        if trouble is not None:
+            level, event = ("error", "access_log_unwritable") if trouble else ("info", "access_log_writable")
+            self.tell(level, event, {"path": log.settings["path"], "reason": trouble})
+
+    def close_log(self, patience_s: float) -> None:
+        """Write what the access log still holds, for at most so long; before the process ends."""
+        if self.access_log is not None:
+            self.access_log.close(patience_s)
+            self.stats.access_log_dropped += self.access_log.flush()
 
     def _sweep_slice(self) -> None:
         now = self.now

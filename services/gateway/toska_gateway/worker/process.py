@@ -12,6 +12,7 @@ import uvloop
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.control import ControlChannel
+from toska_gateway.worker.explaining import explain
 from toska_gateway.worker.opening import Door
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
@@ -20,6 +21,8 @@ from toska_gateway.worker.via import Via
 _BACKLOG: Final = 4096
 _DRAIN_POLL: Final = 0.02
 _DRAIN_GRACE: Final = 0.2
+_LAST_LINES_S: Final = 1.0
+"""How long a worker that ends may take to write what its access log still holds."""
 
 
 class Worker:
@@ -43,6 +46,7 @@ class Worker:
         self._plane.start()
         await self._drained.wait()
         self._plane.stop()
+        self._plane.close_log(_LAST_LINES_S)
         self._channel.send({"op": "left", **self._report()})
         self._channel.close()
 
@@ -54,6 +58,9 @@ class Worker:
             self._commit(message["seq"])
         elif op == "stats":
             self._channel.send({"op": "stats", "seq": message["seq"], **self._report()})
+        elif op == "explain":
+            told = explain(self._plane, message["request"].encode("latin-1"), message["peer"], message["scheme"])
+            self._channel.send({"op": "explained", "seq": message["seq"], "told": told})
         elif op == "hello":
             rules = TargetRules(frozenset((address, port) for address, port in message["management"]))
             self._plane.connector.rules = rules
@@ -62,6 +69,7 @@ class Worker:
             self._plane.affinity_secret = bytes.fromhex(message["affinity_secret"])
             self._plane.shared_fd = message["shared_fd"]
             self._plane.cache_url = message["cache_url"]
+            self._plane.folder = message["folder"]
             self._doors = message["listeners"]
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
@@ -91,29 +99,13 @@ class Worker:
 
     def _report(self) -> dict[str, Any]:
         plane = self._plane
-        return {
-            "stats": plane.stats.as_json(),
-            "connections": len(plane.downstreams),
-            "clusters": {
-                name: {
-                    "connections": cluster.connections,
-                    "pending": len(cluster.pending),
-                    "circuit": None if cluster.breaker is None else cluster.breaker.state.value,
-                    "endpoints": {
-                        endpoint.key: {
-                            "active": endpoint.in_flight,
-                            "requests": endpoint.requests,
-                            "ejected": endpoint.ejected_until > plane.now,
-                        }
-                        for endpoint in cluster.endpoints.values()
-                    },
-                }
-                for name, cluster in plane.clusters.items()
-            },
-        }
+        report = {"counts": plane.stats.take(), "state": plane.state()}
+        plane.forget_endpoints()
+        return report
 
     def _on_parent_lost(self) -> None:
         if not self._drained.is_set():
+            self._plane.close_log(_LAST_LINES_S)
             os._exit(1)  # nobody is left who would hand the socket on or collect us
 
     def drain(self, seconds: float, grace: float) -> None:

@@ -1,73 +1,199 @@
-"""What a worker counts, kept as plain integers so that a request pays for a few additions."""
+"""What a worker counts, kept as plain integers so that a request pays for a few additions.
+
+The parent takes each count as what has come since it last did (`take`), and adds up: so a sum never falls, whichever
+worker ends, and a report is as long as what happened is manifold, not as what there is.
+"""
 
 from bisect import bisect_left
 from typing import Any, Final
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the latency histogram, in seconds; one more bucket takes the rest."""
+"""Upper bounds of the histograms that Prometheus is shown, in seconds; one more bucket takes the rest."""
+_STEPS: Final = (10, 12, 14, 17, 20, 25, 30, 35, 40, 50, 60, 70, 85)
+BOUNDS: Final = (
+    *(step * scale / 1e7 for scale in (100, 1000, 10_000, 100_000, 1_000_000) for step in _STEPS),
+    *(10.0, 20.0, 40.0, 80.0),
+)
+"""Upper bounds of what is counted, in seconds: so close that percentiles are right to a tenth. `BUCKETS` are among
+them, so one count serves both."""
+
+COUNTERS: Final = {
+    "accepted": "Connections accepted from clients",
+    "refused": "Connections refused because of a connection limit",
+    "handshakes": "TLS handshakes with clients that were completed",
+    "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
+    "rate_limited": "Requests refused because their rate limit was used up",
+    "bad_requests": "Requests refused as malformed or over a limit",
+    "circuit_refusals": "Attempts that an open circuit did not let through",
+    "attempts": "Requests sent to endpoints, repeats included",
+    "retries": "Requests sent again to another endpoint",
+    "connect_failures": "Connections to endpoints that could not be made",
+    "ejections": "Endpoints taken out of rotation after failed connects",
+    "access_log_dropped": "Lines of the access log that could not be written",
+}
+"""Counters of a worker as a whole: `toska_gateway_NAME_total`, its help, and an attribute of `WorkerStats`."""
+
+
+def no_buckets() -> list[int]:
+    """The counts of a histogram in which there is nothing."""
+    return [0] * (len(BOUNDS) + 1)
+
+
+def filled(buckets: list[int]) -> dict[int, int]:
+    """The buckets that hold something, by their place."""
+    return {place: count for place, count in enumerate(buckets) if count}
 
 
 class RouteStats:
-    """Requests of one route: by status, with latency from the request's head to the response's last byte."""
+    """Requests of one route, with latency from the request's head to the response's last byte.
 
-    __slots__ = ("buckets", "seconds", "statuses")
+    Attributes:
+        received: Bytes of requests' bodies.
+        sent: Bytes of responses' bodies.
+        errors: The gateway's own answers, by code.
+        exemplars: By bucket, a sampled trace that fell into it, how long it took, and when that was (Unix time).
+    """
+
+    __slots__ = ("buckets", "errors", "exemplars", "received", "seconds", "sent", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
-        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.buckets = no_buckets()
         self.seconds = 0.0
+        self.received = 0
+        self.sent = 0
+        self.errors: dict[str, int] = {}
+        self.exemplars: dict[int, tuple[str, float, float]] = {}
 
-    def record(self, status: int, seconds: float) -> None:
+    def record(self, status: int, seconds: float, received: int = 0, sent: int = 0) -> None:
         """Count one request."""
         statuses = self.statuses
         statuses[status] = statuses.get(status, 0) + 1
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+        self.received += received
+        self.sent += sent
+
+    def failed(self, code: str) -> None:
+        """Count an answer of the gateway's own."""
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+    def illustrate(self, trace_id: str, seconds: float, at: float) -> None:
+        """Keep a sampled trace as an example of how long requests take."""
+        self.exemplars[bisect_left(BOUNDS, seconds)] = (trace_id, seconds, at)
+
+    def take(self) -> dict[str, Any]:
+        """What has come since the last time; empty if nothing has."""
+        if not self.statuses and not self.errors:
+            return {}
+        report: dict[str, Any] = {
+            "statuses": self.statuses,
+            "buckets": filled(self.buckets),
+            "seconds": self.seconds,
+            "received": self.received,
+            "sent": self.sent,
+            "errors": self.errors,
+        }
+        if self.exemplars:
+            report["exemplars"] = self.exemplars
+        self.__init__()
+        return report
+
+
+class EndpointStats:
+    """What one endpoint was asked, and what came of it.
+
+    Attributes:
+        attempts: Requests that were sent to it, repeats included.
+        classes: Responses by the first digit of their status.
+        buckets: From the request's sending to the response's head.
+        failures: Attempts that broke off, by reason.
+        made: Connections.
+        connect_buckets: How long making them took.
+        unmade: Connections that could not be made, by reason.
+        ejections: How often it was taken out of rotation.
+    """
+
+    __slots__ = (
+        "attempts", "buckets", "classes", "connect_buckets", "connect_seconds", "ejections", "failures", "made",
+        "seconds", "unmade",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.classes = [0] * 10
+        self.buckets = no_buckets()
+        self.seconds = 0.0
+        self.failures: dict[str, int] = {}
+        self.made = 0
+        self.connect_buckets = no_buckets()
+        self.connect_seconds = 0.0
+        self.unmade: dict[str, int] = {}
+        self.ejections = 0
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Count a response, whose head came so long after its request was sent."""
+        self.classes[status // 100] += 1
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 
-    def as_json(self) -> dict[str, Any]:
-        """The counts so far, for the parent to sum."""
-        return {"statuses": dict(self.statuses), "buckets": list(self.buckets), "seconds": self.seconds}
+    def failed(self, reason: str) -> None:
+        """Count an attempt that was sent and broke off."""
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def connected(self, seconds: float) -> None:
+        """Count a connection, TLS included."""
+        self.made += 1
+        self.connect_buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.connect_seconds += seconds
+
+    def not_connected(self, reason: str) -> None:
+        """Count a connection that could not be made."""
+        self.unmade[reason] = self.unmade.get(reason, 0) + 1
+
+    def take(self) -> dict[str, Any]:
+        """What has come since the last time; empty if nothing has."""
+        if not (self.attempts or self.made or self.unmade or self.ejections or self.failures or any(self.classes)):
+            return {}
+        report: dict[str, Any] = {
+            "attempts": self.attempts,
+            "classes": filled(self.classes),
+            "buckets": filled(self.buckets),
+            "seconds": self.seconds,
+            "failures": self.failures,
+            "made": self.made,
+            "connect_buckets": filled(self.connect_buckets),
+            "connect_seconds": self.connect_seconds,
+            "unmade": self.unmade,
+            "ejections": self.ejections,
+        }
+        self.__init__()
+        return report
 
 
 class WorkerStats:
-    """Counts of one worker process; routes keep theirs across new tables, by name."""
+    """Counts of one worker process; routes keep theirs across new tables, and endpoints theirs until they are told."""
 
-    __slots__ = (
-        "accepted",
-        "attempts",
-        "bad_requests",
-        "circuit_refusals",
-        "connect_failures",
-        "ejections",
-        "faults",
-        "handshake_failures",
-        "handshakes",
-        "mirror_failures",
-        "mirror_skipped",
-        "mirrored",
-        "rate_limited",
-        "refused",
-        "retries",
-        "routes",
-    )
+    accepted: int
+    refused: int
+    handshakes: int
+    handshake_failures: int
+    rate_limited: int
+    bad_requests: int
+    circuit_refusals: int
+    attempts: int
+    retries: int
+    connect_failures: int
+    ejections: int
+    access_log_dropped: int
+
+    __slots__ = (*COUNTERS, "endpoints", "routes")
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.mirror_failures = 0
-        self.mirror_skipped = 0
-        self.mirrored = 0
-        self.rate_limited = 0
-        self.refused = 0
-        self.handshakes = 0
-        self.faults = 0
-        self.handshake_failures = 0
-        self.bad_requests = 0
-        self.circuit_refusals = 0
-        self.attempts = 0
-        self.retries = 0
-        self.connect_failures = 0
-        self.ejections = 0
+        for name in COUNTERS:
+            setattr(self, name, 0)
         self.routes: dict[str, RouteStats] = {}
+        self.endpoints: dict[tuple[str, str], EndpointStats] = {}
 
     def route(self, name: str) -> RouteStats:
         """The counts of a route, made at its first mention."""
@@ -76,23 +202,23 @@ class WorkerStats:
             stats = self.routes[name] = RouteStats()
         return stats
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything counted so far."""
-        return {
-            "accepted": self.accepted,
-            "mirror_failures": self.mirror_failures,
-            "mirror_skipped": self.mirror_skipped,
-            "mirrored": self.mirrored,
-            "rate_limited": self.rate_limited,
-            "refused": self.refused,
-            "handshakes": self.handshakes,
-            "faults": self.faults,
-            "handshake_failures": self.handshake_failures,
-            "bad_requests": self.bad_requests,
-            "circuit_refusals": self.circuit_refusals,
-            "attempts": self.attempts,
-            "retries": self.retries,
-            "connect_failures": self.connect_failures,
-            "ejections": self.ejections,
-            "routes": {name: stats.as_json() for name, stats in self.routes.items()},
-        }
+    def endpoint(self, cluster: str, key: str) -> EndpointStats:
+        """The counts of an endpoint, made at its first mention."""
+        stats = self.endpoints.get((cluster, key))
+        if stats is None:
+            stats = self.endpoints[cluster, key] = EndpointStats()
+        return stats
+
+    def take(self) -> dict[str, Any]:
+        """Everything that has come since the last time, for the parent to add up."""
+        counters: dict[str, int] = {}
+        for name in COUNTERS:
+            if count := getattr(self, name):
+                counters[name] = count
+                setattr(self, name, 0)
+        endpoints: dict[str, dict[str, Any]] = {}
+        for (cluster, key), stats in self.endpoints.items():
+            if taken := stats.take():
+                endpoints.setdefault(cluster, {})[key] = taken
+        routes = {name: taken for name, stats in self.routes.items() if (taken := stats.take())}
+        return {"counters": counters, "routes": routes, "endpoints": endpoints}

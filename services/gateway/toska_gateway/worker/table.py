@@ -10,18 +10,14 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
-from toska_common.regexes import Regex
-
 from toska_gateway.worker import answers
-from toska_gateway.worker.edge.cors import announced_headers, preflighted_method
-from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
+from toska_gateway.worker.access_log import LogPolicy, quote
 from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.stats import RouteStats
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.forwarding import Forwarding
     from toska_gateway.worker.plane import Plane
 
 CLOCK_STEP: Final = 0.1
@@ -56,68 +52,35 @@ class Route:
     """One route, compiled: what a request needs to know of it."""
 
     __slots__ = (
-        "_redirect",
-        "allow_websocket",
-        "attempts",
-        "clusters",
-        "conditions",
-        "connect_timeout",
-        "direct",
-        "except_prefixes",
-        "gates",
-        "headers",
-        "host",
-        "idle_timeout",
-        "keep_escaped",
-        "late_shapers",
-        "max_body",
-        "methods",
-        "name",
-        "path_regex",
-        "prefix",
-        "preflights",
-        "query",
-        "rank",
-        "rate_limit",
-        "relocates",
-        "request_edits",
-        "response_edits",
-        "response_timeout",
-        "retry_on_connect",
-        "retry_on_reset",
-        "rewrite",
-        "shapers",
-        "stats",
-        "strip",
-        "timeout",
-        "weights",
+        "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
+        "gates", "headers", "host", "idle_timeout", "keep_escaped", "late_shapers", "log_policy", "max_body", "methods",
+        "name", "path", "prefix", "query", "quoted", "rank", "rate_limit", "redirect", "request_edits",
+        "response_edits", "response_timeout", "retry_on_connect", "retry_on_reset", "shapers", "stats", "strip",
+        "timeout", "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
         match, policies = route["match"], route["policies"]
         self.name: str = route["name"]
         self.rank = rank
+        self.quoted = quote(self.name.encode())
         self.stats: RouteStats = plane.stats.route(self.name)
         self.methods = frozenset(method.encode() for method in match.get("methods", ()))
         self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
         self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
         self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
-        pattern = match.get("path_regex")
-        self.path_regex = None if pattern is None else Regex(pattern)
-        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes or pattern)
-        self.preflights = policies.get("cors") is not None
+        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes)
+        self.host: bytes = (match.get("host") or "").encode()
+        self.path: bytes | None = None if match.get("path") is None else match["path"].encode()
         self.prefix: bytes = (match.get("path_prefix") or "").encode()
         self.strip = len(self.prefix.rstrip(b"/")) if route.get("strip_prefix") else 0
-        rewrite: dict[str, Any] = policies.get("rewrite") or {}
-        versions: dict[str, Any] = policies.get("versions") or {}
-        self.rewrite = compile_rewrite(rewrite, match)
-        self.host: bytes = (rewrite.get("host") or "").encode()
-        self.relocates = bool(self.strip or rewrite or versions.get("strip_path"))
         split = [(part["cluster"], part["weight"]) for part in route.get("to", ()) if part["weight"]]
         self.clusters: tuple[str, ...] = tuple(name for name, _ in split)
         self.weights = [sum(weight for _, weight in split[: i + 1]) for i in range(len(split))]
         redirect, respond = route.get("redirect"), route.get("respond")
-        self._redirect = Redirect(redirect, match) if redirect else None
+        self.redirect: tuple[int, bytes] | None = None
+        if redirect:
+            self.redirect = redirect["status"], redirect["to"].encode("ascii")
         self.direct: tuple[int, str, bytes] | None = None
         if respond:
             self.direct = respond["status"], respond["content_type"], respond["body"].encode()
@@ -142,6 +105,8 @@ class Route:
         self.retry_on_connect = "connect" in retry["retry_on"]
         self.retry_on_reset = "reset" in retry["retry_on"]
         self.max_body: int = policies["body"]["max_bytes"]
+        log = policies.get("access_log")
+        self.log_policy = LogPolicy(log) if log else None  # None: as the server's
         self.keep_escaped = policies["escaped_slashes"] == "keep"
         self.allow_websocket = "websocket" in policies.get("upgrade", ())
         self.request_edits = _edits(policies["headers"], "request")
@@ -149,27 +114,15 @@ class Route:
 
     def holds(self, head: RequestHead) -> bool:
         """Whether the conditions besides host and path hold."""
-        if self.preflights and head.method == b"OPTIONS":
-            return self._holds_for_preflight(head)
         return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head)
 
-    def _holds_for_preflight(self, head: RequestHead) -> bool:
-        # A preflight belongs to the route of the request that it asks leave for. Of that it tells the method and the
-        # names of the headers; their values are taken to be the right ones.
-        asked = preflighted_method(head)
-        if self.methods and (asked or head.method) not in self.methods:
-            return False
-        return self._holds_but_for_method(head, frozenset() if asked is None else announced_headers(head))
-
-    def _holds_but_for_method(self, head: RequestHead, announced: frozenset[bytes] = frozenset()) -> bool:
+    def _holds_but_for_method(self, head: RequestHead) -> bool:
         path = head.path
-        if self.path_regex is not None and not self.path_regex.fits(path):
-            return False
         for prefix in self.except_prefixes:
             if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == 0x2F):
                 return False
         for name, value in self.headers:
-            if head.field(name) != value and name not in announced:
+            if head.field(name) != value:
                 return False
         if self.query:
             # As text: given bytes, parse_qs fails on every value that is not ASCII once it is decoded.
@@ -195,24 +148,13 @@ class Route:
         """Whether the method is safe to send twice."""
         return method in IDEMPOTENT
 
-    def answer_directly(
-        self, head: RequestHead, forwarding: "Forwarding", *, close: bool, extra: bytes = b""
-    ) -> tuple[int, bytes]:
-        """Status and wire bytes of a redirect or fixed response.
-
-        Args:
-            head: The request's.
-            forwarding: Of the connection that it came on.
-            close: The connection closes after it.
-            extra: Further field lines.
-
-        Raises:
-            BadMessage: The client cannot be sent where the route says.
-        """
+    def answer_directly(self, head: RequestHead, *, close: bool, extra: bytes = b"") -> tuple[int, bytes]:
+        """Status and wire bytes of a redirect or fixed response; `extra` is further field lines."""
         bodiless = head.method == b"HEAD"
-        if self._redirect is not None:
-            status = self._redirect.status
-            extra += b"location: " + self._redirect.location(head, forwarding) + b"\r\n"
+        if self.redirect is not None:
+            status, location = self.redirect
+            query = head.query if b"?" not in location else head.query.replace(b"?", b"&", 1)
+            extra += b"location: " + location + query + b"\r\n"
             return status, answers.build(status, "text/plain; charset=utf-8", b"", close=close, extra=extra)
         assert self.direct is not None  # noqa: S101 - the contract: to, redirect or respond
         status, content_type, body = self.direct
@@ -229,11 +171,12 @@ class _Buckets:
         self.exact: dict[bytes, list[Route]] = {}
         self.prefixes: dict[bytes, list[Route]] = {}
 
-    def add(self, route: Route, path: bytes | None, prefix: bytes) -> None:
+    def add(self, route: Route) -> None:
         """Append a route: by its exact path, else by its prefix without a final slash."""
-        if path is not None:
-            self.exact.setdefault(path, []).append(route)
+        if route.path is not None:
+            self.exact.setdefault(route.path, []).append(route)
         else:
+            prefix = route.prefix.rstrip(b"/")
             self.prefixes.setdefault(prefix, []).append(route)
             self.depth = max(self.depth, prefix.count(b"/"))
 
@@ -265,26 +208,19 @@ class _Buckets:
 class RoutingTable:
     """All routes, compiled."""
 
-    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "names")
+    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "routes")
 
     def __init__(self) -> None:
         self._any = _Buckets()
         self._exact_hosts: dict[bytes, _Buckets] = {}
         self._wildcard_hosts: dict[bytes, _Buckets] = {}
-        self.names: list[str] = []
+        self.routes: list[Route] = []
 
     def add(self, route: dict[str, Any], plane: "Plane") -> None:
         """Compile a route and append it: it ranks below all before it."""
-        compiled = Route(len(self.names), route, plane)
-        self.names.append(compiled.name)
-        match = route["match"]
-        buckets = self._buckets((match.get("host") or "").encode())
-        path = match.get("path")
-        prefix = compiled.prefix.rstrip(b"/")
-        if compiled.path_regex is not None:
-            # It stands with the prefix that all paths begin with that fit, so it costs those nothing that do not.
-            prefix = compiled.path_regex.prefix.rpartition(b"/")[0]
-        buckets.add(compiled, None if path is None else path.encode(), prefix)
+        compiled = Route(len(self.routes), route, plane)
+        self.routes.append(compiled)
+        self._buckets(compiled.host).add(compiled)
 
     def _buckets(self, host: bytes) -> _Buckets:
         if not host:

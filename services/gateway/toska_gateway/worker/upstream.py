@@ -12,6 +12,7 @@ from toska_gateway.worker.http1 import (
     ResponseHead,
     read_response,
 )
+from toska_gateway.worker.outbox import Outlet
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -34,7 +35,7 @@ class Upstream(asyncio.Protocol):
         self.plane = plane
         self.endpoint = endpoint
         self.exchange: Exchange | None = None
-        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.transport: Outlet = cast("Outlet", None)
         self.closed = False
         self.error: Exception | None = None  # what ended it, if it was not its end
         self.eof = False  # the upstream has said all it will
@@ -49,13 +50,16 @@ class Upstream(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        self.transport = Outlet(cast("asyncio.Transport", transport), self.plane.outbox)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
             self._leave_pool()
             self.close()  # an answer nobody asked for: whatever came next would be taken for the next answer
+        elif self.transport.held:
+            self.close()  # the same, only that somebody was just about to ask
+            exchange.upstream_lost(self)
         elif self.tunnel:
             exchange.tunnel_from_upstream(data)
         elif self._in_body:
@@ -75,6 +79,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self.transport.held = b""
         self.error = exc
         cluster = self.endpoint.cluster
         cluster.connections -= 1
@@ -104,7 +109,7 @@ class Upstream(asyncio.Protocol):
         """Begin an exchange with its first bytes."""
         self.exchange = exchange
         self._in_body = False
-        self.transport.write(data)
+        self.transport.write_soon(data)
 
     def release(self) -> None:
         """Give the connection back: to a request that waits for one, else to the pool."""

@@ -7,11 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing.access import IpRules
-from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
-from toska_common.contracts.routing.experiments import Fault, Mirror
-from toska_common.contracts.routing.rewriting import Rewrite
-from toska_common.contracts.routing.versioning import Versions
+from toska_common.contracts.routing.seeing import AccessLogPolicy
 from toska_common.contracts.routing.words import HeaderName, HeaderValue
 from toska_common.units import Duration, Size
 
@@ -97,16 +93,10 @@ class Policies(Document):
         default=timedelta(seconds=60), description="Between two bytes of a body; of a tunnel: 10 times"
     )
     retry: RetryPolicy = RetryPolicy()
-    ip: IpRules | None = None
-    cors: Cors | None = None
-    security_headers: SecuritySwitch = None
-    versions: Versions | None = None
     rate_limit: RateLimit | None = None
-    fault: Fault | None = None
-    mirror: Mirror | None = None
-    rewrite: Rewrite | None = None
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
+    access_log: AccessLogPolicy | None = Field(default=None, description="Other than the server's; sample: 0 for none")
     upgrade: tuple[Literal["websocket"], ...] = ()
     escaped_slashes: Literal["reject", "keep"] = Field(
         default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"

@@ -1,0 +1,85 @@
+"""The admin API of a gateway, as commands ask it."""
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from toska_common.errors import ConfigurationError, MeshError
+
+from toska_cli.running import get_home, get_running_mesh
+
+
+class AdminApi:
+    """One gateway's admin API.
+
+    Args:
+        url: Where it is.
+        token: The mesh's admin token.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ConfigurationError(f"--admin {url}: write the URL of the admin API, such as http://127.0.0.1:8100")
+        self.url = url
+        self._host, self._port = parts.hostname, parts.port
+        self._headers = {"authorization": f"Bearer {token}"}
+
+    @classmethod
+    def find(cls, url: str | None, home: Path | None) -> "AdminApi":
+        """The one on `url`, or that of the mesh that runs here; the token is that of `home`.
+
+        Raises:
+            ConfigurationError: There is no such gateway, or no token for it.
+        """
+        if url is None:
+            mesh = get_running_mesh(home)
+            url, home = mesh.urls["gateway_admin"], mesh.home
+        file = get_home(home) / "admin.token"
+        try:
+            return cls(url, file.read_text(encoding="ascii").strip())
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the admin token {file}: {error.strerror}") from error
+
+    def get(self, path: str, *, patience_s: float = 10.0) -> Any:
+        """Fetch JSON.
+
+        Raises:
+            MeshError: It refused, or does not answer.
+        """
+        return self._ask("GET", path, None, patience_s)
+
+    def post(self, path: str, body: object = None, *, patience_s: float = 10.0) -> Any:
+        """Post JSON, or nothing; returns the answer's.
+
+        Raises:
+            MeshError: It refused, or does not answer.
+        """
+        return self._ask("POST", path, body, patience_s)
+
+    def _ask(self, method: str, path: str, body: object, patience_s: float) -> Any:
+        headers, data = self._headers, None
+        if body is not None:
+            headers, data = {**headers, "content-type": "application/json"}, json.dumps(body)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=patience_s)
+        try:
+            connection.request(method, path, body=data, headers=headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise MeshError(f"the gateway's admin API on {self.url} does not answer: {error}") from error
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise MeshError(f"the gateway refused: {_reason(answer, response.status)}")
+        return answer
+
+
+def _reason(answer: Any, status: int) -> str:
+    if not isinstance(answer, dict):
+        return str(status)
+    problem = cast("dict[str, Any]", answer)
+    named = "; ".join(f"{item.get('field')}: {item.get('reason')}" for item in problem.get("problems") or ())
+    return named or str(problem.get("detail", status))
