@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]
+REGEXES = ["/a/.*", "/a/b|/b", "/a(/b)?/c/?", ".*", "/[ab]", "/(?:a/)+.", "/a"]
 PATHS = ["/", "/a", "/a/b", "/a/b/c", "/b", "/ab"]
 
 
@@ -53,6 +55,9 @@ def takes(route: dict[str, Any], request: RequestHead) -> bool:
     path = request.path.decode()
     if match.get("path") is not None:
         if path != match["path"]:
+            return False
+    elif match.get("path_regex") is not None:
+        if not re.fullmatch(match["path_regex"], path):
             return False
     elif not below(path, match["path_prefix"]):
         return False
@@ -92,6 +97,7 @@ CONDITIONS = optional(
 MATCH: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(with_path, CONDITIONS, PREFIX, st.just("path")),
     st.builds(with_path, CONDITIONS, PREFIX, st.just("path_prefix")),
+    st.builds(with_path, CONDITIONS, st.sampled_from(REGEXES), st.just("path_regex")),
 )
 REQUEST = st.builds(
     head,
@@ -229,3 +235,24 @@ def test_a_table_of_500_routes_is_searched_as_fast_as_one_of_5() -> None:
     request = head("/s4/orders/1")
     small, large = table_of(5), table_of(500)
     assert min(cost(large) for _ in range(5)) < 3 * min(cost(small) for _ in range(5))
+
+
+def test_expressions_cost_only_paths_that_begin_as_theirs_do() -> None:
+    document = {
+        "clusters": {"app": {"endpoints": [{"address": "127.0.0.1", "port": 1}]}},
+        "routes": [
+            {"name": "plain", "match": {"path_prefix": "/plain"}, "to": "app"},
+            *({"name": f"r{i}", "match": {"path_regex": rf"/s{i}/\d+"}, "to": "app"} for i in range(500)),
+        ],
+    }
+    table, _ = compiled(document)
+
+    def cost(target: str) -> float:
+        request = head(target)
+        started = time.perf_counter()
+        for _ in range(500):
+            assert table.find(request) is not None
+        return time.perf_counter() - started
+
+    assert min(cost("/plain/1") for _ in range(5)) < 500 * 0.00002
+    assert min(cost("/s4/1") for _ in range(5)) < 500 * 0.00004

@@ -32,6 +32,16 @@ def test_paths_go_from_exact_over_longer_prefixes_to_shorter_ones() -> None:
     ) == ["exact", "long", "short", "root"]
 
 
+def test_expressions_go_between_exact_paths_and_prefixes_in_the_order_of_writing() -> None:
+    assert ordered(
+        root=Match(path_prefix="/"),
+        long=Match(path_prefix="/a/b/c"),
+        second=Match(path_regex=".*"),
+        first=Match(path_regex="/a/[a-z]+/c"),
+        exact=Match(path="/a/b/c"),
+    ) == ["exact", "second", "first", "long", "root"]
+
+
 def test_more_conditions_go_before_fewer() -> None:
     assert ordered(
         bare=Match(path="/a"),

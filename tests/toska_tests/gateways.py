@@ -166,3 +166,12 @@ async def plane_here(document: Mapping[str, Any]) -> AsyncGenerator[tuple[Plane,
         for one in plane.clusters.values():
             plane.close_idle(list(one.endpoints.values()))
         await wait_until(lambda: not plane.downstreams and not any(c.connections for c in plane.clusters.values()))
+
+
+def idle_plane() -> Plane:
+    """A plane whose loop does not run: what policies are compiled with where only their rules are looked at."""
+    loop = asyncio.new_event_loop()
+    try:
+        return Plane(loop, TargetRules())
+    finally:
+        loop.close()

@@ -163,6 +163,15 @@ class CircuitBreaker:
         since = self._changed_at if self._state is CircuitState.OPEN else self._probed_at
         return max(0.0, since + self._policy.cooldown_s - now)
 
+    def enter(self, state: CircuitState, now: float) -> None:
+        """Put the circuit into a state from outside: an operator's switch, or what another process has found out.
+
+        Args:
+            state: The state; one that it is in already begins anew.
+            now: When it came to be so, in monotonic seconds, which may be a while ago: the cooldown counts from there.
+        """
+        self._enter(state, now)
+
     def _has_free_probe(self) -> bool:
         return self._probes + self._proved < self._policy.half_open_requests
 

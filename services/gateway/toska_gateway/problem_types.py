@@ -31,6 +31,26 @@ PROBLEM_TYPES: Final = {
         _type("method-not-allowed", 405, "Method not allowed", "caller",
               "There is something at this path, and it does not take this method.",
               "Use one of the methods in the Allow header."),
+        # At the door
+        _type("ip-denied", 403, "Address not served", "caller",
+              "The route does not serve clients of this address: policies.ip says which it does.",
+              "Come from an address that is served. Behind a load balancer, let server.trusted_proxies name it: else "
+              "its address is taken for the client's."),
+        _type("cors-denied", 403, "Not allowed to pages of this origin", "caller",
+              "A page of another origin asked for leave (a preflight), or opened a WebSocket, and policies.cors of the "
+              "route does not allow it; the detail says whether it is the origin, the method or a header.",
+              "Add it to allow_origins, allow_methods or allow_headers, if such pages may."),
+        _type("unknown-api-version", 400, "Unknown version of the API", "caller",
+              "The request names a version of the API that is not there, or none although one has to be named. "
+              "By Accept it is 406.",
+              "Use one of the versions that the detail names."),
+        _type("api-version-gone", 410, "Version of the API is gone", "caller",
+              "This version of the API had a last day, and that is past.",
+              "Use one of the versions that the detail names; Link in the answer may say more."),
+        _type("fault-injected", 503, "Fault on purpose", "mesh",
+              "This failure was put in on purpose, by policies.fault of the route, with the status given there; "
+              "x-toska-fault in an answer tells such faults.",
+              "Handle it as you would the real one; take policies.fault away when the trial is over."),
         _type("rate-limited", 429, "Too many requests", "caller",
               "The route's rate limit is used up for this caller.",
               "Wait as long as Retry-After says. RateLimit in each answer tells what is left."),

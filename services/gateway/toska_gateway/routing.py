@@ -84,7 +84,7 @@ def check_snapshot(snapshot: Snapshot) -> list[dict[str, str]]:
     operators = [None if is_automatic(route) else route for route in table.routes]
     findings = check_document(operators, table.clusters)
     for index, route in enumerate(table.routes):
-        missing = [part.cluster for part in route.to if part.cluster not in table.clusters]
+        missing = [name for _, name in route.named_clusters() if name not in table.clusters]
         if is_automatic(route) and missing:
             findings.append(Finding(("routes", index, "to"), f'there is no cluster "{missing[0]}"'))
     for name in table.clusters.keys() - snapshot.endpoints.keys():

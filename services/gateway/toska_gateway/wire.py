@@ -1,9 +1,9 @@
-"""Snapshots as workers take them: plain data with seconds for durations, and only what differs from before."""
+"""Snapshots as workers take them: plain data with seconds for durations and times, and only what has changed."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from toska_common.contracts.names import RESERVED_PREFIX
@@ -93,6 +93,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, datetime):
+        return value.timestamp()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):

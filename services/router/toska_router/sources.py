@@ -124,7 +124,7 @@ class Sources:
         if self.find_cluster(name) is None:
             raise NotFound(f"there is no cluster {name}")
         routes = [*self.file.routes, *self.own.routes]
-        users = [route.name for route in routes if any(part.cluster == name for part in route.to)]
+        users = [route.name for route in routes if any(named == name for _, named in route.named_clusters())]
         if users:
             raise ClusterInUse(f"the cluster {name} is used by the routes {', '.join(users)}", routes=users)
         clusters = {key: cluster for key, cluster in self.own.clusters.items() if key != name}

@@ -84,14 +84,15 @@ def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator
     if route.name.startswith(_OWN_PREFIXES):
         yield Finding((*at, "name"), f"names that begin with {' or '.join(_OWN_PREFIXES)} are the mesh's own")
     yield from _check_exceptions((*at, "match", "except_prefixes"), route.match)
+    for where, name in route.named_clusters():
+        if name not in known:
+            meant = suggestion(name, known) or "; a cluster {service: NAME} follows a service of the registry"
+            yield Finding((*at, *where), f'there is no cluster "{name}"{meant}')
     named: set[str] = set()
     for index, part in enumerate(route.to):
-        where = (*at, "to", index, "cluster")
-        if part.cluster not in known:
-            meant = suggestion(part.cluster, known) or "; a cluster {service: NAME} follows a service of the registry"
-            yield Finding(where, f'there is no cluster "{part.cluster}"{meant}')
         if part.cluster in named:
-            yield Finding(where, f'"{part.cluster}" stands twice in this split; add the weights up')
+            reason = f'"{part.cluster}" stands twice in this split; add the weights up'
+            yield Finding((*at, "to", index, "cluster"), reason)
         named.add(part.cluster)
 
 
@@ -125,15 +126,15 @@ def _conflicts(routes: Sequence[Route | None], beside: Sequence[Route]) -> Itera
             yield Finding(("routes", index, "match"), reason)
 
 
-def _place(match: Match) -> tuple[str | None, str | None, str | None]:
-    return match.host, match.path, match.path_prefix and match.path_prefix.rstrip("/")
+def _place(match: Match) -> tuple[str | None, ...]:
+    return match.host, match.path, match.path_regex, match.path_prefix and match.path_prefix.rstrip("/")
 
 
 def _left_behind(beside: Sequence[Route], known: Collection[str]) -> Iterator[Finding]:
     for route in beside:
-        for part in route.to:
-            if part.cluster not in known:
-                yield Finding(("clusters",), f'the route "{route.name}" of another source needs "{part.cluster}"')
+        for _, name in route.named_clusters():
+            if name not in known:
+                yield Finding(("clusters",), f'the route "{route.name}" of another source needs "{name}"')
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -102,12 +102,13 @@ def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) ->
 
 
 def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:
-    location: Location = tuple(entry["loc"])
+    checked: Location = tuple(entry["loc"])
+    location = root.as_written(checked)
     error_type, reason = str(entry["type"]), str(entry["msg"]).removeprefix("Value error, ")
     if location and location[-1] == "[key]":
         return Finding(location[:-1], f"as a name: {_plainly(error_type, reason, entry)}")
     if error_type == "extra_forbidden":
-        return Finding(location, _unknown_key(kind, location))
+        return Finding(location, _unknown_key(kind, checked))
     if error_type == "missing":
         return Finding(location, "is required")
     return _as_written(Finding(location, _plainly(error_type, reason, entry)), root)

@@ -4,7 +4,7 @@ A request is taken by the first route, in this order, all of whose conditions ho
 
 1. Operators' routes (a file, the router's API) go before automatic ones.
 2. An exact host goes before a wildcard, a longer wildcard before a shorter one, and no host at all comes last.
-3. An exact path goes before a prefix, and a longer prefix before a shorter one.
+3. An exact path goes before a regular expression, that before a prefix, and a longer prefix before a shorter one.
 4. More conditions go before fewer: methods, each header, each query parameter and `except_prefixes` count one each.
 5. Otherwise the order of writing decides: the file's routes as they stand there, then those of the API by name.
 
@@ -45,6 +45,7 @@ def match_identity(match: Match) -> Hashable:
     return (
         match.host,
         match.path,
+        match.path_regex,
         match.path_prefix and (match.path_prefix.rstrip("/") or "/"),
         frozenset(match.except_prefixes),
         frozenset(match.methods),
@@ -60,4 +61,7 @@ def _host_rank(host: str | None) -> tuple[int, int]:
 
 
 def _path_rank(match: Match) -> tuple[int, int]:
-    return (0, 0) if match.path is not None else (1, -len((match.path_prefix or "/").rstrip("/")))
+    if match.path is not None:
+        return 0, 0
+    # Before prefixes, lest a catch-all leaves nothing to it; among one another they have no order but the writing's.
+    return (1, 0) if match.path_regex is not None else (2, -len((match.path_prefix or "/").rstrip("/")))

@@ -49,6 +49,21 @@ class Node:
             return tuple(child.plain() for child in self.value)
         return self.value
 
+    def as_written(self, location: Location) -> Location:
+        """A location without the index of a list of one that was written without its brackets."""
+        node: Node | None = self
+        found: list[str | int] = []
+        for part in location:
+            value = None if node is None else node.value
+            if part == 0 and isinstance(value, dict):
+                continue
+            found.append(part)
+            if isinstance(value, dict):
+                node = value.get(str(part))
+            else:
+                node = value[part] if isinstance(value, tuple) and isinstance(part, int) and part < len(value) else None
+        return tuple(found)
+
     def locate(self, location: Location) -> tuple[Location, int | None]:
         """The longest part of `location` that the document has, and the line it is on."""
         node, line = self, self.line

@@ -80,6 +80,19 @@ class Allowances:
             if locked:
                 lockf(self._descriptor, LOCK_UN, _BUCKET_BYTES, start)
 
+    def give_back(self, key: int, interval_s: float) -> None:
+        """Return what was taken, since the request was not served after all."""
+        start = (key & self._mask) * _BUCKET_BYTES
+        locked = self._descriptor is not None and self._lock(start)
+        try:
+            fields = _BUCKET.unpack_from(self._memory, start)
+            if key in fields:
+                place = fields.index(key)
+                _ENTRY.pack_into(self._memory, start + place * 8, key, fields[place + 1] - interval_s)
+        finally:
+            if locked and self._descriptor is not None:
+                lockf(self._descriptor, LOCK_UN, _BUCKET_BYTES, start)
+
     def _take(self, start: int, key: int, interval_s: float, burst_s: float, now: float) -> float:
         memory = self._memory
         fields = _BUCKET.unpack_from(memory, start)

@@ -257,13 +257,13 @@ class Downstream(asyncio.Protocol):
                 return
             quota = rate_limit.lines(slack)
         if not route.clusters and not route.gates:
-            status, answer = route.answer_directly(head, close=close or head.body_length != 0)
+            status, answer = route.answer_directly(head, self.forwarding, close=close or head.body_length != 0)
             self.transport.write(answer)
             self._tell(head, route, status, size=answers.body_size(answer))
             self._after_answer(close=close or head.body_length != 0)
             return
         limit = route.max_body or plane.limits.body_bytes
-        if limit and head.body_length > limit:
+        if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
         if route.clusters:
             name = route.choose_cluster()

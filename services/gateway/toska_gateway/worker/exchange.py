@@ -23,6 +23,7 @@ from toska_gateway.worker.http1 import (
     CHUNKED,
     CRLF,
     TOKEN_PREFIX,
+    BadMessage,
     RequestHead,
     ResponseHead,
     encode_path,
@@ -108,13 +109,25 @@ class Exchange:
         passage = self.passage
         if passage is None or self.responding or not passage.go_on(self):
             return
-        if passage.resizes:
-            self.head.body_length = CHUNKED
-        self.start()
+        try:
+            self._check_length()
+            if passage.resizes:
+                self.head.body_length = CHUNKED
+            self.start()
+        except BadMessage as error:  # here, and not where it was read: a gate may have let it wait
+            self.fail(error.status, error.code, error.reason)
+            return
+        if passage.shadow is not None:
+            passage.shadow.begin(self._request, self.head.body_length)
         if not self.responding:
             if self._upstream is not None:
                 self.down.resume_if_paused()  # first: what is written now may pause it again
             passage.release(self)
+
+    def _check_length(self) -> None:
+        limit = self.route.max_body or self.plane.limits.body_bytes
+        if limit and self.head.body_length > limit:
+            raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
 
     @property
     def claims(self) -> Mapping[str, Any] | None:
@@ -140,12 +153,10 @@ class Exchange:
             self._sort_out_tokens()
         parts, special = head.parts, head.special
         trace = self._begin_trace()
-        path = head.path
-        prefix = b""
-        if route.strip:
-            prefix = path[: route.strip]
-            path = path[route.strip :] or b"/"
-        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, head.host)
+        path, host, prefix = head.path, head.host, b""
+        if route.relocates:
+            path, host, prefix = self._relocate(route)
+        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
         forwarding = down.forwarding
@@ -164,6 +175,18 @@ class Exchange:
             parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
         parts.append(CRLF)
         return b"".join(parts)
+
+    def _relocate(self, route: Route) -> tuple[bytes, bytes, bytes]:
+        """Path and host that the upstream is asked for, and the prefix that it is told was taken off."""
+        path = self.head.path
+        if self.passage is not None and self.passage.path:
+            path = self.passage.path
+        prefix = path[: route.strip]
+        if prefix:
+            path = path[route.strip :] or b"/"
+        elif route.rewrite is not None:
+            path = route.rewrite.apply(path)
+        return path, route.upstream_host or self.head.host, prefix
 
     def _begin_trace(self) -> bytes:
         """Go on with the caller's trace, or begin one; returns `traceparent` for the next hop."""
@@ -469,7 +492,7 @@ class Exchange:
     def _answer_directly(self) -> None:
         """The route says itself what is answered."""
         close = self._close_after or not self.request_done
-        status, answer = self.route.answer_directly(self.head, close=close, extra=self.added)
+        status, answer = self.route.answer_directly(self.head, self.down.forwarding, close=close, extra=self.added)
         self._answer_with(status, answer, close=close)
 
     def _answer_with(self, status: int, answer: bytes, *, close: bool) -> None:

@@ -91,6 +91,9 @@ def reasons_against(route: "Route", head: RequestHead) -> list[str]:
     if route.path is not None:
         if path != route.path:
             found.append(f"path is not {route.path.decode()}")
+    elif route.path_regex is not None:
+        if not route.path_regex.fits(path):
+            found.append("path does not fit the route's path_regex")
     elif not _is_below(path, route.prefix):
         found.append(f"path is not below {route.prefix.decode()}")
     if route.methods and head.method not in route.methods:

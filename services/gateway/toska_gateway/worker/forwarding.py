@@ -55,6 +55,11 @@ class Forwarding:
         whole = (b"" if given is None else given[-1].rstrip(b"/")) + encode_path(prefix)
         return (b"x-forwarded-prefix: " + whole + CRLF,) if whole else ()
 
+    def scheme_of(self, head: RequestHead) -> bytes:
+        """By which scheme the client came: to us, or to the first of the trusted proxies."""
+        told = head.special.get(b"x-forwarded-proto") if self.trusted else None
+        return self.scheme if told is None else told[-1].lower()
+
     def _via(self, head: RequestHead) -> bytes:
         return self._plane.via.member if head.http11 else self._plane.via.member_10
 

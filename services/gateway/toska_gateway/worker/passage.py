@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from toska_gateway.worker.policies import BodyStage, Cancellable, Gate, end_of, through
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.edge.shadow import Shadow
     from toska_gateway.worker.exchange import Exchange
 
 
@@ -14,16 +15,20 @@ class Passage:
 
     Attributes:
         claims: Of the token that the caller showed, verified.
+        path: What the upstream is asked for instead of the request's own path; empty: that.
+        shadow: The request's copy for a shadow cluster.
         holds: Not all gates are passed: what comes of the body is held.
         stages: What the request's body passes through; gates add to it.
         waits_for: What has to come before the gate that was entered last decides.
     """
 
-    __slots__ = ("_gates", "_held", "claims", "holds", "stages", "waits_for")
+    __slots__ = ("_gates", "_held", "claims", "holds", "path", "shadow", "stages", "waits_for")
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self.claims: Mapping[str, Any] | None = None
         self.holds = True
+        self.path = b""
+        self.shadow: Shadow | None = None
         self.stages: list[BodyStage] = []
         self.waits_for: Cancellable | None = None
         self._gates: Iterator[Gate] = iter(gates)

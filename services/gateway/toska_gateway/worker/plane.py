@@ -19,6 +19,7 @@ from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import UNIX_PEER, Downstream
 from toska_gateway.worker.log_writer import LogWriter, place_of
+from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
@@ -82,6 +83,7 @@ class Plane:
         self.folder = ""  # where relative paths begin
         self.access_log: AccessLog | None = None
         self._allowances: dict[str, Allowances] = {}
+        self._mesh_allowances: MeshAllowances | None = None
         self._trusted_networks: tuple[Any, ...] = ()
         self._trusts_unix = False
         self._leaving: list[Endpoint] = []  # not in their clusters any more, and perhaps still in use
@@ -129,6 +131,24 @@ class Plane:
         if found is None:
             found = self._allowances[scope] = Allowances(descriptor=self.shared_fd if scope == "machine" else None)
         return found
+
+    def mesh_allowances(self) -> MeshAllowances:
+        """The way to the rate limits of all gateways; `when_linked` connects it."""
+        if self._mesh_allowances is None:
+            self._mesh_allowances = MeshAllowances(self.loop, self.cache_url, self.tell)
+        return self._mesh_allowances
+
+    def when_linked(self, then: Callable[[], None]) -> None:
+        """Connect to what routes need besides endpoints, and call `then` once that stands or has turned out not to."""
+        if self._mesh_allowances is None:
+            then()
+        else:
+            self._mesh_allowances.start(then)
+
+    async def close_links(self) -> None:
+        """Close what `when_linked` opened."""
+        if self._mesh_allowances is not None:
+            await self._mesh_allowances.stop()
 
     def cluster(self, name: str) -> Cluster | None:
         """The cluster of that name."""

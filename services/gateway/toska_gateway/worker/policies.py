@@ -9,7 +9,13 @@ A policy is compiled once for each route and worker. A route without any pays on
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from toska_gateway.worker.rate_limit import RateLimit
+from toska_gateway.worker.edge.access import IpRules
+from toska_gateway.worker.edge.cors import Cors
+from toska_gateway.worker.edge.faults import Faults
+from toska_gateway.worker.edge.mirror import Mirror
+from toska_gateway.worker.edge.security import SecurityHeaders
+from toska_gateway.worker.edge.versions import Versions
+from toska_gateway.worker.rate_limits import compile_rate_limits
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -78,11 +84,28 @@ Raises:
 """
 
 _FACTORIES: Final[dict[str, Factory]] = {
-    "rate_limit": RateLimit,
+    "cors": Cors,
+    "fault": Faults,
+    "ip": IpRules,
+    "mirror": Mirror,
+    "rate_limit": compile_rate_limits,
+    "security_headers": SecurityHeaders,
+    "versions": Versions,
 }
-_GATES: Final = ("ip", "cors", "versions", "auth", "rate_limit", "fault", "mirror", "filters", "cache")
+_GATES: Final = (
+    "security_headers",
+    "ip",
+    "cors",
+    "versions",
+    "auth",
+    "rate_limit",
+    "fault",
+    "mirror",
+    "filters",
+    "cache",
+)
 """Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them."""
-_SHAPERS: Final = ("cache", "filters", "compress", "versions", "cors")
+_SHAPERS: Final = ("cache", "filters", "compress", "versions", "security_headers", "cors")
 """What is kept is what the upstream said; what is compressed is what the filters made of it."""
 
 

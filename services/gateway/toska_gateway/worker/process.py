@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import uvloop
@@ -46,6 +47,7 @@ class Worker:
         self._plane.start()
         await self._drained.wait()
         self._plane.stop()
+        await self._plane.close_links()
         self._plane.close_log(_LAST_LINES_S)
         self._channel.send({"op": "left", **self._report()})
         self._channel.close()
@@ -55,7 +57,8 @@ class Worker:
         if op in ("endpoints", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
-            self._commit(message["seq"])
+            # So that the first requests of a route are counted with everybody's; once, and for a second at most.
+            self._plane.when_linked(partial(self._commit, message["seq"]))
         elif op == "stats":
             self._channel.send({"op": "stats", "seq": message["seq"], **self._report()})
         elif op == "explain":

@@ -23,12 +23,17 @@ COUNTERS: Final = {
     "handshakes": "TLS handshakes with clients that were completed",
     "handshake_failures": "Connections that ended, or took too long, before TLS or a PROXY header was through",
     "rate_limited": "Requests refused because their rate limit was used up",
+    "rate_limits_alone": "Requests whose limit at mesh scope was counted on this machine, because Redis was away",
     "bad_requests": "Requests refused as malformed or over a limit",
     "circuit_refusals": "Attempts that an open circuit did not let through",
     "attempts": "Requests sent to endpoints, repeats included",
     "retries": "Requests sent again to another endpoint",
     "connect_failures": "Connections to endpoints that could not be made",
     "ejections": "Endpoints taken out of rotation after failed connects",
+    "faults": "Requests aborted on purpose",
+    "mirrored": "Copies of requests sent to shadow clusters",
+    "mirror_failures": "Copies that came to nothing",
+    "mirror_skipped": "Requests not copied: no room, no endpoint, or too long a body",
     "access_log_dropped": "Lines of the access log that could not be written",
 }
 """Counters of a worker as a whole: `toska_gateway_NAME_total`, its help, and an attribute of `WorkerStats`."""
@@ -179,12 +184,17 @@ class WorkerStats:
     handshakes: int
     handshake_failures: int
     rate_limited: int
+    rate_limits_alone: int
     bad_requests: int
     circuit_refusals: int
     attempts: int
     retries: int
     connect_failures: int
     ejections: int
+    faults: int
+    mirrored: int
+    mirror_failures: int
+    mirror_skipped: int
     access_log_dropped: int
 
     __slots__ = (*COUNTERS, "endpoints", "routes")

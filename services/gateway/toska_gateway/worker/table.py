@@ -10,14 +10,19 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
+from toska_common.regexes import Regex
+
 from toska_gateway.worker import answers
 from toska_gateway.worker.access_log import LogPolicy, quote
+from toska_gateway.worker.edge.cors import announced_headers, preflighted_method
+from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
 from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.stats import RouteStats
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.forwarding import Forwarding
     from toska_gateway.worker.plane import Plane
 
 CLOCK_STEP: Final = 0.1
@@ -52,11 +57,11 @@ class Route:
     """One route, compiled: what a request needs to know of it."""
 
     __slots__ = (
-        "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "gates", "headers", "host", "idle_timeout", "keep_escaped", "late_shapers", "log_policy", "max_body", "methods",
-        "name", "path", "prefix", "query", "quoted", "rank", "rate_limit", "redirect", "request_edits",
-        "response_edits", "response_timeout", "retry_on_connect", "retry_on_reset", "shapers", "stats", "strip",
-        "timeout", "weights",
+        "_redirect", "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct",
+        "except_prefixes", "gates", "headers", "host", "idle_timeout", "keep_escaped", "late_shapers", "log_policy",
+        "max_body", "methods", "name", "path", "path_regex", "prefix", "preflights", "query", "quoted", "rank",
+        "rate_limit", "relocates", "request_edits", "response_edits", "response_timeout", "retry_on_connect",
+        "retry_on_reset", "rewrite", "shapers", "stats", "strip", "timeout", "upstream_host", "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -69,18 +74,24 @@ class Route:
         self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
         self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
         self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
-        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes)
+        pattern = match.get("path_regex")
+        self.path_regex = None if pattern is None else Regex(pattern)
+        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes or pattern)
+        self.preflights = policies.get("cors") is not None
         self.host: bytes = (match.get("host") or "").encode()
         self.path: bytes | None = None if match.get("path") is None else match["path"].encode()
         self.prefix: bytes = (match.get("path_prefix") or "").encode()
         self.strip = len(self.prefix.rstrip(b"/")) if route.get("strip_prefix") else 0
+        rewrite: dict[str, Any] = policies.get("rewrite") or {}
+        versions: dict[str, Any] = policies.get("versions") or {}
+        self.rewrite = compile_rewrite(rewrite, match)
+        self.upstream_host: bytes = (rewrite.get("host") or "").encode()
+        self.relocates = bool(self.strip or rewrite or versions.get("strip_path"))
         split = [(part["cluster"], part["weight"]) for part in route.get("to", ()) if part["weight"]]
         self.clusters: tuple[str, ...] = tuple(name for name, _ in split)
         self.weights = [sum(weight for _, weight in split[: i + 1]) for i in range(len(split))]
         redirect, respond = route.get("redirect"), route.get("respond")
-        self.redirect: tuple[int, bytes] | None = None
-        if redirect:
-            self.redirect = redirect["status"], redirect["to"].encode("ascii")
+        self._redirect = Redirect(redirect, match) if redirect else None
         self.direct: tuple[int, str, bytes] | None = None
         if respond:
             self.direct = respond["status"], respond["content_type"], respond["body"].encode()
@@ -114,15 +125,27 @@ class Route:
 
     def holds(self, head: RequestHead) -> bool:
         """Whether the conditions besides host and path hold."""
+        if self.preflights and head.method == b"OPTIONS":
+            return self._holds_for_preflight(head)
         return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head)
 
-    def _holds_but_for_method(self, head: RequestHead) -> bool:
+    def _holds_for_preflight(self, head: RequestHead) -> bool:
+        # A preflight belongs to the route of the request that it asks leave for. Of that it tells the method and the
+        # names of the headers; their values are taken to be the right ones.
+        asked = preflighted_method(head)
+        if self.methods and (asked or head.method) not in self.methods:
+            return False
+        return self._holds_but_for_method(head, frozenset() if asked is None else announced_headers(head))
+
+    def _holds_but_for_method(self, head: RequestHead, announced: frozenset[bytes] = frozenset()) -> bool:
         path = head.path
+        if self.path_regex is not None and not self.path_regex.fits(path):
+            return False
         for prefix in self.except_prefixes:
             if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == 0x2F):
                 return False
         for name, value in self.headers:
-            if head.field(name) != value:
+            if head.field(name) != value and name not in announced:
                 return False
         if self.query:
             # As text: given bytes, parse_qs fails on every value that is not ASCII once it is decoded.
@@ -148,13 +171,24 @@ class Route:
         """Whether the method is safe to send twice."""
         return method in IDEMPOTENT
 
-    def answer_directly(self, head: RequestHead, *, close: bool, extra: bytes = b"") -> tuple[int, bytes]:
-        """Status and wire bytes of a redirect or fixed response; `extra` is further field lines."""
+    def answer_directly(
+        self, head: RequestHead, forwarding: "Forwarding", *, close: bool, extra: bytes = b""
+    ) -> tuple[int, bytes]:
+        """Status and wire bytes of a redirect or fixed response.
+
+        Args:
+            head: The request's.
+            forwarding: Of the connection that it came on.
+            close: The connection closes after it.
+            extra: Further field lines.
+
+        Raises:
+            BadMessage: The client cannot be sent where the route says.
+        """
         bodiless = head.method == b"HEAD"
-        if self.redirect is not None:
-            status, location = self.redirect
-            query = head.query if b"?" not in location else head.query.replace(b"?", b"&", 1)
-            extra += b"location: " + location + query + b"\r\n"
+        if self._redirect is not None:
+            status = self._redirect.status
+            extra += b"location: " + self._redirect.location(head, forwarding) + b"\r\n"
             return status, answers.build(status, "text/plain; charset=utf-8", b"", close=close, extra=extra)
         assert self.direct is not None  # noqa: S101 - the contract: to, redirect or respond
         status, content_type, body = self.direct
@@ -177,6 +211,9 @@ class _Buckets:
             self.exact.setdefault(route.path, []).append(route)
         else:
             prefix = route.prefix.rstrip(b"/")
+            if route.path_regex is not None:
+                # It stands with the prefix that all paths begin with that fit, so it costs those nothing that do not.
+                prefix = route.path_regex.prefix.rpartition(b"/")[0]
             self.prefixes.setdefault(prefix, []).append(route)
             self.depth = max(self.depth, prefix.count(b"/"))
 

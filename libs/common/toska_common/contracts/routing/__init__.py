@@ -4,6 +4,8 @@ Every name is part of the contract and may only be joined by others. What a gate
 asking for it is an error and never silently ignored.
 """
 
+from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.browsers import Cors, Hsts, SecurityHeaders
 from toska_common.contracts.routing.clusters import (
     AffinityCookie,
     Breaker,
@@ -13,6 +15,7 @@ from toska_common.contracts.routing.clusters import (
     HashKey,
     Outlier,
 )
+from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirror
 from toska_common.contracts.routing.policies import (
     BodyLimit,
     HeaderEdits,
@@ -21,7 +24,8 @@ from toska_common.contracts.routing.policies import (
     RateLimit,
     RetryPolicy,
 )
-from toska_common.contracts.routing.routes import Match, Redirect, Respond, Route, WeightedCluster
+from toska_common.contracts.routing.rewriting import Redirect, Rewrite
+from toska_common.contracts.routing.routes import Match, Respond, Route, WeightedCluster
 from toska_common.contracts.routing.seeing import AccessLog, AccessLogPolicy, Tracing
 from toska_common.contracts.routing.server import ProxyProtocol, Server, ServerLimits
 from toska_common.contracts.routing.snapshots import (
@@ -35,23 +39,32 @@ from toska_common.contracts.routing.snapshots import (
     SnapshotDelta,
     SnapshotPoll,
 )
+from toska_common.contracts.routing.versioning import ApiVersion, Versions
 
 __all__ = [
+    "Abort",
     "AccessLog",
     "AccessLogPolicy",
     "AffinityCookie",
+    "ApiVersion",
     "BodyLimit",
     "Breaker",
     "Cluster",
     "ClusterEndpoints",
     "ClusterEntry",
     "ConnectionLimits",
+    "Cors",
+    "Delay",
     "Endpoint",
     "EndpointsDelta",
+    "Fault",
     "HashKey",
     "HeaderEdits",
     "HeaderRules",
+    "Hsts",
+    "IpRules",
     "Match",
+    "Mirror",
     "Outlier",
     "Policies",
     "ProxyProtocol",
@@ -59,15 +72,18 @@ __all__ = [
     "Redirect",
     "Respond",
     "RetryPolicy",
+    "Rewrite",
     "Route",
     "RouteEntry",
     "RouteTable",
     "RoutingDocument",
+    "SecurityHeaders",
     "Server",
     "ServerLimits",
     "Snapshot",
     "SnapshotDelta",
     "SnapshotPoll",
     "Tracing",
+    "Versions",
     "WeightedCluster",
 ]

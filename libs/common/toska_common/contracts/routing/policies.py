@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Document
+from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
+from toska_common.contracts.routing.experiments import Fault, Mirror
+from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
+from toska_common.contracts.routing.versioning import Versions
 from toska_common.contracts.routing.words import HeaderName, HeaderValue
 from toska_common.units import Duration, Size
 
@@ -70,8 +75,10 @@ class RateLimit(Document):
         pattern=r"^(client_ip|route|header:[!#$%&'*+.^_`|~0-9a-z-]{1,256})$",
         description="Whose allowance it is: client_ip, header:NAME (lower-case), or route: everybody's together",
     )
-    scope: Literal["worker", "machine"] = Field(
-        default="machine", description="machine: exact over all workers; worker: each has an allowance of its own"
+    scope: Literal["worker", "machine", "mesh"] = Field(
+        default="machine",
+        description="mesh: all gateways that share TOSKA_CACHE_URL count together; machine: exact over all workers; "
+        "worker: each has an allowance of its own",
     )
 
     @model_validator(mode="after")
@@ -79,6 +86,15 @@ class RateLimit(Document):
         if not timedelta(milliseconds=1) <= self.per <= timedelta(days=31):
             raise ValueError("per lies between 1ms and 31 days")
         return self
+
+
+def _one_or_more(value: object) -> object:
+    if value is None:
+        return ()
+    return (cast("object", value),) if isinstance(value, Mapping | RateLimit) else value
+
+
+_ONE_OR_MORE = BeforeValidator(_one_or_more, json_schema_input_type=RateLimit | tuple[RateLimit, ...] | None)
 
 
 class Policies(Document):
@@ -93,7 +109,16 @@ class Policies(Document):
         default=timedelta(seconds=60), description="Between two bytes of a body; of a tunnel: 10 times"
     )
     retry: RetryPolicy = RetryPolicy()
-    rate_limit: RateLimit | None = None
+    ip: IpRules | None = None
+    cors: Cors | None = None
+    security_headers: SecuritySwitch = None
+    versions: Versions | None = None
+    rate_limit: Annotated[tuple[RateLimit, ...], _ONE_OR_MORE] = Field(
+        default=(), max_length=4, description="One limit or several: all have to allow a request"
+    )
+    fault: Fault | None = None
+    mirror: Mirror | None = None
+    rewrite: Rewrite | None = None
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
     access_log: AccessLogPolicy | None = Field(default=None, description="Other than the server's; sample: 0 for none")
@@ -101,6 +126,13 @@ class Policies(Document):
     escaped_slashes: Literal["reject", "keep"] = Field(
         default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"
     )
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _each_once(cls, value: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+        if any(limit in value[:number] for number, limit in enumerate(value)):
+            raise ValueError("a limit stands twice")
+        return value
 
     @field_validator("timeout", "connect_timeout", "response_timeout", "idle_timeout")
     @classmethod

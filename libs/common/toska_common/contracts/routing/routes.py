@@ -1,13 +1,14 @@
 """Which requests go where: a match, and what becomes of those that fit it."""
 
-from collections.abc import Mapping
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.policies import Policies
+from toska_common.contracts.routing.rewriting import PathRegex, Redirect
 from toska_common.contracts.routing.words import ExactPath, HeaderName, HeaderValue, MatchHost, Method, Path
 
 
@@ -21,6 +22,9 @@ class Match(Document):
     path_prefix: Path | None = Field(
         default=None, description="By segment: /orders takes /orders and /orders/1, not /ordersx"
     )
+    path_regex: PathRegex | None = Field(
+        default=None, description="A regular expression of RE2 that the whole decoded path has to fit"
+    )
     except_prefixes: tuple[Path, ...] = Field(default=(), description="Paths below that the route does not take")
     methods: tuple[Method, ...] = ()
     headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
@@ -28,8 +32,8 @@ class Match(Document):
 
     @model_validator(mode="after")
     def _one_path(self) -> Self:
-        if (self.path is None) == (self.path_prefix is None):
-            raise ValueError("give either path or path_prefix")
+        if sum(path is not None for path in (self.path, self.path_prefix, self.path_regex)) != 1:
+            raise ValueError("give one of path, path_prefix and path_regex")
         return self
 
 
@@ -38,13 +42,6 @@ class WeightedCluster(Document):
 
     cluster: ResourceName
     weight: int = Field(default=1, ge=0, le=1_000_000)
-
-
-class Redirect(Document):
-    """Answer with another place: a path, or an absolute URL. The query travels along."""
-
-    to: str = Field(pattern=r"^(/|https?://)[\x21-\x7e]*$", max_length=2048)
-    status: Literal[301, 302, 303, 307, 308] = 308
 
 
 class Respond(Document):
@@ -79,6 +76,33 @@ class Route(Document):
             raise ValueError("give one of to, redirect and respond")
         if self.to and not any(part.weight for part in self.to):
             raise ValueError("the weights of a split cannot all be 0")
+        return self
+
+    @model_validator(mode="after")
+    def _one_path_for_the_upstream(self) -> Self:
+        rewrite = self.policies.rewrite
         if self.strip_prefix and self.match.path_prefix is None:
             raise ValueError("strip_prefix needs match.path_prefix")
+        if rewrite is not None:
+            if not self.to:
+                raise ValueError("policies.rewrite is for routes with to; a redirect has words of its own")
+            if self.strip_prefix and (rewrite.prefix or rewrite.replacement):
+                raise ValueError("give either strip_prefix or policies.rewrite")
+            rewrite.check_against(self.match.path_prefix, self.match.path_regex)
+        if self.redirect is not None:
+            self.redirect.check_against(self.match.path_prefix, self.match.path_regex)
+        versions = self.policies.versions
+        if versions is not None and "path" in versions.by and self.match.path_prefix is None:
+            raise ValueError("policies.versions: by path needs match.path_prefix, after which the version stands")
         return self
+
+    def named_clusters(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Every cluster that the route can lead to, with where in the route its name stands."""
+        for index, part in enumerate(self.to):
+            yield ("to", index, "cluster"), part.cluster
+        versions, mirror = self.policies.versions, self.policies.mirror
+        for name, version in versions.known.items() if versions is not None else ():
+            if version.cluster is not None:
+                yield ("policies", "versions", "known", name, "cluster"), version.cluster
+        if mirror is not None:
+            yield ("policies", "mirror", "cluster"), mirror.cluster

@@ -1,0 +1,44 @@
+"""Sets of networks that an address is looked up in, in time that does not grow with their number."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+_V4_BITS = 32
+_V6_BITS = 128
+
+
+class Networks:
+    """Networks of both families: for each length of a prefix, the prefixes of that length."""
+
+    __slots__ = ("_by_shift",)
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        found: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
+        for written in networks:
+            network = ip_network(written)
+            version, value, length = network.version, int(network.network_address), network.prefixlen
+            mapped = getattr(network.network_address, "ipv4_mapped", None)
+            if mapped is not None and length >= _V6_BITS - _V4_BITS:  # addresses are looked up as what they stand for
+                version, value, length = 4, int(mapped), length - (_V6_BITS - _V4_BITS)
+            shift = (_V4_BITS if version == 4 else _V6_BITS) - length
+            found[version].setdefault(shift, set()).add(value >> shift)
+        self._by_shift = {version: tuple(by_shift.items()) for version, by_shift in found.items()}
+
+    def __contains__(self, address: IPv4Address | IPv6Address) -> bool:
+        value = int(address)
+        return any(value >> shift in prefixes for shift, prefixes in self._by_shift[address.version])
+
+
+def read_address(written: str) -> IPv4Address | IPv6Address | None:
+    """An address as proxies write it: perhaps with a port or in brackets; one of IPv4 in IPv6 is that of IPv4."""
+    host = written.strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

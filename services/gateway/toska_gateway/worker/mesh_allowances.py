@@ -1,0 +1,268 @@
+"""Allowances that all gateways of a mesh share: GCRA in Redis, by Redis's clock, over one connection of a worker.
+
+    apart ──connected──▶ shared ──no answer in time──▶ late ──it comes after all──▶ shared
+      ▲                     └──────connection lost───────┐ └──nor within a second──┐
+      └──────────── after a growing pause ◀──────────────┴─────────────────────────┘
+
+While the state is not `shared`, whoever asks counts on this machine instead, so that no request waits for a store that
+is away; and one that waits does so for WAIT_S at most. What is asked while an answer is under way travels together with
+the next, so that a round trip costs about the same for one request as for a hundred.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+WAIT_S: Final = 0.05
+"""How long a request waits for Redis: many round trips in one data centre, and little beside a request's own time."""
+_GIVE_UP_S: Final = 1.0
+"""A connection that is silent for so long is made anew."""
+_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.1, 2.0
+_BATCH: Final = 256
+"""Takes in one script: Redis does nothing else meanwhile, for about 0.4 ms."""
+_PREFIX: Final = "toska:limit:"
+
+SCRIPT: Final = """
+local time = redis.call('TIME')
+local now = (time[1] - 1750000000) * 1000000 + time[2]
+local function keep(key, due)
+  if due > now then
+    redis.call('SET', key, string.format('%.17g', due), 'PX', math.ceil((due - now) / 1000))
+  else
+    redis.call('DEL', key)
+  end
+end
+local slacks = {}
+for i = 1, #KEYS do
+  local interval, burst = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local due = math.max(now, tonumber(redis.call('GET', KEYS[i]) or now))
+  local ahead = due > now + burst
+  if ahead then due = now + burst end
+  local slack = now + burst - due - interval
+  if slack > -0.001 then
+    keep(KEYS[i], due + interval)
+    slack = math.max(0, slack)
+  elseif ahead then
+    keep(KEYS[i], due)
+  end
+  slacks[i] = math.floor(slack * 1000 + 0.5)
+end
+return slacks
+"""
+"""Times are microseconds since June 2025, so that a double holds fractions of them; slacks are nanoseconds.
+
+A key lives until its allowance is whole again, so Redis holds those in use and no others. What lies further ahead than
+a burst can be comes from a clock that was set back. A negative interval gives back.
+"""
+
+Answer = Callable[[float | None], None]
+"""Told the slack in seconds (see `Allowances.take`); `None`: nobody answered in time, count on this machine."""
+
+
+class Take:
+    """One request's question, under way."""
+
+    __slots__ = ("_answer", "asked_at", "burst_us", "interval_us", "key")
+
+    def __init__(self, key: int, interval_us: bytes, burst_us: bytes, answer: Answer | None, asked_at: float) -> None:
+        self.key = key
+        self.interval_us = interval_us
+        self.burst_us = burst_us
+        self.asked_at = asked_at
+        self._answer = answer
+
+    def cancel(self) -> None:
+        """Whoever asked no longer wants to know. What has been taken stays taken."""
+        self._answer = None
+
+    def settle(self, slack_s: float | None) -> None:
+        """Answer, once."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(slack_s)
+
+
+class MeshAllowances:
+    """A worker's way to the allowances in Redis.
+
+    Args:
+        loop: The worker's.
+        url: As `TOSKA_CACHE_URL` has it.
+        tell: Writes to the gateway's log, once for each time that Redis goes away or comes back.
+
+    Attributes:
+        shared: Whether Redis answers; else `ask` must not be called.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, url: str, tell: Callable[[str, str, dict[str, Any]], None]
+    ) -> None:
+        self.shared = False
+        self._loop = loop
+        self._url = url
+        self._tell = tell
+        self._place = _place(url)
+        self._queue: list[Take] = []
+        self._under_way: Sequence[Take] = ()
+        self._asked = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tried = False
+        self._then: list[Callable[[], None]] = []
+        self._known_away = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, then: Callable[[], None]) -> None:
+        """Begin to connect, and to stay connected; `then` is called once the first attempt has come to an end."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+        if self._tried:
+            then()
+        else:
+            self._then.append(then)
+
+    async def stop(self) -> None:
+        """Close the connection; whoever waits counts on this machine."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def ask(self, key: int, interval_us: bytes, burst_us: bytes, answer: Answer) -> Take:
+        """Take one from the allowance of `key`; `answer` is called in a later turn of the loop, within WAIT_S.
+
+        Args:
+            key: 64 bits that stand for it.
+            interval_us: Microseconds in which one more becomes available, as text (`as_text`).
+            burst_us: Microseconds that the whole allowance takes to refill.
+            answer: Told the slack, or that nobody knows it.
+        """
+        return self._enqueue(Take(key, interval_us, burst_us, answer, self._loop.time()))
+
+    def give_back(self, key: int, interval_us: bytes, burst_us: bytes) -> None:
+        """Return what was taken, since the request was not served after all."""
+        if self.shared:
+            self._enqueue(Take(key, b"-" + interval_us, burst_us, None, self._loop.time()))
+
+    def _enqueue(self, take: Take) -> Take:
+        self._queue.append(take)
+        self._asked.set()
+        return take
+
+    # -- the connection
+
+    async def _run(self) -> None:
+        # Imported beside the loop and not in it: it takes 0.15 s.
+        await self._loop.run_in_executor(None, import_module, "redis.asyncio")
+        pause = _PAUSE_FIRST_S
+        while True:
+            try:
+                async with asyncio.timeout(_GIVE_UP_S):
+                    client, script = await self._connect()
+                pause = _PAUSE_FIRST_S
+                async with contextlib.aclosing(client):
+                    await self._converse(script)
+            except Exception as error:  # noqa: BLE001 - whatever it is, requests are counted here meanwhile
+                self._go_apart(error)
+            finally:
+                self._settle_alone()
+                self._have_tried()
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - so that workers do not come at once
+            pause = min(_PAUSE_MAX_S, pause * 2)
+
+    async def _connect(self) -> "tuple[Redis, AsyncScript]":
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no types
+            self._url,
+            single_connection_client=True,
+            # How long is waited, and what is tried again, is decided here and not below.
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        try:
+            script = client.register_script(SCRIPT)
+            # It has to be able to write, too: a replica, or a memory that is full, is not of use.
+            await script(keys=[_PREFIX + "probe"], args=[1, 1_000_000])
+        except BaseException:
+            await client.aclose()
+            raise
+        return client, script
+
+    async def _converse(self, script: "AsyncScript") -> None:
+        self._become_shared()
+        self._have_tried()
+        while True:
+            await self._asked.wait()
+            takes = self._under_way = self._queue[:_BATCH]
+            del self._queue[:_BATCH]
+            if not self._queue:
+                self._asked.clear()
+            self._timer = self._loop.call_at(takes[0].asked_at + WAIT_S, self._come_late)
+            async with asyncio.timeout(_GIVE_UP_S):
+                slacks = await script(
+                    keys=[f"{_PREFIX}{take.key:016x}" for take in takes],
+                    args=[number for take in takes for number in (take.interval_us, take.burst_us)],
+                )
+            self._timer.cancel()
+            if not self.shared:
+                self._become_shared()
+            for take, slack in zip(takes, slacks, strict=True):
+                self._loop.call_soon(take.settle, slack / 1e9)  # each by itself: what one stumbles over is its own
+            self._under_way = ()
+
+    def _have_tried(self) -> None:
+        self._tried = True
+        then, self._then = self._then, []
+        for call in then:
+            self._loop.call_soon(call)
+
+    def _come_late(self) -> None:
+        self._go_apart(TimeoutError(f"no answer within {WAIT_S * 1000:.0f} ms"))
+        self._settle_alone()
+
+    def _settle_alone(self) -> None:
+        """Nobody goes on waiting; those that ask from here on find that it is not shared."""
+        if self._timer is not None:
+            self._timer.cancel()
+        takes = [*self._under_way, *self._queue]
+        self._under_way = ()
+        self._queue = []
+        self._asked.clear()
+        for take in takes:
+            self._loop.call_soon(take.settle, None)
+
+    def _become_shared(self) -> None:
+        self.shared = True
+        if self._known_away:
+            self._known_away = False
+            self._tell("info", "rate_limits_shared_again", {"store": self._place})
+
+    def _go_apart(self, error: Exception) -> None:
+        self.shared = False
+        if not self._known_away:
+            self._known_away = True
+            reason = str(error) or type(error).__name__
+            self._tell("warning", "rate_limits_not_shared", {"store": self._place, "reason": reason})
+
+
+def as_text(seconds: float) -> bytes:
+    """A time in microseconds, as the script reads it."""
+    return repr(seconds * 1e6).encode()
+
+
+def _place(url: str) -> str:
+    """Where Redis is, for the log: without its password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}"
