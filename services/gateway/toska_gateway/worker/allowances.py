@@ -18,7 +18,6 @@ machine.
 import mmap
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
 from os import sched_yield
-from struct import Struct
 from time import monotonic
 from typing import Final
 
@@ -26,9 +25,9 @@ WAYS: Final = 8
 ENTRY_BYTES: Final = 16
 DEFAULT_ENTRIES: Final = 1 << 22
 """64 MiB if every page of it is used."""
-_BUCKET: Final = Struct("<" + "Qd" * WAYS)
-_ENTRY: Final = Struct("<Qd")
 _BUCKET_BYTES: Final = WAYS * ENTRY_BYTES
+_BUCKET_WORDS: Final = _BUCKET_BYTES // 8
+_TRY: Final = LOCK_EX | LOCK_NB
 _PATIENCE_S: Final = 0.05
 """A lock is held for two microseconds, and for longer only by a worker that lost its processor meanwhile. Waiting holds
 up everybody's requests, so it is done once: while the lock is still away, it is not waited for again."""
@@ -55,7 +54,10 @@ class Allowances:
         self._mask = entries // WAYS - 1
         self._descriptor = descriptor
         self._gave_up = False
-        self._memory = mmap.mmap(-1 if descriptor is None else descriptor, size_of(entries))
+        # The same memory twice: a key is at an even place of the one, its time at the odd one after it in the other.
+        memory = memoryview(mmap.mmap(-1 if descriptor is None else descriptor, size_of(entries)))
+        self._keys = memory.cast("Q")
+        self._times = memory.cast("d")
 
     def take(self, key: int, interval_s: float, burst_s: float, now: float) -> float:
         """Take one from the allowance of `key`, if there is one left.
@@ -70,57 +72,71 @@ class Allowances:
             The slack in seconds: divided by the interval, how many are left. Negative if none was: so long until
             there is one.
         """
-        start = (key & self._mask) * _BUCKET_BYTES
-        if self._descriptor is None:
-            return self._take(start, key, interval_s, burst_s, now)
-        locked = self._lock(start)
+        first = (key & self._mask) * _BUCKET_WORDS
+        descriptor = self._descriptor
+        if descriptor is None:
+            return self._take(first, key, interval_s, burst_s, now)
         try:
-            return self._take(start, key, interval_s, burst_s, now)
+            lockf(descriptor, _TRY, _BUCKET_BYTES, first * 8)
+        except OSError:
+            if not self._wait_for_lock(descriptor, first * 8):
+                return self._take(first, key, interval_s, burst_s, now)
+        try:
+            return self._take(first, key, interval_s, burst_s, now)
         finally:
-            if locked:
-                lockf(self._descriptor, LOCK_UN, _BUCKET_BYTES, start)
+            lockf(descriptor, LOCK_UN, _BUCKET_BYTES, first * 8)
 
     def give_back(self, key: int, interval_s: float) -> None:
         """Return what was taken, since the request was not served after all."""
-        start = (key & self._mask) * _BUCKET_BYTES
-        locked = self._descriptor is not None and self._lock(start)
+        first = (key & self._mask) * _BUCKET_WORDS
+        descriptor = self._descriptor
+        locked = descriptor is not None and self._wait_for_lock(descriptor, first * 8)
         try:
-            fields = _BUCKET.unpack_from(self._memory, start)
-            if key in fields:
-                place = fields.index(key)
-                _ENTRY.pack_into(self._memory, start + place * 8, key, fields[place + 1] - interval_s)
+            place = self._find(first, key)
+            if place >= 0:
+                self._times[place + 1] -= interval_s
         finally:
-            if locked and self._descriptor is not None:
-                lockf(self._descriptor, LOCK_UN, _BUCKET_BYTES, start)
+            if locked and descriptor is not None:
+                lockf(descriptor, LOCK_UN, _BUCKET_BYTES, first * 8)
 
-    def _take(self, start: int, key: int, interval_s: float, burst_s: float, now: float) -> float:
-        memory = self._memory
-        fields = _BUCKET.unpack_from(memory, start)
-        place, due = -1, now
-        if key in fields:  # a time is never equal to a fingerprint: those that are small integers are not handed out
-            place = fields.index(key)
-            due = max(fields[place + 1], now)
+    def _take(self, first: int, key: int, interval_s: float, burst_s: float, now: float) -> float:
+        times = self._times
+        # Most buckets hold few keys, so it stands at the beginning, if anywhere.
+        place = first if self._keys[first] == key else self._find(first, key)
+        due = now
+        if place >= 0:
+            known = times[place + 1]
+            if known > now:
+                due = known
         slack = now + burst_s - due - interval_s
         if slack < -_ROUNDING_S:
             return slack
         if place < 0:
-            place = self._make_room(fields, now)
-        _ENTRY.pack_into(memory, start + place * 8, key, due + interval_s)
-        return max(0.0, slack)
+            place = self._make_room(first, now)
+            self._keys[place] = key
+        times[place + 1] = due + interval_s
+        return slack if slack > 0.0 else 0.0
 
-    def _make_room(self, fields: tuple[float, ...], now: float) -> int:
-        times = fields[1::2]
-        earliest = min(times)
-        if earliest > now:
+    def _find(self, first: int, key: int) -> int:
+        """The place of a key in its bucket, or -1."""
+        keys = self._keys
+        for place in range(first, first + _BUCKET_WORDS, 2):
+            if keys[place] == key:
+                return place
+        return -1
+
+    def _make_room(self, first: int, now: float) -> int:
+        times = self._times
+        place = min(range(first, first + _BUCKET_WORDS, 2), key=lambda place: times[place + 1])
+        if times[place + 1] > now:
             self.crowded += 1
-        return 2 * times.index(earliest)
+        return place
 
-    def _lock(self, start: int) -> bool:
-        assert self._descriptor is not None  # noqa: S101 - the caller asked
+    def _wait_for_lock(self, descriptor: int, start: int) -> bool:
         deadline = 0.0
         while True:
             try:
-                lockf(self._descriptor, LOCK_EX | LOCK_NB, _BUCKET_BYTES, start)
+                lockf(descriptor, _TRY, _BUCKET_BYTES, start)
             except OSError:
                 deadline = deadline or monotonic() + (0.0 if self._gave_up else _PATIENCE_S)
                 if monotonic() >= deadline:

@@ -40,8 +40,8 @@ class RateLimit:
     """
 
     __slots__ = (
-        "_allowances", "_by_client", "_claim", "_header", "_policy_line", "_quoted", "_salt", "burst_s", "interval_s",
-        "policy",
+        "_allowances", "_by_client", "_claim", "_header", "_lines", "_policy_line", "_quoted", "_salt", "burst_s",
+        "interval_s", "policy",
     )  # fmt: skip
 
     def __init__(self, settings: dict[str, Any], route: str, plane: "Plane", number: int = 1) -> None:
@@ -59,10 +59,12 @@ class RateLimit:
         self._quoted = b'"%b"' % (route if number == 1 else f"{route}-{number}").encode()
         self.policy = b"%b;q=%d;w=%d" % (self._quoted, requests, max(1, round(per)))
         self._policy_line = b"ratelimit-policy: %b\r\nratelimit: " % self.policy
+        self._lines = self._policy_line + self._quoted + b";r="
 
     def take(self, head: RequestHead, forwarding: "Forwarding") -> float:
         """Take one from the request's allowance; negative if there is none: so many seconds until there is."""
-        return self._allowances.take(self.key(head, forwarding), self.interval_s, self.burst_s, monotonic())
+        key = forwarding.rate_keys.get(self._salt) or self.key(head, forwarding)
+        return self._allowances.take(key, self.interval_s, self.burst_s, monotonic())
 
     def take_by(self, key: int) -> float:
         """Likewise, from the allowance of `key`."""
@@ -106,8 +108,8 @@ class RateLimit:
         return False
 
     def lines(self, slack: float) -> bytes:
-        """Field lines that tell what is left, by what `take` returned."""
-        return self._policy_line + self.state(slack) + CRLF
+        """Field lines that tell what is left, by what `take` returned; in one go, since every answer has them."""
+        return b"%b%d;t=%d\r\n" % (self._lines, int(slack / self.interval_s + 1e-6), ceil(self.burst_s - slack))
 
     def refusal(self, slack: float) -> bytes:
         """Field lines of a refusal."""
