@@ -19,7 +19,7 @@ from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]
-REGEXES = ["/a/.*", "/a/b|/b", "/a(/b)?/c/?", ".*", "/[ab]", "/(?:a/)+.", "/a"]
+REGEXES = ["/a.?", "/a/.*", "/a/b|/b", "/a(/b)?/c/?", ".*", "/[ab]", "/(?:a/)+.", "/a"]
 PATHS = ["/", "/a", "/a/b", "/a/b/c", "/b", "/ab"]
 
 
