@@ -31,7 +31,8 @@ from toska_gateway.worker.http1 import (
     field_value,
 )
 from toska_gateway.worker.passage import Passage
-from toska_gateway.worker.policies import BodyStage, Shaper, end_of, through
+from toska_gateway.worker.policies import BodyStage, Instead, Shaper
+from toska_gateway.worker.shaping import Shaping
 from toska_gateway.worker.table import Route
 from toska_gateway.worker.tracing import continue_trace, new_trace_ids
 
@@ -46,16 +47,18 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 _TUNNEL_IDLE_FACTOR: Final = 10
 _UPSTREAMS_FAULT: Final = frozenset({502, 504})
 """Statuses of our own answers that count against an upstream; 503 is for what we did not even try."""
+_OUR_FAULT: Final = frozenset({"target-refused", "policy-timeout", "filter-timeout"})
+"""Codes that do not, whatever their status."""
 
 
 class Exchange:
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_active", "_blame", "_bytes", "_close_after", "_endpoint", "_home", "_pending_body", "_permit", "_replay",
-        "_request", "_stages", "_tries", "_upstream", "added", "cluster", "deadline", "down", "error", "expires",
-        "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding", "returned",
-        "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "upstream_s", "waiting",
+        "_active", "_blame", "_bytes", "_close_after", "_done", "_endpoint", "_home", "_pending_body", "_permit",
+        "_replay", "_request", "_shaping", "_tries", "_upstream", "added", "cluster", "deadline", "down", "error",
+        "expires", "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding",
+        "returned", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "upstream_s", "waiting",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -75,7 +78,8 @@ class Exchange:
         self._blame: bool | None = None  # whether it failed by the upstream's fault; None: its status tells
         self.added = b""  # field lines of our own for whatever is answered
         self.passage: Passage | None = None  # of a route with gates
-        self._stages: Sequence[BodyStage] = ()  # that the response's body passes
+        self._shaping: Shaping | None = None  # of a response that shapers look at
+        self._done = False
         self.rechunk = False
         self.received = 0  # bytes of the request's body
         self.returned = 0  # bytes of the response's
@@ -318,7 +322,11 @@ class Exchange:
         """The next payload bytes of the request's body."""
         passage = self.passage
         if passage is not None:
-            payload = passage.take(self, payload)
+            try:
+                payload = passage.take(self, payload)
+            except Instead as instead:
+                self._answer_instead(instead)
+                return
             if not payload:
                 return
         if self.head.body_length == CHUNKED:
@@ -330,9 +338,13 @@ class Exchange:
         self.request_done = True
         passage = self.passage
         if passage is not None:
-            if passage.holds:
+            if passage.holds or passage.ended:
                 return
-            rest = passage.end()
+            try:
+                rest = passage.end()
+            except Instead as instead:
+                self._answer_instead(instead)
+                return
             if rest:
                 self._body_bytes(b"%x\r\n%b\r\n" % (len(rest), rest))
         if self.head.body_length == CHUNKED:
@@ -466,7 +478,7 @@ class Exchange:
         self._drop_upstream()
         self.route.stats.failed(code)
         self.error = code
-        self._blame = status in _UPSTREAMS_FAULT and code != "target-refused"
+        self._blame = status in _UPSTREAMS_FAULT and code not in _OUR_FAULT
         self.status = status
         self.responding = True
         close = self._close_after or not self.request_done
@@ -509,8 +521,8 @@ class Exchange:
         self._drop_upstream()
         self._blame = False
         self._pass_on_head(head, body, self.route.late_shapers, last=True)
-        self._finish()
-        self.down.exchange_done(close=self._close_after)
+        if not self._done:
+            self._complete()
 
     def close_after_answer(self) -> None:
         """Say with the answer, unless it has begun, that the connection closes after it."""
@@ -528,6 +540,16 @@ class Exchange:
             self.error = self.error or "client-gone"
         self.status = self.status or 499
         self._finish()
+
+    def _answer_instead(self, instead: Instead) -> None:
+        if self.responding:
+            self._drop_upstream()
+            if self._shaping is not None:
+                self._shaping.abort()
+            self._blame = False
+            self.down.abort()
+        else:
+            instead.answer(self)
 
     def _drop_upstream(self) -> None:
         if self.passage is not None:
@@ -554,10 +576,36 @@ class Exchange:
         self._pass_on_head(head, body, self.route.shapers, last=last)
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
-        self.responding = True
         self._replay = None
         if shapers:
-            body = self._shape(head, body, shapers, last=last)
+            self._shaping = Shaping(head, body, shapers, last=last)
+            self._shape()
+        else:
+            self._write_head(head, body, last=last)
+
+    def shape_on(self, stage: BodyStage | None = None) -> None:
+        """Pass the shapers that are left: the one that was waited for has decided, and the body passes `stage`."""
+        if self._shaping is not None:
+            self._shaping.pass_through(stage)
+            self._shape()
+
+    def _shape(self) -> None:
+        shaping = self._shaping
+        assert shaping is not None  # noqa: S101 - the callers'
+        try:
+            if not shaping.go_on(self):
+                shaping.paused = True
+                self.pause_upstream()
+                return
+            body = shaping.frame()
+        except Instead as instead:
+            self._answer_instead(instead)
+            return
+        self._write_head(shaping.head, body, last=shaping.last)
+        self._pass_pieces()
+
+    def _write_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
+        self.responding = True
         self.status = head.status
         parts, special = head.parts, head.special
         edits = self.route.response_edits
@@ -598,26 +646,6 @@ class Exchange:
             self.down.transport.write(b"".join(parts))
             self.down.set_deadline(self.route.idle_timeout)
 
-    def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> bytes:
-        """Change the head, and how its body is framed; returns as much of the body as is here."""
-        stages = [stage for shaper in shapers if (stage := shaper.shape(self, head)) is not None]
-        if not stages:
-            return body
-        bodiless = self.is_head or head.status in (204, 304)
-        resized = any(stage.resizes for stage in stages)
-        if last and not bodiless:
-            body = through(stages, body) + end_of(stages)
-            if resized:
-                head.body_length = len(body)
-                head.special[b"content-length"] = (b"%d" % len(body),)
-            return body
-        self._stages = stages
-        if resized:
-            head.special.pop(b"content-length", None)
-            if not bodiless:
-                head.body_length = CHUNKED
-        return body
-
     def _tell_cluster(self, parts: list[bytes]) -> None:
         """Tell the balancer how long the answer took, and the client where to come back to."""
         endpoint, cluster = self._endpoint, self.cluster
@@ -631,8 +659,16 @@ class Exchange:
     def response_data(self, payload: bytes) -> None:
         """Pass on payload bytes of the response."""
         self.down.set_deadline(self.route.idle_timeout)
-        if self._stages:
-            payload = through(self._stages, payload)
+        shaping = self._shaping
+        if shaping is None:
+            self._write_data(payload)
+            return
+        idle = not shaping.busy
+        shaping.add(payload)
+        if idle:
+            self._pass_pieces()
+
+    def _write_data(self, payload: bytes) -> None:
         if not payload:
             return
         self.returned += len(payload)
@@ -642,25 +678,62 @@ class Exchange:
 
     def response_complete(self, upstream: "Upstream", *, reusable: bool) -> None:
         """The response has come to its end: free the connection, count, and turn to the next request."""
+        if upstream is not self._upstream:
+            return  # something else was answered
         self._upstream = None
         if reusable and self.request_done:
-            if self.down.blocked:
+            if self.down.blocked or self._shaping is not None:
                 upstream.transport.resume_reading()
             upstream.release()
         else:
             upstream.close()
-        if self._stages:
-            self._end_stages()
+        self._complete()
+
+    def _complete(self) -> None:
+        """The whole response has come."""
+        shaping = self._shaping
+        if shaping is None:
+            self._end()
+            return
+        idle = not shaping.busy
+        shaping.complete = True
+        if idle:
+            self._pass_pieces()
+
+    def _pass_pieces(self) -> None:
+        """Pass on a slice of what has come, and the others in turns of their own; then the end, if it has come too."""
+        shaping = self._shaping
+        if shaping is None:
+            return
+        try:
+            payload = shaping.step()
+            over = shaping.complete and not shaping.busy
+            if over:
+                payload += shaping.end()
+        except Instead as instead:
+            self._answer_instead(instead)
+            return
+        self._write_data(payload)
+        if over:
+            self._end()
+        elif shaping.busy:
+            shaping.paused = True
+            self.pause_upstream()
+            shaping.turn = self.plane.loop.call_soon(self._pass_pieces)
+        else:
+            shaping.turn = None
+            if shaping.paused:
+                shaping.paused = False
+                if not self.down.blocked:
+                    self.resume_upstream()
+            if not shaping.stages:
+                self._shaping = None
+
+    def _end(self) -> None:
         if self.rechunk:
             self.down.transport.write(LAST_CHUNK)
         self._finish()
         self.down.exchange_done(close=self._close_after)
-
-    def _end_stages(self) -> None:
-        stages, self._stages = self._stages, ()
-        rest = end_of(stages)
-        if rest:
-            self.down.transport.write(b"%x\r\n%b\r\n" % (len(rest), rest) if self.rechunk else rest)
 
     def _leave_endpoint(self) -> None:
         if self._active and self._endpoint is not None:
@@ -671,8 +744,12 @@ class Exchange:
         self._leave_endpoint()
         if self._permit:
             self._tell_circuit()
-        for stage in self._stages:
-            stage.abort()
+        self._done = True
+        if self._shaping is not None:
+            self._shaping.abort()
+            self._shaping = None
+        if self.passage is not None:
+            self.passage.cancel()
         ended = perf_counter()
         self.route.stats.record(self.status, ended - self.started, self.received, self.returned)
         log = self.plane.access_log
@@ -696,6 +773,8 @@ class Exchange:
 
     def resume_upstream(self) -> None:
         """The client takes bytes again."""
+        if self._shaping is not None and self._shaping.busy:
+            return
         if self._upstream is not None and not self._upstream.closed:
             self._upstream.transport.resume_reading()
 

@@ -14,7 +14,9 @@ class Passage:
     """What only a request of a route with gates has.
 
     Attributes:
+        accept_encoding: What the client asked for, whatever is sent on of it; noted for whoever compresses.
         claims: Of the token that the caller showed, verified.
+        ended: Whatever comes of the body goes nowhere.
         path: What the upstream is asked for instead of the request's own path; empty: that.
         shadow: The request's copy for a shadow cluster.
         holds: Not all gates are passed: what comes of the body is held.
@@ -22,11 +24,15 @@ class Passage:
         waits_for: What has to come before the gate that was entered last decides.
     """
 
-    __slots__ = ("_gates", "_held", "claims", "holds", "path", "shadow", "stages", "waits_for")
+    __slots__ = (
+        "_gates", "_held", "accept_encoding", "claims", "ended", "holds", "path", "shadow", "stages", "waits_for",
+    )  # fmt: skip
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self.claims: Mapping[str, Any] | None = None
+        self.accept_encoding: bytes | None = None
         self.holds = True
+        self.ended = False
         self.path = b""
         self.shadow: Shadow | None = None
         self.stages: list[BodyStage] = []
@@ -46,6 +52,8 @@ class Passage:
 
     def take(self, exchange: "Exchange", payload: bytes) -> bytes:
         """What a piece of the body becomes; nothing while it has to be held."""
+        if self.ended:
+            return b""
         if self.holds:
             self._held.append(payload)
             exchange.down.pause_reading()
@@ -58,7 +66,7 @@ class Passage:
         self.holds = False
         for payload in held:
             exchange.body(payload)
-        if exchange.request_done and exchange.head.body_length:
+        if exchange.request_done and exchange.head.body_length and not self.ended:
             exchange.body_complete()
 
     def end(self) -> bytes:
@@ -68,6 +76,7 @@ class Passage:
 
     def cancel(self) -> None:
         """The request has come to its end, whatever the gate that it waits at would say."""
+        self.ended = True
         waits_for, self.waits_for = self.waits_for, None
         if waits_for is not None:
             waits_for.cancel()

@@ -47,11 +47,19 @@ class BodyStage(Protocol):
     resizes: bool
 
     def feed(self, payload: bytes) -> bytes:
-        """What the next piece becomes; nothing, if it is kept for later."""
+        """What the next piece becomes; nothing, if it is kept for later.
+
+        Raises:
+            Instead: It must not be passed on.
+        """
         ...
 
     def finish(self) -> bytes:
-        """The body is whole: what is left of it."""
+        """The body is whole: what is left of it.
+
+        Raises:
+            Instead: It must not be passed on.
+        """
         ...
 
     def abort(self) -> None:
@@ -64,8 +72,30 @@ class Shaper(Protocol):
     """Changes responses."""
 
     def shape(self, exchange: "Exchange", head: "ResponseHead") -> BodyStage | None:
-        """Change the response's head in place; returns what its body passes through, if it does."""
+        """Change the response's head in place; returns what its body passes through, if it does.
+
+        Raises:
+            Instead: Something else is to be answered.
+            Waits: It cannot decide at once; it will call `exchange.shape_on()` or one of the exchange's answers, and
+                `passage.waits_for` is what can be cancelled.
+        """
         ...
+
+
+class Waits(Exception):
+    """A shaper cannot decide at once."""
+
+
+class Instead(Exception):
+    """Raised by a shaper or a stage: answer something else, or break off what is being answered already.
+
+    Args:
+        answer: Answers, with the exchange's own `fail` or `answer`.
+    """
+
+    def __init__(self, answer: "Callable[[Exchange], None]") -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Cancellable(Protocol):
@@ -83,7 +113,15 @@ Raises:
     ValueError: The settings cannot be served, and why.
 """
 
+
+def _compress(settings: Any, route: str, plane: "Plane") -> object:
+    from toska_gateway.worker.compression import Compress  # here: only for those who compress
+
+    return Compress(settings, route, plane)
+
+
 _FACTORIES: Final[dict[str, Factory]] = {
+    "compress": _compress,
     "cors": Cors,
     "fault": Faults,
     "ip": IpRules,
@@ -101,10 +139,14 @@ _GATES: Final = (
     "rate_limit",
     "fault",
     "mirror",
+    "compress",
     "filters",
     "cache",
 )
-"""Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them."""
+"""Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them.
+
+Compression only notes what the client takes, before filters can change that.
+"""
 _SHAPERS: Final = ("cache", "filters", "compress", "versions", "security_headers", "cors")
 """What is kept is what the upstream said; what is compressed is what the filters made of it."""
 

@@ -15,6 +15,7 @@ from toska_common.contracts.routing.clusters import (
     HashKey,
     Outlier,
 )
+from toska_common.contracts.routing.compression import Compression, CompressionLevels
 from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirror
 from toska_common.contracts.routing.policies import (
     BodyLimit,
@@ -52,6 +53,8 @@ __all__ = [
     "Cluster",
     "ClusterEndpoints",
     "ClusterEntry",
+    "Compression",
+    "CompressionLevels",
     "ConnectionLimits",
     "Cors",
     "Delay",

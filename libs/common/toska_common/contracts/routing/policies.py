@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from toska_common.contracts import Document
 from toska_common.contracts.routing.access import IpRules
 from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
+from toska_common.contracts.routing.compression import Compression
 from toska_common.contracts.routing.experiments import Fault, Mirror
 from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
@@ -122,6 +123,7 @@ class Policies(Document):
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
     access_log: AccessLogPolicy | None = Field(default=None, description="Other than the server's; sample: 0 for none")
+    compress: Compression | None = None
     upgrade: tuple[Literal["websocket"], ...] = ()
     escaped_slashes: Literal["reject", "keep"] = Field(
         default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"

@@ -82,6 +82,26 @@ def drop_fields(parts: list[bytes], names: frozenset[bytes]) -> None:
     parts[1:] = [part for part in parts[1:] if field_name(part) not in names]
 
 
+# What tells of a body's bytes: ranges of them (RFC 9110 §14.3), and digests (RFC 9530, RFC 3230, RFC 1864).
+_OF_BYTES: Final = frozenset({b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"})
+
+
+def forget_bytes(parts: list[bytes]) -> None:
+    """Take out of `parts` what was said of a body that goes on as other bytes; its ETag becomes a weak one.
+
+    A digest of what it becomes could not go in front of it, and RFC 9110 §8.8.1 wants a strong ETag to change with
+    every byte.
+    """
+    kept = parts[:1]
+    for part in parts[1:]:
+        name = field_name(part)
+        if name == b"etag" and not field_value(part).startswith(b"W/"):
+            kept.append(b"etag: W/" + field_value(part) + CRLF)
+        elif name not in _OF_BYTES:
+            kept.append(part)
+    parts[:] = kept
+
+
 class ConnectionOptions:
     """What a Connection field says: close or keep-alive, upgrade, and the fields that it takes along."""
 
