@@ -150,6 +150,7 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         tls_folder=settings.certificates_folder,
         drain_s=settings.drain_timeout.total_seconds(),
         secret=ensure_secret(settings.home / AFFINITY_KEY).encode("ascii"),
+        home=settings.home,
         cache_url=cache_url,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.routing import Snapshot
 
 
@@ -72,6 +73,10 @@ class DataPlane(Protocol):
         Raises:
             NoWorker: Nobody is there to serve it.
         """
+        ...
+
+    def issuer_keys(self) -> Sequence[IssuerKeys]:
+        """How the keys are that tokens are verified with."""
         ...
 
     async def metrics(self, *, openmetrics: bool = False) -> str:

@@ -7,6 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from toska_common.clock import now_utc
+from toska_common.contracts.gateway import IssuerKeys
+
 from toska_gateway.gauges import Gauges
 from toska_gateway.totals import Counts, Totals
 from toska_gateway.worker.stats import BOUNDS, BUCKETS, COUNTERS
@@ -19,7 +22,9 @@ Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
 
 
-def render(totals: Totals, gauges: Gauges, workers: int, *, openmetrics: bool = False) -> str:
+def render(
+    totals: Totals, gauges: Gauges, workers: int, *, keys: Iterable[IssuerKeys] = (), openmetrics: bool = False
+) -> str:
     """The whole page, without OpenMetrics' mark of the end."""
     page = _Page(openmetrics=openmetrics)
     for name, text in COUNTERS.items():
@@ -37,6 +42,7 @@ def render(totals: Totals, gauges: Gauges, workers: int, *, openmetrics: bool = 
     page.histogram("cluster_connect_duration_seconds", "Making a connection, TLS included", clusters, "connect_")
     _add_attempts(page, "endpoint", endpoints)
     _add_gauges(page, gauges)
+    _add_keys(page, [((("source", one.source),), one) for one in keys])
     return page.text()
 
 
@@ -77,6 +83,17 @@ def _add_gauges(page: "_Page", gauges: Gauges) -> None:
             for (cluster, key), values in sorted(gauges.endpoints.items())
         ]
         page.gauge(f"endpoint_{name}", text, samples)
+
+
+def _add_keys(page: "_Page", sources: list[tuple[Labels, IssuerKeys]]) -> None:
+    if not sources:
+        return
+    page.gauge("issuer_keys", "Keys that tokens are verified with", [(labels, one.keys) for labels, one in sources])
+    stale = [(labels, int(bool(one.problem))) for labels, one in sources]
+    page.gauge("issuer_keys_stale", "Whether the source could not be read when that was last tried", stale)
+    now = now_utc()
+    ages = [(labels, round((now - one.read_at).total_seconds())) for labels, one in sources if one.read_at is not None]
+    page.gauge("issuer_keys_age_seconds", "Since the keys were last seen at their source", ages)
 
 
 def _plain(items: list[tuple[Labels, Counts]], name: str) -> Samples:

@@ -151,6 +151,25 @@ PROBLEM_TYPES: Final = {
               "A management listener answers only to host names that it knows, so that no web page can reach it "
               "through a name of its own (DNS rebinding).",
               "Use localhost or the listener's address, or add the name to TOSKA_ALLOWED_HOSTS."),
+        _type("token-required", 401, "Token required", "caller",
+              "The route asks for a token (policies.auth), and there was none.",
+              "Send Authorization: Bearer with a token of the issuer that the route trusts."),
+        _type("invalid-token", 401, "Token not accepted", "caller",
+              "The token is not believed: the detail says why. It may be malformed, over, for somebody else, from "
+              "somebody else, or not signed with a key of its issuer.",
+              "Get a new token. If the detail speaks of the issuer, audience, type or algorithm, compare the token "
+              "with policies.auth.jwt of the route."),
+        _type("ambiguous-token", 400, "More than one token", "caller",
+              "The field that holds the token stands twice, so it cannot be told which one is meant.",
+              "Send it once."),
+        _type("insufficient-scope", 403, "Token does not grant enough", "caller",
+              "The token is good and lacks a scope or role that the route needs (policies.auth.scopes, .roles).",
+              "WWW-Authenticate names the scopes; get a token that grants them."),
+        _type("keys-unavailable", 503, "Issuer's keys unavailable", "mesh",
+              "The keys that tokens of this issuer are checked with cannot be fetched, so nobody can tell whether this "
+              "token is good.",
+              "Try again after the time in Retry-After. /api/v1/gateway of the gateway's admin API says why they "
+              "cannot be had."),
         # Management APIs
         _type("not-found", 404, "Not found", "caller",
               "There is no such thing.", "Look at the list it would be on; /docs shows every operation."),

@@ -23,6 +23,7 @@ from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.tree import decode, name_problems, parse_yaml
 
 from toska_gateway.errors import SnapshotRejected
+from toska_gateway.issuer_keys.readers import local_problems
 from toska_gateway.routing import Routing
 from toska_gateway.tls_material import TlsFilesRefused, read_material
 
@@ -36,7 +37,7 @@ Stamp = tuple[int, int, int, int]
 
 
 def read_routes(path: Path, folder: Path) -> Snapshot:
-    """Read a routing file, and try the certificates and keys that it names; relative ones are in `folder`.
+    """Read a routing file, and try the certificates, keys and JWK Sets that it names; relative ones are in `folder`.
 
     Raises:
         InvalidDocument: It is wrong, or cannot be read, or a file that it names cannot be used.
@@ -47,11 +48,14 @@ def read_routes(path: Path, folder: Path) -> Snapshot:
         reason = f"cannot be read: {error.strerror or error}"
         raise InvalidDocument([Problem("", None, reason)], source=str(path)) from error
     table = build_table(load_document(text, source=str(path), registry=False))
+    findings = local_problems(table, folder)
     try:
         read_material(table, folder)
     except TlsFilesRefused as error:
+        findings += error.findings
+    if findings:
         tree = parse_yaml(decode(text, str(path)), str(path))
-        raise InvalidDocument(name_problems(error.findings, tree), source=str(path)) from error
+        raise InvalidDocument(name_problems(findings, tree), source=str(path))
     return build_snapshot(table)
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import anyio
 import structlog
+from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.routing import Snapshot
+from toska_common.targets import TargetRules
 
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
 from toska_gateway.gauges import Gauges
+from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
+from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
@@ -56,6 +60,7 @@ class Supervisor:
         tls_folder: Where relative paths of certificates and keys begin.
         drain_s: Seconds that a worker has for its requests in flight once it has a successor.
         secret: What affinity cookies are made with; gateways that share clients share it.
+        home: Where issuers' keys that were fetched are kept for the next start; default: nowhere.
         cache_url: Where the mesh's gateways share what they count and keep; it may have a password in it.
     """
 
@@ -71,6 +76,7 @@ class Supervisor:
         drain_s: float = RENEWAL_DRAIN_S,
         secret: bytes = b"",
         cache_url: str = "memory://",
+        home: Path | None = None,
     ) -> None:
         self._cache_url = cache_url
         self._drain_s = drain_s
@@ -82,6 +88,8 @@ class Supervisor:
         self._folder = tls_folder.absolute()
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
+        self._keys = KeyKeeper(tls_folder, TargetRules(frozenset(self._management)).refusal, self._tell_keys, home)
+        self._followers: Followers = {}
         self._shared_fd = open_shared_memory(size_of(DEFAULT_ENTRIES))
         self._ticket_secret = secrets.token_hex(32)
         self._snapshot: Snapshot | None = None
@@ -114,6 +122,7 @@ class Supervisor:
                 group.start_soon(self._keep_reports)
                 group.start_soon(self._keep_tls)
                 group.start_soon(self._keep_ticket_secret)
+                group.start_soon(self._keys.run)
                 try:
                     yield
                 finally:
@@ -145,24 +154,28 @@ class Supervisor:
         async with self._lock:
             try:
                 tls = await self._tls_files.read(snapshot.table)
-            except TlsFilesRefused as error:
+                followers = await self._keys.prepare(snapshot.table)
+            except (TlsFilesRefused, KeysRefused) as error:
                 raise SnapshotRejected(error.problems) from error
-            await self._put_in_force(snapshot, tls)
+            await self._put_in_force(snapshot, tls, followers)
             first = not self._wanted.is_set()
             self._wanted.set()
         if first:
             await self._until_listening()
 
-    async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial) -> None:
+    async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial, followers: Followers) -> None:
         mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
-        offered = bool(self._live())
-        problems = await self._offer(snapshot, mesh_owned, tls) if offered else rehearse(snapshot, mesh_owned, tls)
+        if self._live():
+            problems = await self._offer(snapshot, mesh_owned, tls, followers)
+        else:
+            problems = rehearse(snapshot, mesh_owned, tls)
         if problems:
             # Compiling is deterministic, so as a rule all refuse alike; one that did not goes back.
             if self._snapshot is not None:
-                await self._offer(self._snapshot, self._mesh_owned, self._tls)
+                await self._offer(self._snapshot, self._mesh_owned, self._tls, self._followers)
             raise SnapshotRejected([{"field": "snapshot", "reason": problem} for problem in problems])
-        self._snapshot, self._mesh_owned, self._tls = snapshot, mesh_owned, tls
+        self._snapshot, self._mesh_owned, self._tls, self._followers = snapshot, mesh_owned, tls, followers
+        self._keys.use(followers)
         self._tls_files.use(tls)
         for sockets in self._sockets:
             if sockets.address.tls and tls.server is None:
@@ -184,7 +197,7 @@ class Supervisor:
             return
         try:
             if tls.version != self._tls.version:
-                await self._put_in_force(snapshot, tls)
+                await self._put_in_force(snapshot, tls, self._followers)
                 log.info("tls_files_reloaded", files=len(tls.files))
             self._tls_files.use(tls)
         except SnapshotRejected as error:
@@ -198,12 +211,14 @@ class Supervisor:
             for worker in self._live():
                 worker.take_ticket_secret(self._ticket_secret)
 
-    async def _offer(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial) -> list[str]:
+    async def _offer(
+        self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial, followers: Followers
+    ) -> list[str]:
         answers: list[list[str]] = []
 
         async def offer(worker: WorkerProcess) -> None:
             try:
-                answers.append(await worker.apply(snapshot, mesh_owned, tls))
+                answers.append(await worker.apply(snapshot, mesh_owned, tls, messages_of(followers)))
             except WorkerLost as error:
                 self._replace_stuck(worker, error)
 
@@ -252,7 +267,17 @@ class Supervisor:
     async def metrics(self, *, openmetrics: bool = False) -> str:
         """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
         await self._refresh_reports()
-        return render(self._totals, self._gauges(), len(self._live()), openmetrics=openmetrics)
+        keys = self._keys.status
+        return render(self._totals, self._gauges(), len(self._live()), keys=keys, openmetrics=openmetrics)
+
+    def issuer_keys(self) -> list[IssuerKeys]:
+        """How the keys are that tokens are verified with."""
+        return self._keys.status
+
+    def _tell_keys(self, message: dict[str, Any]) -> None:
+        for worker in self._workers():
+            if worker.state != "dead":
+                worker.channel.send(message)
 
     def _gauges(self) -> Gauges:
         return Gauges(worker.standing for worker in self._workers() if worker.state != "dead")
@@ -310,12 +335,12 @@ class Supervisor:
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
-        return await WorkerProcess.start(slot, listeners, hello, self._totals.add)
+        return await WorkerProcess.start(slot, listeners, hello, self._totals.add, self._keys.want)
 
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
             if self._snapshot is not None:
-                await worker.apply(self._snapshot, self._mesh_owned, self._tls)
+                await worker.apply(self._snapshot, self._mesh_owned, self._tls, messages_of(self._followers))
         await worker.until_listening()
         log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
 

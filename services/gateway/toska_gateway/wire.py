@@ -37,16 +37,16 @@ def messages(
         table = snapshot.table
         clusters = {
             name: {
-                **_plain(cluster.model_dump(exclude={"endpoints", "service", "tls"})),
+                **plain(cluster.model_dump(exclude={"endpoints", "service", "tls"})),
                 "mesh_owned": name in mesh_owned,
                 "fixed": cluster.service is None,
             }
             for name, cluster in table.clusters.items()
         }
-        yield {"op": "table", "server": _plain(table.server.model_dump(exclude={"tls"})), "clusters": clusters}
+        yield {"op": "table", "server": plain(table.server.model_dump(exclude={"tls"})), "clusters": clusters}
         for start in range(0, len(table.routes), _SLICE):
             part = table.routes[start : start + _SLICE]
-            yield {"op": "routes", "routes": [_plain(route.model_dump()) for route in part]}
+            yield {"op": "routes", "routes": [plain(route.model_dump()) for route in part]}
     if known.tls_version != tls.version or (table_changed and tls.version):
         yield {"op": "tls", "server": tls.server, "clusters": dict(tls.clusters)}
     for name, cluster in snapshot.endpoints.items():
@@ -90,15 +90,16 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A dumped model as the wire has it: durations in seconds, tuples as lists."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, datetime):
         return value.timestamp()
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
+        return {key: plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in cast("list[Any]", value)]
+        return [plain(item) for item in cast("list[Any]", value)]
     return value
 
 

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from toska_gateway.worker.control import ControlChannel
 log = structlog.get_logger(__name__)
 
 State = Literal["starting", "running", "draining", "dead"]
+WantKeys = Callable[[str, Callable[[dict[str, Any]], None]], None]
 
 TakeCounts = Callable[[Mapping[str, Any]], None]
 NOTHING_OPEN: Final[dict[str, Any]] = {"connections": 0, "clusters": {}}
@@ -50,7 +51,7 @@ class WorkerProcess:
         requests: What it has served.
     """
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, count: TakeCounts) -> None:
+    def __init__(self, slot: int, process: asyncio.subprocess.Process, count: TakeCounts, want: WantKeys) -> None:
         self.slot = slot
         self.process = process
         self.state: State = "starting"
@@ -58,6 +59,7 @@ class WorkerProcess:
         self.standing: dict[str, Any] = NOTHING_OPEN
         self.requests = 0
         self._count = count
+        self._want_keys = want
         self.channel = ControlChannel(self._on_message, self._on_lost)
         self._sequence = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -65,11 +67,17 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, slot: int, listeners: Sequence[socket.socket], hello: Mapping[str, Any], count: TakeCounts
+        cls,
+        slot: int,
+        listeners: Sequence[socket.socket],
+        hello: Mapping[str, Any],
+        count: TakeCounts,
+        want_keys: WantKeys,
     ) -> "WorkerProcess":
         """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is.
 
-        Whatever it counts is handed to `count`, each time what is new.
+        Whatever it counts is handed to `count`, each time what is new. When it misses a key of a source of issuers'
+        keys, `want_keys` is told, with how to answer.
         """
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
@@ -91,18 +99,28 @@ class WorkerProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
-        worker = cls(slot, process, count)
+        worker = cls(slot, process, count, want_keys)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
         worker.channel.send({"op": "hello", **hello})
         return worker
 
-    async def apply(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
+    async def apply(
+        self,
+        snapshot: Snapshot,
+        mesh_owned: frozenset[str],
+        tls: TlsMaterial = NO_TLS,
+        keys: Iterable[dict[str, Any]] = (),
+    ) -> list[str]:
         """Bring the worker to `snapshot`; returns its problems, and then it has kept what it had.
+
+        `keys` are the messages with the keys that its routes verify tokens with.
 
         Raises:
             WorkerLost: It ended, or does not answer.
         """
         for message in messages(self.known, snapshot, mesh_owned, tls):
+            self.channel.send(message)
+        for message in keys:
             self.channel.send(message)
         answer = await self._ask("commit")
         problems: list[str] = answer["problems"]
@@ -189,6 +207,9 @@ class WorkerProcess:
             self._take_report(message)
             if message["op"] == "left":
                 return
+        if message["op"] == "keys-wanted":
+            self._want_keys(message["source"], self.channel.send)
+            return
         answer = self._answers.get(message["seq"])
         if answer is not None and not answer.done():
             answer.set_result(message)

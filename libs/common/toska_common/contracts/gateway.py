@@ -1,5 +1,6 @@
 """What the gateway tells of itself through its admin API."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -31,6 +32,15 @@ class RouterLink(Contract):
     rejected_version: str = ""
 
 
+class IssuerKeys(Contract):
+    """Where keys that tokens are verified with come from; what was read last is served until it can be read anew."""
+
+    source: str
+    keys: int = Field(description="How many are in force")
+    read_at: datetime | None = Field(default=None, description="When they were last seen there")
+    problem: str = Field(default="", description="Why they cannot be read, if they cannot")
+
+
 class GatewayOverview(Contract):
     """The gateway in one look."""
 
@@ -45,6 +55,7 @@ class GatewayOverview(Contract):
     clusters: int = 0
     endpoints: int = 0
     workers: tuple[WorkerOverview, ...] = ()
+    issuer_keys: tuple[IssuerKeys, ...] = Field(default=(), description="What tokens are verified with")
     router: RouterLink | None = Field(default=None, description="Absent where a routing file is served alone")
     file: FileStatus | None = Field(default=None, description="The routing file, where one is served alone")
 

@@ -49,6 +49,7 @@ def _overview(parts: Parts) -> GatewayOverview:
         endpoints=sum(len(cluster.endpoints) for cluster in routing.served.endpoints.values()),
         workers=overview(parts.data_plane.workers()),
         router=_router_link(parts.mesh.follower) if parts.mesh else None,
+        issuer_keys=tuple(parts.data_plane.issuer_keys()),
         file=parts.file.status() if parts.file else None,
     )
 

@@ -44,6 +44,11 @@ TITLES: Final = {
     "target-refused": "Upstream address refused",
     "https-required": "HTTPS required",
     "upstream-tls-failed": "No TLS with the upstream",
+    "token-required": "Token required",
+    "invalid-token": "Token not accepted",
+    "ambiguous-token": "More than one token",
+    "insufficient-scope": "Token does not grant enough",
+    "keys-unavailable": "Issuer's keys unavailable",
 }
 """Titles by code; a code that is not in here has its status's own phrase."""
 

@@ -9,6 +9,8 @@ Parent to worker:
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
     {"op": "tls", "server": material, "clusters": {name: material}}   certificates and keys, as text
     {"op": "tickets", "secret"}                                       what TLS sessions are sealed with from now on
+    {"op": "keys", "source", "version", "keys": [jwk, ...], "fresh", "answer", "quiet_s"}
+                                   what tokens are verified with; an answer says for how long not to ask again
     {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
     {"op": "stats", "seq"}
     {"op": "explain", "seq", "request", "peer", "scheme"}    what would become of a request
@@ -17,6 +19,7 @@ Worker to parent:
     {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
     {"op": "explained", "seq", "told": {...}}
     {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
+    {"op": "keys-wanted", "source"}    a token names a key that is not among them; answered with "keys"
     {"op": "left", ...}            the last word of one that ends: its counters
 
 The channel is also the lifeline: a worker whose parent is gone reads its end and exits.

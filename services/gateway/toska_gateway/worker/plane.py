@@ -26,6 +26,7 @@ from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.via import Via
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.auth.verifier import Verifiers
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.opening import Opening
 
@@ -82,6 +83,8 @@ class Plane:
         self.tell: Tell = _tell_nobody
         self.folder = ""  # where relative paths begin
         self.access_log: AccessLog | None = None
+        self.ask_for_keys: Callable[[str], None] = _ask_nobody
+        self.verifiers: Verifiers | None = None  # of tokens, if a route asks for any
         self._allowances: dict[str, Allowances] = {}
         self._mesh_allowances: MeshAllowances | None = None
         self._trusted_networks: tuple[Any, ...] = ()
@@ -243,6 +246,10 @@ class Plane:
 
 def _tell_nobody(level: str, event: str, fields: dict[str, Any]) -> None:
     """Until there is a parent to tell."""
+
+
+def _ask_nobody(source: str) -> None:
+    """Until there is a parent to ask."""
 
 
 def _is_in(peer: str, networks: tuple[Any, ...]) -> bool:

@@ -38,6 +38,7 @@ class Worker:
         self._staging = Staging(self._plane)
         self._channel = ControlChannel(self._on_message, self._on_parent_lost)
         self._plane.tell = self._tell
+        self._plane.ask_for_keys = self._ask_for_keys
         self._starting: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
 
@@ -54,7 +55,7 @@ class Worker:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         op = message["op"]
-        if op in ("endpoints", "routes", "table", "tls"):
+        if op in ("endpoints", "keys", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
             # So that the first requests of a route are counted with everybody's; once, and for a second at most.
@@ -81,6 +82,9 @@ class Worker:
 
     def _tell(self, level: str, event: str, fields: dict[str, Any]) -> None:
         self._channel.send({"op": "log", "level": level, "event": event, "fields": fields})
+
+    def _ask_for_keys(self, source: str) -> None:
+        self._channel.send({"op": "keys-wanted", "source": source})
 
     def _commit(self, seq: int) -> None:
         problems = self._staging.commit()

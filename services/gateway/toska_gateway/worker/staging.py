@@ -36,6 +36,8 @@ class Staging:
             self.routes(message["routes"])
         elif op == "tls":
             self.tls(message)
+        elif op == "keys":
+            self.keys(message)
         else:
             self.table(message["server"], message["clusters"])
 
@@ -72,6 +74,14 @@ class Staging:
                 self._client_tls[name] = known
         except (UnusableCertificate, OSError, ValueError) as error:
             self._problems.append(f"tls: {error}")
+
+    def keys(self, message: dict[str, Any]) -> None:
+        """Take the keys of one source of tokens: for routes that have just been compiled, or for those in force."""
+        if self._plane.verifiers is not None:
+            try:
+                self._plane.verifiers.rings.take(message)
+            except ValueError as error:
+                self._problems.append(f"keys: {error}")
 
     def endpoints(self, message: dict[str, Any]) -> None:
         """Change one cluster's endpoints: upserts and removals on top of what it has, or of nothing on `reset`."""

@@ -35,6 +35,7 @@ COUNTERS: Final = {
     "mirror_failures": "Copies that came to nothing",
     "mirror_skipped": "Requests not copied: no room, no endpoint, or too long a body",
     "access_log_dropped": "Lines of the access log that could not be written",
+    "tokens_verified": "Tokens whose signature was checked and holds; one that is known is not checked again",
 }
 """Counters of a worker as a whole: `toska_gateway_NAME_total`, its help, and an attribute of `WorkerStats`."""
 
@@ -196,6 +197,7 @@ class WorkerStats:
     mirror_failures: int
     mirror_skipped: int
     access_log_dropped: int
+    tokens_verified: int
 
     __slots__ = (*COUNTERS, "endpoints", "routes")
 

@@ -5,6 +5,7 @@ asking for it is an error and never silently ignored.
 """
 
 from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.auth import Auth, Jwt, TokenPlace
 from toska_common.contracts.routing.browsers import Cors, Hsts, SecurityHeaders
 from toska_common.contracts.routing.clusters import (
     AffinityCookie,
@@ -48,6 +49,7 @@ __all__ = [
     "AccessLogPolicy",
     "AffinityCookie",
     "ApiVersion",
+    "Auth",
     "BodyLimit",
     "Breaker",
     "Cluster",
@@ -66,6 +68,7 @@ __all__ = [
     "HeaderRules",
     "Hsts",
     "IpRules",
+    "Jwt",
     "Match",
     "Mirror",
     "Outlier",
@@ -86,6 +89,7 @@ __all__ = [
     "Snapshot",
     "SnapshotDelta",
     "SnapshotPoll",
+    "TokenPlace",
     "Tracing",
     "Versions",
     "WeightedCluster",

@@ -8,22 +8,15 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.auth import Auth
 from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
 from toska_common.contracts.routing.compression import Compression
 from toska_common.contracts.routing.experiments import Fault, Mirror
 from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
 from toska_common.contracts.routing.versioning import Versions
-from toska_common.contracts.routing.words import HeaderName, HeaderValue
+from toska_common.contracts.routing.words import FRAMING, HeaderName, HeaderValue
 from toska_common.units import Duration, Size
-
-_FRAMING = frozenset(
-    {
-        "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded",
-        "x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "x-request-id", "traceparent",
-    }
-)  # fmt: skip
 
 
 class HeaderEdits(Document):
@@ -35,7 +28,7 @@ class HeaderEdits(Document):
 
     @model_validator(mode="after")
     def _leaves_framing_alone(self) -> Self:
-        wrong = sorted(_FRAMING.intersection((*self.set, *self.add, *self.remove)))
+        wrong = sorted(FRAMING.intersection((*self.set, *self.add, *self.remove)))
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is the gateway's own and cannot be changed")
         return self
@@ -114,6 +107,7 @@ class Policies(Document):
     cors: Cors | None = None
     security_headers: SecuritySwitch = None
     versions: Versions | None = None
+    auth: Auth | None = Field(default=None, description="Only requests with a token that is believed pass")
     rate_limit: Annotated[tuple[RateLimit, ...], _ONE_OR_MORE] = Field(
         default=(), max_length=4, description="One limit or several: all have to allow a request"
     )

@@ -40,3 +40,12 @@ def _match_host(value: str) -> str:
 
 
 MatchHost = Annotated[str, AfterValidator(_match_host)]
+
+FRAMING = frozenset(
+    {
+        "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded",
+        "x-forwarded-port", "x-forwarded-prefix", "x-real-ip", "x-request-id", "traceparent",
+    }
+)  # fmt: skip
+"""Header fields that are the gateway's own: no rule changes them."""
