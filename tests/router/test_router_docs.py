@@ -1,6 +1,7 @@
 """`docs/traffic.md`: its routing file is right, and its commands work as they stand there."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import anyio
@@ -18,6 +19,13 @@ def blocks(language: str) -> list[str]:
 def test_the_routing_file_of_the_page_is_right() -> None:
     text, *_ = blocks("yaml")
     assert len(load_document(text, source="traffic.md").routes) == 4
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_routing_file_and_policy_of_the_page_is_right(text: str) -> None:
+    if text.startswith("policies:"):
+        text = f"routes:\n- name: one\n  match: {{path_prefix: /}}\n  respond: {{}}\n{textwrap.indent(text, '  ')}"
+    assert load_document(text, source="traffic.md").routes
 
 
 async def test_the_commands_of_the_page_work_in_their_order(

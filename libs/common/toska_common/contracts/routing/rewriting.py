@@ -29,8 +29,8 @@ def _authority(value: str) -> str:
 
 
 def _path_template(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("what takes a path's place starts with /")
+    if not value.startswith(("/", "\\")):
+        raise ValueError("what takes a path's place starts with /, or with what was captured")
     if _NOT_IN_A_PATH.search(value):
         raise ValueError("write the decoded path, with \\1 for what the first group captured: no ?, #, % or spaces")
     return value
