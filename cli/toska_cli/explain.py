@@ -38,7 +38,7 @@ def _lines(method: str, told: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield _line("route", f"{told['route']}  (rank {told['rank']}, {told['origin']})  {_words(told['match'])}")
         for name, settings in told["policies"].items():
-            yield _line("policy", f"{name}: {_words(settings) if isinstance(settings, dict) else settings}")
+            yield _line("policy", f"{name}: {_words(settings)}")
         for kind in ("redirect", "respond"):
             if told[kind]:
                 yield _line(kind, _words(told[kind]))
