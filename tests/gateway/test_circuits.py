@@ -141,7 +141,7 @@ async def test_connections_that_cannot_be_made_and_answers_that_break_off_are_fa
         await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
         conversation.reset()
 
-    await gateway.serve(document(free_port()))
+    await gateway.serve(document(free_port(), policies={"retry": {"attempts": 1}}))
     errors = [(await ask(gateway.address, get())).error for _ in range(5)]
     assert errors == ["upstream-connect-failed"] * 4 + ["circuit-open"]
     async with upstream(broken) as app:

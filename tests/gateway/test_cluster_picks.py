@@ -6,13 +6,22 @@ from typing import Any
 import pytest
 from toska_gateway.worker.cluster import Cluster, Endpoint
 
+OUTLIER: dict[str, Any] = {
+    "consecutive_failures": 1,
+    "consecutive_gateway_errors": 0,
+    "consecutive_5xx": 0,
+    "base_ejection": 5.0,
+    "max_ejection": 60.0,
+    "max_ejected_percent": 100.0,
+}
+
 
 def settings(**changes: Any) -> dict[str, Any]:
     """A cluster's settings as a worker is given them."""
     return {
         "balancer": "round_robin",
-        "limits": {"max_connections": 10, "max_pending": 10},
-        "outlier": {"consecutive_failures": 1, "base_ejection": 5.0, "max_ejection": 60.0},
+        "limits": {"max_connections": 10, "max_pending": 10, "max_requests": 0, "pending_timeout": 5.0},
+        "outlier": OUTLIER,
         "keep_alive": 30.0,
         **changes,
     }
@@ -138,7 +147,7 @@ def test_a_good_connect_forgets_the_failures_and_ends_the_ejection() -> None:
 
 
 def test_several_failures_in_a_row_are_needed_if_so_configured() -> None:
-    outlier = {"consecutive_failures": 3, "base_ejection": 5.0, "max_ejection": 60.0}
+    outlier = {**OUTLIER, "consecutive_failures": 3}
     cluster, endpoints = cluster_of(1, 1, outlier=outlier)
     assert not cluster.connect_failed(endpoints[0], 0.0)
     assert not cluster.connect_failed(endpoints[0], 0.0)

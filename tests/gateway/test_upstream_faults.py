@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
+from typing import Any
 
 import pytest
 from toska_common.targets import TargetRules
@@ -30,6 +31,9 @@ from toska_tests.waiting import wait_until
 
 EJECTION = {"outlier": {"base_ejection": "300ms", "max_ejection": "300ms"}}
 """Short, so that a test can see an endpoint return."""
+FREE_RETRY = {"retry": {"budget": 1, "budget_floor": 10_000}}
+FREELY: dict[str, Any] = {"policies": FREE_RETRY}
+"""Every failed request is tried again, however many there are."""
 
 
 async def test_a_dead_endpoint_costs_no_request_and_is_back_when_it_lives_again(gateway: Gateway) -> None:
@@ -65,7 +69,7 @@ async def test_a_request_whose_connect_fails_goes_elsewhere_with_its_body(
     async with upstream() as app:
         for _ in range(2):
             endpoints = cluster(free_port(), app.port, balancer="round_robin")
-            await gateway.serve({"clusters": {"app": endpoints}, "routes": [route("r")]})
+            await gateway.serve({"clusters": {"app": endpoints}, "routes": [route("r", **FREELY)]})
             for _ in range(2):
                 assert (await ask(gateway.address, message)).status == 200
         assert [message.method for message in app.requests] == [method] * 4
@@ -95,8 +99,8 @@ async def test_only_what_may_be_done_twice_is_sent_again_after_a_reset(
     gateway: Gateway, method: str, body: bytes | None, status: int
 ) -> None:
     async with upstream(resetting) as bad, upstream() as good:
-        document = {"clusters": {"app": cluster(bad.port, good.port, balancer="round_robin")}, "routes": [route("r")]}
-        await gateway.serve(document)
+        app = cluster(bad.port, good.port, balancer="round_robin")
+        await gateway.serve({"clusters": {"app": app}, "routes": [route("r", **FREELY)]})
         answers = [await ask(gateway.address, request(method, body=body), to=method) for _ in range(2)]
         assert sorted(answer.status for answer in answers) == [200, status]
         assert {answer.error for answer in answers if answer.status == 502} <= {"upstream-reset"}
@@ -177,7 +181,7 @@ async def test_connections_that_the_upstream_closed_while_idle_are_not_used_agai
         await conversation.send(OK)
 
     async with upstream(script) as app:
-        await gateway.serve(single(app.port))
+        await gateway.serve(single(app.port, policies=FREE_RETRY))
         async with connected(gateway.address) as client:
             for number in range(1, 20):
                 # Not idempotent, so a connection that has been closed would show.
@@ -199,7 +203,7 @@ async def test_a_second_attempt_takes_no_other_connection_that_may_be_just_as_de
         conversation.reset()
 
     async with upstream(script) as app:
-        await gateway.serve(single(app.port))
+        await gateway.serve(single(app.port, policies=FREE_RETRY))
         async with asyncio.TaskGroup() as group:
             for _ in range(5):
                 group.create_task(ask(gateway.address, get()))
@@ -213,7 +217,7 @@ async def test_an_upstream_that_restarts_costs_no_idempotent_request(gateway: Ga
     port = free_port()
     app = Upstream(answering(OK))
     await app.open(port)
-    await gateway.serve(single(port))
+    await gateway.serve(single(port, policies=FREE_RETRY))
     async with connected(gateway.address) as client:
         for _ in range(10):
             assert (await client.ask(get())).status == 200

@@ -156,6 +156,15 @@ class CircuitBreaker:
         if permit == self._generation and self._state is CircuitState.HALF_OPEN:
             self._probes = max(0, self._probes - 1)
 
+    def report(self, permit: int, now: float, *, failed: bool | None) -> None:
+        """The call failed, or succeeded, or was given up (`None`)."""
+        if failed is None:
+            self.cancel(permit)
+        elif failed:
+            self.fail(permit, now)
+        else:
+            self.succeed(permit, now)
+
     def retry_after_s(self, now: float) -> float:
         """Seconds until a refused call may be worth another try; 0 if one would be admitted now."""
         if self.admits(now):

@@ -26,6 +26,7 @@ class Gauges:
         "requests": "Requests sent by endpoint, since its workers started",
         "idle_connections": "Open connections that no request uses",
         "ejected": "Workers that have the endpoint out of rotation",
+        "unhealthy": "Workers that were told that the endpoint fails its health check",
     }
 
     def __init__(self, states: Iterable[Mapping[str, Any]]) -> None:

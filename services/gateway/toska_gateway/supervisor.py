@@ -24,6 +24,7 @@ from toska_gateway.gauges import Gauges
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
+from toska_gateway.prober import Prober
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.tls_files import TlsFiles
@@ -96,6 +97,7 @@ class Supervisor:
         self._mesh_owned: frozenset[str] = frozenset()
         self._totals = Totals()
         self._tidy_at = 0.0
+        self._prober: Prober | None = None  # once a cluster wants its health checked
         self._lock = anyio.Lock()
         self._renewing = anyio.Lock()
         self._wanted = anyio.Event()
@@ -126,6 +128,8 @@ class Supervisor:
                 try:
                     yield
                 finally:
+                    if self._prober is not None:
+                        self._prober.close()
                     with anyio.CancelScope(shield=True):
                         await self._drain()
                     group.cancel_scope.cancel()
@@ -177,9 +181,23 @@ class Supervisor:
         self._snapshot, self._mesh_owned, self._tls, self._followers = snapshot, mesh_owned, tls, followers
         self._keys.use(followers)
         self._tls_files.use(tls)
+        self._check_health()
         for sockets in self._sockets:
             if sockets.address.tls and tls.server is None:
                 log.error("listener_without_certificate", url=sockets.address.url(sockets.bound[1], tls=True))
+
+    def _check_health(self) -> None:
+        """Check the endpoints of the clusters in force that ask for it."""
+        if self._snapshot is None:
+            return
+        if self._prober is None and any(one.health_check for one in self._snapshot.table.clusters.values()):
+            self._prober = Prober(TargetRules(frozenset(self._management)), self._on_health)
+        if self._prober is not None:
+            self._prober.use(self._snapshot, self._mesh_owned, self._tls)
+
+    def _on_health(self, cluster: str, unhealthy: list[str]) -> None:
+        for worker in self._live():
+            worker.take_health(cluster, unhealthy)
 
     async def _keep_tls(self) -> None:
         """Read certificates and keys anew when their files change; what cannot be used changes nothing."""
@@ -341,6 +359,8 @@ class Supervisor:
         async with self._lock:
             if self._snapshot is not None:
                 await worker.apply(self._snapshot, self._mesh_owned, self._tls, messages_of(self._followers))
+                for cluster, unhealthy in ({} if self._prober is None else self._prober.unhealthy).items():
+                    worker.take_health(cluster, unhealthy)
         await worker.until_listening()
         log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
 

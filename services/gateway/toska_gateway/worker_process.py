@@ -128,6 +128,10 @@ class WorkerProcess:
             self.known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
         return problems
 
+    def take_health(self, cluster: str, unhealthy: list[str]) -> None:
+        """Have it leave those endpoints of a cluster out."""
+        self.channel.send({"op": "health", "cluster": cluster, "unhealthy": unhealthy})
+
     def take_ticket_secret(self, secret: str) -> None:
         """Have it seal TLS sessions anew."""
         self.channel.send({"op": "tickets", "secret": secret})

@@ -3,7 +3,8 @@
 Endpoints live on across updates under their key, with their pools and counts. The hot path asks one balancer, which is
 built anew when an endpoint comes, goes, is ejected or returns, or gains weight after its start.
 
-    endpoint:  live --failed connects--> ejected --time--> live (one failure ejects it again, for twice as long)
+    endpoint:  live --failures (`outliers`)--> ejected --time--> live (the next ejection is twice as long)
+                    --failed health checks--> unhealthy --passed ones--> live
 """
 
 import contextlib
@@ -28,11 +29,13 @@ from toska_common.breaker import BreakerPolicy, CircuitBreaker
 
 from toska_gateway.worker.affinity import Affinity
 from toska_gateway.worker.keys import Asker, KeyOf, by_client, compile_key
+from toska_gateway.worker.outliers import OutlierPolicy
+from toska_gateway.worker.retries import RetryBudget
 from toska_gateway.worker.stats import EndpointStats, WorkerStats
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.attempts import Attempts
     from toska_gateway.worker.certificates import ClientContext
-    from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.http1 import RequestHead
     from toska_gateway.worker.upstream import Upstream
 
@@ -48,8 +51,9 @@ class Endpoint:
     """One address of a cluster, and what this worker knows of it."""
 
     __slots__ = (
-        "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "healthy", "idle", "in_flight",
-        "joined_at", "key", "latency", "log_part", "port", "removed", "requests", "stats", "weight", "zone",
+        "address", "cluster", "connecting", "ejected_until", "ejections", "failures", "gateway_errors", "healthy",
+        "idle", "in_flight", "joined_at", "key", "latency", "log_part", "port", "removed", "requests", "server_errors",
+        "stats", "unreachable", "weight", "zone",
     )  # fmt: skip
 
     def __init__(self, cluster: "Cluster", item: dict[str, Any], now: float) -> None:
@@ -66,9 +70,13 @@ class Endpoint:
         self.requests = 0
         self.connecting = 0
         self.idle: list[Upstream] = []  # the last used is taken first, so that surplus connections age and close
-        self.failures = 0  # failed connects in a row
-        self.ejections = 0  # in a row, without a successful connect between them
+        # See `outliers.Suspect`.
+        self.failures = 0
+        self.gateway_errors = 0
+        self.server_errors = 0
+        self.ejections = 0
         self.ejected_until = 0.0
+        self.unreachable = False
         self.removed = False
         self.log_part = b""  # its name in the access log, once there has been one
         self.stats = cast("EndpointStats", None)  # from the first connection on: most of a great number have none
@@ -112,13 +120,17 @@ class Cluster:
         breaker: The circuit in front of it, in this worker: each sees enough traffic to judge by itself, and a worker
             that cannot reach the cluster does not cut off those that can.
         timed: Whether the balancer wants to know how long answers take.
+        curious: Whether anybody wants to know what answers are: the balancer, the affinity, the ejection of outliers.
+        guarded: Whether a request needs to be admitted: there is a circuit, or a limit of requests.
+        started: Attempts begun so far; of these `finished` are over.
+        budget: Of what may be tried again.
     """
 
     __slots__ = (
-        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_usable", "affinity", "base_ejection",
-        "breaker", "changes_at", "connections", "endpoints", "fixed", "keep_alive", "key_of", "max_connections",
-        "max_ejection", "max_failures", "max_pending", "mesh_owned", "name", "pending", "stats", "timed", "tls",
-        "version",
+        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_unhealthy", "_usable", "affinity",
+        "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished", "fixed", "guarded",
+        "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned", "name", "outliers",
+        "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, stats: WorkerStats | None = None) -> None:
@@ -127,7 +139,15 @@ class Cluster:
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
         self.connections = 0
-        self.pending: deque[Exchange] = deque()
+        self.pending: deque[Attempts] = deque()
+        self.started = 0
+        self.finished = 0
+        self.budget = RetryBudget()
+        self.guarded = False
+        self.curious = False
+        self.max_requests = 0
+        self.outliers = OutlierPolicy()
+        self._unhealthy: frozenset[str] = frozenset()
         self.tls: ClientContext | None = None
         self.changes_at = _NEVER
         self.timed = False
@@ -149,12 +169,12 @@ class Cluster:
             secret: What affinity cookies are made with.
             now: Monotonic seconds.
         """
-        limits, outlier = settings["limits"], settings["outlier"]
+        limits = settings["limits"]
         self.max_connections: int = limits["max_connections"]
         self.max_pending: int = limits["max_pending"]
-        self.max_failures: int = outlier["consecutive_failures"]
-        self.base_ejection: float = outlier["base_ejection"]
-        self.max_ejection: float = outlier["max_ejection"]
+        self.max_requests = limits["max_requests"]
+        self.pending_timeout: float = limits["pending_timeout"]
+        self.outliers = OutlierPolicy.of(settings["outlier"])
         self.keep_alive: float = settings["keep_alive"]
         self.mesh_owned: bool = settings.get("mesh_owned", False)
         self.fixed: bool = settings.get("fixed", False)  # its endpoints are an operator's, not the registry's
@@ -164,6 +184,10 @@ class Cluster:
         affinity = settings.get("affinity")
         self.affinity = Affinity(affinity, self.name, secret) if affinity else None
         self._break(settings.get("breaker"))
+        self.guarded = self.breaker is not None or bool(self.max_requests)
+        self.curious = self.timed or self.affinity is not None or self.outliers.by_answers
+        if settings.get("health_check") is None:
+            self._unhealthy = frozenset()
         self._policy = RotationPolicy(
             panic_ratio=settings.get("panic_percent", 0.0) / 100,
             zone=settings.get("zone", ""),
@@ -221,11 +245,12 @@ class Cluster:
         members = list(self.endpoints.values())
         back = _NEVER
         for endpoint in members:
-            healthy = endpoint.ejected_until <= now
+            ejected = endpoint.ejected_until > now
+            healthy = not ejected and self.is_well(endpoint)
             if healthy and not endpoint.healthy:
                 endpoint.joined_at = now
             endpoint.healthy = healthy
-            if not healthy:
+            if ejected:
                 back = min(back, endpoint.ejected_until)
         rotation = rotate(members, self._policy, now)
         self.changes_at = back if rotation.changes_at is None else min(back, rotation.changes_at)
@@ -268,10 +293,12 @@ class Cluster:
         open_circuit = None if self.breaker is None else int(self.breaker.state.value != "closed")
         return {
             "values": [self.connections, idle, len(self.pending), open_circuit],
-            "endpoints": {
-                one.key: [one.in_flight, one.requests, len(one.idle), int(one.ejected_until > now)] for one in used
-            },
+            "endpoints": {one.key: self._state_of(one, now) for one in used},
         }
+
+    def _state_of(self, one: Endpoint, now: float) -> list[int]:
+        ejected, unhealthy = one.ejected_until > now, not self.is_well(one)
+        return [one.in_flight, one.requests, len(one.idle), int(ejected), int(unhealthy)]
 
     def shares(self, head: "RequestHead", asker: Asker, now: float) -> dict[Endpoint, float]:
         """The endpoints that would be picked for a request, with how probably; nothing is picked."""
@@ -292,6 +319,16 @@ class Cluster:
         total = sum(weight for _, weight in usable)
         return {one: weight / total for one, weight in usable} if total else {}
 
+    def pick_besides(self, taken: set[Endpoint | None], key: int, now: float) -> Endpoint | None:
+        """Choose an endpoint that is none of those, if there is one."""
+        usable = self._usable
+        return self._balancer.pick(lambda one: one not in taken and (usable is None or usable(one)), key, now)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all the requests in flight that it may have."""
+        return 0 < self.max_requests <= self.started - self.finished
+
     def close_oldest_idle(self) -> bool:
         """Make room for a connection to another endpoint; tells whether there was one to close."""
         pools = [endpoint.idle for endpoint in self.endpoints.values() if endpoint.idle]
@@ -300,39 +337,63 @@ class Cluster:
         min(pools, key=lambda idle: idle[0].idle_since).pop(0).close()
         return True
 
-    def stop_waiting(self, exchange: "Exchange") -> None:
+    def stop_waiting(self, exchange: "Attempts") -> None:
         """Take an exchange out of those that wait for a connection, if it is one of them."""
         with contextlib.suppress(ValueError):
             self.pending.remove(exchange)
 
+    def tick(self, now: float) -> None:
+        """A moment has passed: what is over is over."""
+        if self.changes_at <= now:
+            self.refresh(now)
+        self.budget.tick(now, self.started)
+        while self.pending and self.pending[0].queued_at + self.pending_timeout <= now:
+            self.pending.popleft().give_up_waiting()
+
     def connect_failed(self, endpoint: Endpoint, now: float) -> bool:
         """Count a failed connect; tells whether the endpoint was ejected for it."""
-        endpoint.failures += 1
-        if endpoint.failures < self.max_failures or endpoint.ejected_until > now:
-            return False
-        # (2**1024 is no float, and an endpoint can stay away for as many ejections)
-        doubled = self.base_ejection * 2 ** min(endpoint.ejections, 32)
-        endpoint.ejected_until = now + min(doubled, self.max_ejection)
-        endpoint.ejections += 1
-        endpoint.count().ejections += 1
-        self.refresh(now)
-        return True
-
-    def returns_in(self, now: float) -> int:
-        """Seconds, rounded up, until the first endpoint returns; 0 if one is there, or there is none at all."""
-        endpoints = self.endpoints.values()
-        if not endpoints or any(endpoint.healthy for endpoint in endpoints):
-            return 0
-        return max(1, ceil(min(endpoint.ejected_until for endpoint in endpoints) - now))
+        ejected = self.outliers.connect_failed(endpoint, self._all, now)
+        if ejected:
+            endpoint.count().ejections += 1
+            self.refresh(now)
+        return ejected
 
     def connected(self, endpoint: Endpoint, now: float) -> None:
         """A connect went well: forget the failures, and end an ejection that proved wrong."""
-        if endpoint.failures:
-            endpoint.failures = 0
-            endpoint.ejections = 0
-            if endpoint.ejected_until > now:
-                endpoint.ejected_until = 0.0
-                self.refresh(now)
+        if self.outliers.connected(endpoint, now):
+            self.refresh(now)
+
+    def answered(self, endpoint: Endpoint, status: int, now: float) -> bool:
+        """Count an answer, or with a status of 0 that there was none; tells whether the endpoint was ejected for it."""
+        if status:
+            ejected = self.outliers.answered(endpoint, status, self._all, now)
+        else:
+            ejected = self.outliers.broke_off(endpoint, self._all, now)
+        if ejected:
+            endpoint.count().ejections += 1
+            self.refresh(now)
+        return ejected
+
+    def judge(self, unhealthy: frozenset[str], now: float) -> None:
+        """Leave out the endpoints with these keys, which fail their health checks, and no others for that."""
+        self._unhealthy = unhealthy
+        self.refresh(now)
+
+    def is_well(self, endpoint: Endpoint) -> bool:
+        """Whether its health check says nothing against an endpoint."""
+        return endpoint.key not in self._unhealthy
+
+    @property
+    def _all(self) -> list[Endpoint]:
+        return list(self.endpoints.values())
+
+    def returns_in(self, now: float) -> int:
+        """Seconds, rounded up, until the first endpoint returns; 0 if one is there, or nobody knows."""
+        endpoints = self.endpoints.values()
+        away = [endpoint.ejected_until for endpoint in endpoints if endpoint.ejected_until > now]
+        if len(away) < len(endpoints) or not away:
+            return 0
+        return max(1, ceil(min(away) - now))
 
 
 NOWHERE: Final = Cluster("(none)")

@@ -16,7 +16,7 @@ from toska_gateway.worker.cluster import UNIX_PREFIX, Endpoint, TargetRefused
 from toska_gateway.worker.upstream import Upstream
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.caller import Opener
     from toska_gateway.worker.plane import Plane
 
 
@@ -28,22 +28,22 @@ class Connector:
         self.rules = rules
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def connect(self, endpoint: Endpoint, exchange: "Exchange") -> None:
-        """Open a connection to `endpoint` for `exchange`; the exchange is told how it went."""
+    def connect(self, endpoint: Endpoint, opener: "Opener") -> None:
+        """Open a connection to `endpoint` for `opener`, which is told how it went."""
         cluster = endpoint.cluster
         cluster.connections += 1
         endpoint.connecting += 1
         endpoint.count()
-        task = self._plane.loop.create_task(self._connect(endpoint, exchange))
+        task = self._plane.loop.create_task(self._connect(endpoint, opener))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, endpoint: Endpoint, exchange: "Exchange") -> None:
+    async def _connect(self, endpoint: Endpoint, opener: "Opener") -> None:
         plane = self._plane
         cluster = endpoint.cluster
         begun = perf_counter()
         try:
-            async with asyncio.timeout(exchange.route.connect_timeout):
+            async with asyncio.timeout(opener.connect_timeout):
                 upstream = await self._open(endpoint)
         except (OSError, ValueError, TargetRefused) as error:  # (ValueError: a name that cannot be encoded)
             endpoint.connecting -= 1
@@ -53,7 +53,7 @@ class Connector:
                 plane.stats.connect_failures += 1
                 if cluster.connect_failed(endpoint, plane.loop.time()):
                     plane.stats.ejections += 1
-            exchange.connect_failed(endpoint, error)
+            opener.connect_failed(endpoint, error)
             if cluster.pending:
                 plane.connection_freed(cluster)
             return
@@ -61,9 +61,9 @@ class Connector:
         endpoint.stats.connected(perf_counter() - begun)
         cluster.connected(endpoint, plane.now)
         if upstream.closed:  # in the moment before we had it, and it has freed its place itself
-            exchange.connect_failed(endpoint, upstream.error or ConnectionResetError())
-        elif exchange.wants(endpoint):
-            exchange.send_on(upstream)
+            opener.connect_failed(endpoint, upstream.error or ConnectionResetError())
+        elif opener.wants(endpoint):
+            opener.send_on(upstream)
         else:
             upstream.release()
 

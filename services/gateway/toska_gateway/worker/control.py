@@ -8,6 +8,7 @@ Parent to worker:
     {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
     {"op": "tls", "server": material, "clusters": {name: material}}   certificates and keys, as text
+    {"op": "health", "cluster", "unhealthy": [key, ...]}              those that fail its health check, from now on
     {"op": "tickets", "secret"}                                       what TLS sessions are sealed with from now on
     {"op": "keys", "source", "version", "keys": [jwk, ...], "fresh", "answer", "quiet_s"}
                                    what tokens are verified with; an answer says for how long not to ask again

@@ -1,24 +1,20 @@
 """One request's life: from its head to the last byte of its response.
 
-    routed -> waiting (for a connection) -> sent -> answering -> done
-                 ^                           |
-                 └──────── repeat ───────────┘   only if safe: see `_may_repeat`
+    routed -> past the route's gates -> attempts (see `attempts`) -> answering -> done
 
 The downstream hands in the head and the body's payload; the upstream hands in the response. Whatever goes wrong before
 the first byte of a response is answered as a problem document; after it, the client's connection is aborted, so that a
 cut-off response can never be taken for a whole one.
 """
 
+from asyncio import TimerHandle
 from collections.abc import Mapping, Sequence
-from math import ceil
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from toska_common.breaker import CircuitBreaker
-
 from toska_gateway.worker import answers
-from toska_gateway.worker.attempt import failure_of
-from toska_gateway.worker.cluster import NOWHERE, Cluster, Endpoint, TargetRefused
+from toska_gateway.worker.attempts import Attempts, is_upstreams_fault
+from toska_gateway.worker.cluster import NOWHERE, Cluster, Endpoint
 from toska_gateway.worker.http1 import (
     CHUNKED,
     CRLF,
@@ -32,6 +28,7 @@ from toska_gateway.worker.http1 import (
 )
 from toska_gateway.worker.passage import Passage
 from toska_gateway.worker.policies import BodyStage, Instead, Shaper
+from toska_gateway.worker.rival import Race
 from toska_gateway.worker.shaping import Shaping
 from toska_gateway.worker.table import Route
 from toska_gateway.worker.tracing import continue_trace, new_trace_ids
@@ -41,24 +38,16 @@ if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.upstream import Upstream
 
-REPLAY_BYTES: Final = 64 * 1024
-"""Up to this much of a body is held for a second attempt."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _TUNNEL_IDLE_FACTOR: Final = 10
-_UPSTREAMS_FAULT: Final = frozenset({502, 504})
-"""Statuses of our own answers that count against an upstream; 503 is for what we did not even try."""
-_OUR_FAULT: Final = frozenset({"target-refused", "policy-timeout", "filter-timeout"})
-"""Codes that do not, whatever their status."""
 
 
-class Exchange:
+class Exchange(Attempts):
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_active", "_blame", "_bytes", "_close_after", "_done", "_endpoint", "_home", "_pending_body", "_permit",
-        "_replay", "_request", "_shaping", "_tries", "_upstream", "added", "cluster", "deadline", "down", "error",
-        "expires", "head", "is_head", "passage", "plane", "received", "rechunk", "request_done", "responding",
-        "returned", "route", "sent", "started", "status", "trace_id", "tunnelled", "upgrading", "upstream_s", "waiting",
+        "_close_after", "_done", "_shaping", "error", "passage", "received", "rechunk", "returned", "started",
+        "trace_id", "tunnelled", "upstream_s",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -91,14 +80,17 @@ class Exchange:
         self._tries = 0
         self._home: Endpoint | None = None  # that the client's affinity cookie names
         self._active = False
-        self._endpoint: Endpoint | None = None
+        self.endpoint: Endpoint | None = None
         self._upstream: Upstream | None = None
         self._close_after = head.close
         self._request = b""
         self._pending_body: list[bytes] = []  # came while no connection was there to take it
         # What has been sent of the body, while a second attempt is still thinkable; None: too late.
-        self._replay: list[bytes] | None = [] if route.attempts > 1 else None
-        self._bytes = 0
+        self._replay: list[bytes] | None = [] if route.keeps_body else None
+        self._replay_bytes = 0
+        self._timer: TimerHandle | None = None  # of the attempt, or of the pause before the next
+        self._race: Race | None = None  # with rivals of the attempt
+        self.fallen = False  # to the route's fallback
 
     # -- past the route's gates
 
@@ -231,93 +223,6 @@ class Exchange:
             pairs = [pair for pair in head.query[1:].split(b"&") if TOKEN_PREFIX not in pair]
             head.query = b"?" + b"&".join(pairs) if pairs else b""
 
-    def _dispatch(self, tried: Endpoint | None) -> None:
-        cluster = self.cluster
-        if cluster.breaker is not None and not self._is_admitted(cluster.breaker):
-            return
-        endpoint = self._home
-        if endpoint is None or endpoint is tried:
-            key_of = cluster.key_of
-            key = 0 if key_of is None else key_of(self.head, self.down)
-            endpoint = cluster.pick(tried, key, self.plane.now)
-        if endpoint is None:
-            self.fail(503, "upstream-unavailable", f"cluster {self.cluster.name} has no endpoints")
-            return
-        self._tries += 1
-        self.plane.stats.attempts += 1
-        self._endpoint = endpoint
-        endpoint.in_flight += 1
-        endpoint.requests += 1
-        self._active = True
-        self.down.set_deadline(self.route.response_timeout)
-        idle = endpoint.idle
-        if idle and endpoint is not tried:  # (after a failure not on another one that may be just as dead)
-            self.send_on(idle.pop())
-            return
-        self.waiting = True
-        if cluster.connections < cluster.max_connections or cluster.close_oldest_idle():
-            self.connect()
-        elif len(cluster.pending) < cluster.max_pending:
-            cluster.pending.append(self)
-        else:
-            self.fail(503, "upstream-overloaded", f"cluster {cluster.name} has all its connections in use")
-
-    def _is_admitted(self, breaker: CircuitBreaker) -> bool:
-        now = self.plane.now
-        self._permit = breaker.admit(now)
-        if not self._permit:
-            self.plane.stats.circuit_refusals += 1
-            wait = max(1, ceil(breaker.retry_after_s(now)))
-            self.fail(503, "circuit-open", f"cluster {self.cluster.name} fails too often", retry_after=wait)
-        return self._permit != 0
-
-    def _tell_circuit(self) -> None:
-        """Report the attempt to the cluster's circuit; what the caller broke off says nothing about the upstream."""
-        breaker, permit, now = self.cluster.breaker, self._permit, self.plane.now
-        self._permit = 0
-        if breaker is None:
-            return
-        blame = self.status >= 500 if self._blame is None else self._blame
-        if blame:
-            breaker.fail(permit, now)
-        elif self._blame is None:
-            breaker.succeed(permit, now)
-        else:
-            breaker.cancel(permit)
-
-    def connect(self) -> None:
-        """Open a connection to the chosen endpoint."""
-        if self._endpoint is not None:
-            self.plane.connector.connect(self._endpoint, self)
-
-    def wants(self, endpoint: Endpoint) -> bool:
-        """Whether a connection to `endpoint`, just made for this exchange, is still of use to it."""
-        return self.waiting and self._endpoint is endpoint
-
-    def take(self, upstream: "Upstream") -> None:
-        """Take a connection that another exchange has freed, perhaps to another endpoint than the one chosen."""
-        if upstream.endpoint is not self._endpoint and self._endpoint is not None:
-            self._endpoint.requests -= 1
-            self._leave_endpoint()
-            self._endpoint = upstream.endpoint
-            self._endpoint.requests += 1
-            self._endpoint.in_flight += 1
-            self._active = True
-        self.send_on(upstream)
-
-    def send_on(self, upstream: "Upstream") -> None:
-        """Send the request over a connection."""
-        self.waiting = False
-        self._upstream = upstream
-        self.sent = perf_counter()
-        upstream.endpoint.stats.attempts += 1
-        upstream.send(self, self._request)
-        if self._pending_body:
-            pieces, self._pending_body = self._pending_body, []
-            self.down.resume_if_paused()  # first: what is written now may pause it again
-            for piece in pieces:
-                self._write_body(piece)
-
     def body(self, payload: bytes) -> None:
         """The next payload bytes of the request's body."""
         passage = self.passage
@@ -350,103 +255,37 @@ class Exchange:
         if self.head.body_length == CHUNKED:
             self._body_bytes(LAST_CHUNK)
 
-    def _body_bytes(self, data: bytes) -> None:
-        replay = self._replay
-        if replay is not None:
-            self._bytes += len(data)
-            if self._bytes > REPLAY_BYTES:
-                self._replay = None
-            else:
-                replay.append(data)
-        if self._upstream is not None:
-            self._write_body(data)
-        else:
-            self._pending_body.append(data)
-            self.down.pause_reading()
-
-    def _write_body(self, data: bytes) -> None:
-        upstream = self._upstream
-        if upstream is not None and not upstream.closed:
-            upstream.transport.write(data)
-
     # -- attempts that fail
-
-    def connect_failed(self, endpoint: Endpoint, error: BaseException) -> None:
-        """The connection that was being made for this exchange came to nothing."""
-        if not self.wants(endpoint):
-            return
-        self.waiting = False
-        if isinstance(error, TargetRefused):
-            self.fail(502, "target-refused", str(error))
-            return
-        # Nothing was sent, so even a POST may go elsewhere; its body is still here.
-        if self.route.retry_on_connect and self._tries < self.route.attempts and len(self.cluster.endpoints) > 1:
-            self._repeat(rewind=False)
-            return
-        if isinstance(error, TimeoutError):
-            detail = f"no connection to {endpoint} within the connect timeout"
-            self.fail(504, "upstream-timeout", detail, retry_after=self._returns_in())
-        elif reason := failure_of(error):
-            self.fail(502, "upstream-tls-failed", f"no TLS with {endpoint}: {reason}", retry_after=self._returns_in())
-        else:
-            self.fail(502, "upstream-connect-failed", f"cannot connect to {endpoint}", retry_after=self._returns_in())
 
     def upstream_lost(self, upstream: "Upstream") -> None:
         """The connection broke before the response was complete."""
         if upstream is not self._upstream:
             return
-        self._upstream = None
         if self.tunnelled:
+            self._upstream = None
             self._finish()
             self.down.exchange_done(close=True)
             return
         upstream.endpoint.stats.failed("cut_off" if self.responding else "reset")
         if self.responding:
+            self._upstream = None
             self.error = "cut-off"
-        if self.responding:
             self._blame = True
             self.down.abort()
-        elif self._may_repeat():
-            self._repeat(rewind=True)
-        elif reason := failure_of(upstream.error):  # TLS 1.3: only now do we hear that they do not want us
-            self.fail(502, "upstream-tls-failed", f"no TLS with {upstream.endpoint}: {reason}")
         else:
-            self.fail(502, "upstream-reset", f"{upstream.endpoint} closed the connection before it answered")
-
-    def _may_repeat(self) -> bool:
-        route = self.route
-        return (
-            route.retry_on_reset
-            and self._tries < route.attempts
-            and self._replay is not None
-            and not self.upgrading
-            and route.may_repeat(self.head.method)
-        )
-
-    def _repeat(self, *, rewind: bool) -> None:
-        self.plane.stats.retries += 1
-        tried = self._endpoint
-        if self._permit:
-            self._blame = True
-            self._tell_circuit()
-            self._blame = None
-        self._leave_endpoint()
-        if rewind:
-            self._pending_body = list(self._replay or ())
-            self.down.resume_if_paused()  # if it was the lost connection that took no more
-        self._dispatch(tried)
+            self._lost_before_response(upstream)
 
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         """The upstream broke the protocol: its connection cannot be trusted with another request."""
-        self._upstream = None
         upstream.endpoint.stats.failed("protocol")
-        self.error = "bad-upstream-response"
-        upstream.close()
         if self.responding:
+            self._upstream = None
+            self.error = "bad-upstream-response"
+            upstream.close()
             self._blame = True
             self.down.abort()
         else:
-            self.fail(502, "bad-upstream-response", reason)
+            self._attempt_failed("malformed", 502, "bad-upstream-response", reason)
 
     def on_deadline(self) -> None:
         """The deadline that was last set has passed."""
@@ -460,10 +299,7 @@ class Exchange:
         elif not self.request_done and self._upstream is not None and not self.down.paused:
             self.fail(408, "request-timeout", "the request's body did not come in time")
         else:
-            self.fail(504, "upstream-timeout", f"cluster {self.cluster.name} did not answer in time")
-
-    def _returns_in(self) -> int:
-        return self.cluster.returns_in(self.plane.loop.time())
+            self._timed_out()
 
     def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0, extra: bytes = b"") -> None:
         """Answer with a problem, and leave nothing of the attempt behind.
@@ -475,10 +311,12 @@ class Exchange:
             retry_after: Seconds, if known.
             extra: Further field lines.
         """
+        if self.route.fallback is not None and self._turns_elsewhere(status, code):
+            return
         self._drop_upstream()
         self.route.stats.failed(code)
         self.error = code
-        self._blame = status in _UPSTREAMS_FAULT and code not in _OUR_FAULT
+        self._blame = is_upstreams_fault(status, code)
         self.status = status
         self.responding = True
         close = self._close_after or not self.request_done
@@ -554,12 +392,7 @@ class Exchange:
     def _drop_upstream(self) -> None:
         if self.passage is not None:
             self.passage.cancel()
-        if self.waiting:
-            self.waiting = False
-            self.cluster.stop_waiting(self)
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.close()
+        self._drop_attempts()
 
     # -- the response
 
@@ -570,10 +403,12 @@ class Exchange:
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
-        if self._endpoint is not None:
+        if self.endpoint is not None:
             self.upstream_s = seconds = perf_counter() - self.sent
-            self._endpoint.stats.answered(head.status, seconds)
-        self._pass_on_head(head, body, self.route.shapers, last=last)
+            self.endpoint.stats.answered(head.status, seconds)
+        route = self.route
+        if not route.watched or self._is_welcome(head):
+            self._pass_on_head(head, body, route.shapers, last=last)
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
         self._replay = None
@@ -612,8 +447,8 @@ class Exchange:
         if edits is not None:
             edits.apply(parts)
         cluster = self.cluster
-        if cluster.timed or cluster.affinity is not None:
-            self._tell_cluster(parts)
+        if cluster.curious:
+            self._tell_cluster(head)
         if self.added:
             parts.append(self.added)
         length = head.body_length
@@ -646,15 +481,17 @@ class Exchange:
             self.down.transport.write(b"".join(parts))
             self.down.set_deadline(self.route.idle_timeout)
 
-    def _tell_cluster(self, parts: list[bytes]) -> None:
-        """Tell the balancer how long the answer took, and the client where to come back to."""
-        endpoint, cluster = self._endpoint, self.cluster
+    def _tell_cluster(self, head: ResponseHead) -> None:
+        """Tell the cluster how long the answer took and what it was, and the client where to come back to."""
+        endpoint, cluster = self.endpoint, self.cluster
         if endpoint is None:
             return
         if cluster.timed:
             endpoint.latency.observe(perf_counter() - self.sent, self.plane.now)
+        if cluster.outliers.by_answers:
+            self.plane.note(endpoint, self.status)
         if cluster.affinity is not None and endpoint is not self._home:
-            parts += cluster.affinity.cookie_for(endpoint)
+            head.parts += cluster.affinity.cookie_for(endpoint)
 
     def response_data(self, payload: bytes) -> None:
         """Pass on payload bytes of the response."""
@@ -735,11 +572,6 @@ class Exchange:
         self._finish()
         self.down.exchange_done(close=self._close_after)
 
-    def _leave_endpoint(self) -> None:
-        if self._active and self._endpoint is not None:
-            self._endpoint.in_flight -= 1
-            self._active = False
-
     def _finish(self) -> None:
         self._leave_endpoint()
         if self._permit:
@@ -754,7 +586,7 @@ class Exchange:
         self.route.stats.record(self.status, ended - self.started, self.received, self.returned)
         log = self.plane.access_log
         if log is not None:
-            log.tell(self, self._endpoint, self._tries, ended)
+            log.tell(self, self.endpoint, self._tries, ended)
 
     # -- flow control, both ways
 

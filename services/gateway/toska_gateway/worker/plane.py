@@ -165,6 +165,18 @@ class Plane:
                 exchange.connect()
                 return
 
+    def note(self, endpoint: Endpoint, status: int) -> None:
+        """Tell an endpoint's cluster what came of an attempt; a status of 0 is a reset, a timeout, or no response."""
+        cluster = endpoint.cluster
+        if cluster.outliers.by_answers and cluster.answered(endpoint, status, self.now):
+            self.stats.ejections += 1
+
+    def judge(self, name: str, unhealthy: list[str]) -> None:
+        """Leave those endpoints of a cluster out that fail its health check."""
+        cluster = self.clusters.get(name)
+        if cluster is not None:
+            cluster.judge(frozenset(unhealthy), self.now)
+
     def close_idle(self, endpoints: list[Endpoint]) -> None:
         """Close the kept connections of endpoints that left; those in use close when they are done."""
         self._leaving += endpoints
@@ -235,8 +247,7 @@ class Plane:
     def _sweep_clusters(self) -> None:
         now = self.now
         for cluster in self.clusters.values():
-            if cluster.changes_at <= now:
-                cluster.refresh(now)
+            cluster.tick(now)
             oldest = now - cluster.keep_alive
             for endpoint in cluster.endpoints.values():
                 # The longest idle stand first: taking from the end and putting back there keeps them in order.

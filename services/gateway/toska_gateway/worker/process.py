@@ -75,6 +75,8 @@ class Worker:
             self._plane.cache_url = message["cache_url"]
             self._plane.folder = message["folder"]
             self._doors = message["listeners"]
+        elif op == "health":
+            self._plane.judge(message["cluster"], message["unhealthy"])
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
         elif op == "drain":

@@ -27,9 +27,13 @@ COUNTERS: Final = {
     "bad_requests": "Requests refused as malformed or over a limit",
     "circuit_refusals": "Attempts that an open circuit did not let through",
     "attempts": "Requests sent to endpoints, repeats included",
-    "retries": "Requests sent again to another endpoint",
+    "retries": "Attempts after one that failed",
+    "hedges": "Attempts beside one that takes long",
+    "budget_refusals": "Retries and hedges that a cluster's budget did not allow",
+    "overloads": "Requests refused because of a cluster's limits",
+    "fallbacks": "Requests that a fallback answered",
     "connect_failures": "Connections to endpoints that could not be made",
-    "ejections": "Endpoints taken out of rotation after failed connects",
+    "ejections": "Endpoints taken out of rotation after failures",
     "faults": "Requests aborted on purpose",
     "mirrored": "Copies of requests sent to shadow clusters",
     "mirror_failures": "Copies that came to nothing",
@@ -190,6 +194,10 @@ class WorkerStats:
     circuit_refusals: int
     attempts: int
     retries: int
+    hedges: int
+    budget_refusals: int
+    overloads: int
+    fallbacks: int
     connect_failures: int
     ejections: int
     faults: int

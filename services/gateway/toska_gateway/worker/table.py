@@ -16,9 +16,11 @@ from toska_gateway.worker import answers
 from toska_gateway.worker.access_log import LogPolicy, quote
 from toska_gateway.worker.edge.cors import announced_headers, preflighted_method
 from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
-from toska_gateway.worker.http1 import ASTERISK, IDEMPOTENT, BadMessage, RequestHead, drop_fields, unescape_slashes
+from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, drop_fields, unescape_slashes
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
+from toska_gateway.worker.retries import FallbackRules, RetryRules
+from toska_gateway.worker.rival import HedgeRules
 from toska_gateway.worker.stats import RouteStats
 
 if TYPE_CHECKING:
@@ -57,11 +59,11 @@ class Route:
     """One route, compiled: what a request needs to know of it."""
 
     __slots__ = (
-        "_redirect", "allow_websocket", "attempts", "clusters", "conditions", "connect_timeout", "direct",
-        "except_prefixes", "gates", "headers", "host", "idle_timeout", "keep_escaped", "late_shapers", "log_policy",
-        "max_body", "methods", "name", "path", "path_regex", "prefix", "preflights", "query", "quoted", "rank",
-        "rate_limit", "relocates", "request_edits", "response_edits", "response_timeout", "retry_on_connect",
-        "retry_on_reset", "rewrite", "shapers", "stats", "strip", "timeout", "upstream_host", "weights",
+        "_redirect", "allow_websocket", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
+        "fallback", "gates", "headers", "hedge", "host", "idle_timeout", "keep_escaped", "keeps_body", "late_shapers",
+        "log_policy", "max_body", "methods", "name", "path", "path_regex", "prefix", "preflights", "query", "quoted",
+        "rank", "rate_limit", "relocates", "request_edits", "response_edits", "response_timeout", "retry", "rewrite",
+        "shapers", "stats", "strip", "timeout", "upstream_host", "watched", "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -111,10 +113,7 @@ class Route:
         self.timeout: float = policies["timeout"] + CLOCK_STEP if policies.get("timeout") else 0.0
         self.response_timeout: float = policies["response_timeout"] + CLOCK_STEP
         self.idle_timeout: float = policies["idle_timeout"] + CLOCK_STEP
-        retry = policies["retry"]
-        self.attempts: int = retry["attempts"]
-        self.retry_on_connect = "connect" in retry["retry_on"]
-        self.retry_on_reset = "reset" in retry["retry_on"]
+        self._resilience(policies)
         self.max_body: int = policies["body"]["max_bytes"]
         log = policies.get("access_log")
         self.log_policy = LogPolicy(log) if log else None  # None: as the server's
@@ -122,6 +121,17 @@ class Route:
         self.allow_websocket = "websocket" in policies.get("upgrade", ())
         self.request_edits = _edits(policies["headers"], "request")
         self.response_edits = _edits(policies["headers"], "response")
+
+    def _resilience(self, policies: dict[str, Any]) -> None:
+        hedge, fallback = policies["hedge"], policies["fallback"]
+        self.retry = retry = RetryRules(policies["retry"])
+        self.hedge = HedgeRules(hedge) if hedge else None
+        self.fallback = FallbackRules(fallback) if fallback else None
+        # Whether an attempt has timers of its own, or a response may not be the one that is passed on.
+        self.watched = bool(
+            retry.statuses or retry.try_timeout or self.hedge or (self.fallback and self.fallback.statuses)
+        )
+        self.keeps_body = retry.attempts > 1 or self.hedge is not None or self.fallback is not None
 
     def holds(self, head: RequestHead) -> bool:
         """Whether the conditions besides host and path hold."""
@@ -166,10 +176,6 @@ class Route:
             if ticket < bound:
                 return name
         return self.clusters[-1]
-
-    def may_repeat(self, method: bytes) -> bool:
-        """Whether the method is safe to send twice."""
-        return method in IDEMPOTENT
 
     def answer_directly(
         self, head: RequestHead, forwarding: "Forwarding", *, close: bool, extra: bytes = b""

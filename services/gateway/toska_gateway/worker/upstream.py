@@ -15,7 +15,7 @@ from toska_gateway.worker.http1 import (
 from toska_gateway.worker.outbox import Outlet
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.exchange import Exchange
+    from toska_gateway.worker.caller import Caller
     from toska_gateway.worker.plane import Plane
 
 _SWITCHING_PROTOCOLS = 101
@@ -34,7 +34,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
         self.plane = plane
         self.endpoint = endpoint
-        self.exchange: Exchange | None = None
+        self.exchange: Caller | None = None
         self.transport: Outlet = cast("Outlet", None)
         self.closed = False
         self.error: Exception | None = None  # what ended it, if it was not its end
@@ -105,7 +105,7 @@ class Upstream(asyncio.Protocol):
 
     # -- the exchange's side
 
-    def send(self, exchange: "Exchange", data: bytes) -> None:
+    def send(self, exchange: "Caller", data: bytes) -> None:
         """Begin an exchange with its first bytes."""
         self.exchange = exchange
         self._in_body = False
@@ -148,7 +148,7 @@ class Upstream(asyncio.Protocol):
 
     # -- framing of responses
 
-    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_head(self, exchange: "Caller", data: bytes) -> None:
         if self._buffer:
             whole = self._extended_head(exchange, data)
             if whole is None:
@@ -171,17 +171,20 @@ class Upstream(asyncio.Protocol):
             if left == size - end:
                 # The whole response in one read, or none to come: one write, and the connection is free.
                 exchange.response_head(head, data[end:] if left else b"", last=True)
-                exchange.response_complete(self, reusable=self._keep)
+                taker = self.exchange  # another one if it is withheld, or was a rival's; none if nobody wants it
+                if taker is not None:
+                    taker.response_complete(self, reusable=self._keep)
                 return
             self._decoder = ChunkedDecoder() if left == CHUNKED else None
             exchange.response_head(head, b"", last=False)
         except BadMessage as error:
             exchange.upstream_misbehaved(self, error.reason)
             return
-        if end < size and self.exchange is exchange:
-            self._read_body(exchange, data[end:])
+        taker = self.exchange
+        if end < size and taker is not None:
+            self._read_body(taker, data[end:])
 
-    def _extended_head(self, exchange: "Exchange", data: bytes) -> bytes | None:
+    def _extended_head(self, exchange: "Caller", data: bytes) -> bytes | None:
         """A head that came in parts, once it is whole; a part may be a byte, so only what is new is looked at."""
         buffer = self._buffer
         searched = max(0, len(buffer) - 3)
@@ -192,11 +195,11 @@ class Upstream(asyncio.Protocol):
         self._buffer = bytearray()
         return bytes(buffer)
 
-    def _check_unfinished(self, exchange: "Exchange") -> None:
+    def _check_unfinished(self, exchange: "Caller") -> None:
         if len(self._buffer) > MAX_RESPONSE_HEAD:
             exchange.upstream_misbehaved(self, "the upstream's response head is too large")
 
-    def _interim(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
+    def _interim(self, exchange: "Caller", head: ResponseHead, rest: bytes) -> None:
         for _ in range(_MAX_INTERIM):
             if head.status == _SWITCHING_PROTOCOLS:
                 if not exchange.upgrading or head.special.get(b"upgrade", (b"",))[0].lower() != b"websocket":
@@ -214,7 +217,7 @@ class Upstream(asyncio.Protocol):
             head, rest = read_response(rest[:end], bodiless=True), rest[end:]
         raise BadMessage(502, "bad-upstream-response", "the upstream sends interim responses without end")
 
-    def _read_body(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_body(self, exchange: "Caller", data: bytes) -> None:
         decoder = self._decoder
         if decoder is not None:
             try:

@@ -18,16 +18,18 @@ from toska_common.contracts.routing.clusters import (
 )
 from toska_common.contracts.routing.compression import Compression, CompressionLevels
 from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirror
+from toska_common.contracts.routing.health_check import HealthCheck
 from toska_common.contracts.routing.policies import (
     BodyLimit,
     HeaderEdits,
     HeaderRules,
     Policies,
     RateLimit,
-    RetryPolicy,
 )
+from toska_common.contracts.routing.resilience import Backoff, Fallback, Hedge, RetryPolicy
+from toska_common.contracts.routing.respond import Respond
 from toska_common.contracts.routing.rewriting import Redirect, Rewrite
-from toska_common.contracts.routing.routes import Match, Respond, Route, WeightedCluster
+from toska_common.contracts.routing.routes import Match, Route, WeightedCluster
 from toska_common.contracts.routing.seeing import AccessLog, AccessLogPolicy, Tracing
 from toska_common.contracts.routing.server import ProxyProtocol, Server, ServerLimits
 from toska_common.contracts.routing.snapshots import (
@@ -50,6 +52,7 @@ __all__ = [
     "AffinityCookie",
     "ApiVersion",
     "Auth",
+    "Backoff",
     "BodyLimit",
     "Breaker",
     "Cluster",
@@ -62,10 +65,13 @@ __all__ = [
     "Delay",
     "Endpoint",
     "EndpointsDelta",
+    "Fallback",
     "Fault",
     "HashKey",
     "HeaderEdits",
     "HeaderRules",
+    "HealthCheck",
+    "Hedge",
     "Hsts",
     "IpRules",
     "Jwt",

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import EndpointAddress, ServiceName, is_unix
+from toska_common.contracts.routing.health_check import HealthCheck
 from toska_common.contracts.routing.words import CookieName, HeaderName
 from toska_common.contracts.tls import ClusterTls
 from toska_common.units import Duration
@@ -41,7 +42,16 @@ class ConnectionLimits(Document):
     """Bounds of what one gateway worker holds towards a cluster."""
 
     max_connections: int = Field(default=1024, ge=1)
-    max_pending: int = Field(default=1024, ge=0)
+    max_pending: int = Field(default=1024, ge=0, description="Requests that wait for a connection")
+    max_requests: int = Field(default=0, ge=0, description="Requests in flight, with those that wait; 0 is unbounded")
+    pending_timeout: Duration = Field(default=timedelta(seconds=5), description="How long a request waits for one")
+
+    @field_validator("pending_timeout")
+    @classmethod
+    def _positive(cls, value: timedelta) -> timedelta:
+        if value <= timedelta():
+            raise ValueError("is longer than 0s")
+        return value
 
 
 class Breaker(Document):
@@ -66,11 +76,29 @@ class Breaker(Document):
 
 
 class Outlier(Document):
-    """Passive ejection: an endpoint that cannot be connected to leaves the rotation for a while, longer each time."""
+    """Passive ejection: an endpoint that fails leaves the rotation for a while, longer each time.
+
+    Each gateway worker judges by what it sees itself.
+    """
 
     consecutive_failures: int = Field(default=1, ge=1, description="Failed connections in a row")
+    consecutive_gateway_errors: int = Field(
+        default=0, ge=0, description="Answers of 502, 503 or 504, resets and timeouts in a row; 0 ejects for none"
+    )
+    consecutive_5xx: int = Field(
+        default=0, ge=0, description="Answers of 500 to 599, resets and timeouts in a row; 0 ejects for none"
+    )
     base_ejection: Duration = timedelta(seconds=5)
     max_ejection: Duration = timedelta(seconds=60)
+    max_ejected_percent: float = Field(
+        default=100.0, ge=0, le=100, description="So much of the cluster is ejected at most, and one endpoint always"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not timedelta() < self.base_ejection <= self.max_ejection:
+            raise ValueError("base_ejection is longer than 0s and at most max_ejection")
+        return self
 
 
 class HashKey(Document):
@@ -122,6 +150,7 @@ class Cluster(Document):
     limits: ConnectionLimits = ConnectionLimits()
     breaker: Breaker | None = None
     outlier: Outlier = Outlier()
+    health_check: HealthCheck | None = None
     keep_alive: Duration = Field(
         default=timedelta(seconds=30), description="How long an idle upstream connection is kept"
     )

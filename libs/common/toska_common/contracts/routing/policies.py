@@ -12,6 +12,7 @@ from toska_common.contracts.routing.auth import Auth
 from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
 from toska_common.contracts.routing.compression import Compression
 from toska_common.contracts.routing.experiments import Fault, Mirror
+from toska_common.contracts.routing.resilience import Fallback, Hedge, RetryPolicy
 from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
 from toska_common.contracts.routing.versioning import Versions
@@ -45,17 +46,6 @@ class BodyLimit(Document):
     """Bounds of the request body."""
 
     max_bytes: Size = Field(default=0, ge=0, description="0 is unbounded")
-
-
-class RetryPolicy(Document):
-    """How often a request is tried: `attempts` counts the first try too.
-
-    Only idempotent requests whose body is absent or still buffered are repeated, on another endpoint, before the first
-    byte of a response.
-    """
-
-    attempts: int = Field(default=2, ge=1, le=5)
-    retry_on: tuple[Literal["connect", "reset"], ...] = ("connect", "reset")
 
 
 class RateLimit(Document):
@@ -103,6 +93,8 @@ class Policies(Document):
         default=timedelta(seconds=60), description="Between two bytes of a body; of a tunnel: 10 times"
     )
     retry: RetryPolicy = RetryPolicy()
+    hedge: Hedge | None = None
+    fallback: Fallback | None = None
     ip: IpRules | None = None
     cors: Cors | None = None
     security_headers: SecuritySwitch = None

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.policies import Policies
+from toska_common.contracts.routing.respond import Respond
 from toska_common.contracts.routing.rewriting import PathRegex, Redirect
 from toska_common.contracts.routing.words import ExactPath, HeaderName, HeaderValue, MatchHost, Method, Path
 
@@ -42,14 +43,6 @@ class WeightedCluster(Document):
 
     cluster: ResourceName
     weight: int = Field(default=1, ge=0, le=1_000_000)
-
-
-class Respond(Document):
-    """Answer directly."""
-
-    status: int = Field(default=200, ge=200, le=599)
-    body: str = Field(default="", max_length=65536)
-    content_type: str = Field(default="text/plain; charset=utf-8", pattern=r"^[\x20-\x7e]+$")
 
 
 class Route(Document):
@@ -100,9 +93,11 @@ class Route(Document):
         """Every cluster that the route can lead to, with where in the route its name stands."""
         for index, part in enumerate(self.to):
             yield ("to", index, "cluster"), part.cluster
-        versions, mirror = self.policies.versions, self.policies.mirror
+        versions, mirror, fallback = self.policies.versions, self.policies.mirror, self.policies.fallback
         for name, version in versions.known.items() if versions is not None else ():
             if version.cluster is not None:
                 yield ("policies", "versions", "known", name, "cluster"), version.cluster
         if mirror is not None:
             yield ("policies", "mirror", "cluster"), mirror.cluster
+        if fallback is not None and fallback.cluster is not None:
+            yield ("policies", "fallback", "cluster"), fallback.cluster

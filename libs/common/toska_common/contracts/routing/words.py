@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$", to_lower=True)]
 HeaderValue = Annotated[
@@ -14,6 +14,14 @@ HeaderValue = Annotated[
 ]
 CookieName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
+
+
+def _as_word(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+NUMBER_AS_WORD = BeforeValidator(_as_word)
+"""Where a status may stand: YAML reads 503 as a number, and nobody should have to know."""
 
 
 def _path(value: str) -> str:

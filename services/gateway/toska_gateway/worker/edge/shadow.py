@@ -7,16 +7,16 @@ are those of all other requests. What goes wrong is counted and concerns nobody.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from toska_common.breaker import CircuitState
 
+from toska_gateway.worker.caller import Caller
 from toska_gateway.worker.cluster import Cluster, Endpoint
-from toska_gateway.worker.http1 import CHUNKED, CRLF, ResponseHead
+from toska_gateway.worker.http1 import CHUNKED, CRLF
 
 if TYPE_CHECKING:
     from toska_gateway.worker.edge.mirror import Mirror
-    from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.table import Route
     from toska_gateway.worker.upstream import Upstream
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MARK: Final = b"x-toska-mirror: true\r\n"
 
 
-class Shadow:
+class Shadow(Caller):
     """A copy; also the stage of the original's body, which passes through it unchanged."""
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Shadow:
             self.send_on(idle.pop())
         else:
             self.waiting = True
-            self._plane.connector.connect(endpoint, cast("Exchange", self))
+            self._plane.connector.connect(endpoint, self)
 
     def _skip(self) -> None:
         if self._alive:
@@ -132,6 +132,11 @@ class Shadow:
 
     # -- the connection's side
 
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds that a connection may take: as many as the original's."""
+        return self.route.connect_timeout
+
     def wants(self, endpoint: Endpoint) -> bool:
         """Whether a connection, just made for this copy, is still of use to it."""
         return self.waiting
@@ -148,16 +153,7 @@ class Shadow:
         self._body = []
         if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
-        upstream.send(cast("Exchange", self), self._request + body)
-
-    def interim_response(self, head: ResponseHead) -> None:
-        """Nobody is told."""
-
-    def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
-        """Nobody is told."""
-
-    def response_data(self, payload: bytes) -> None:
-        """Nobody is told."""
+        upstream.send(self, self._request + body)
 
     def response_complete(self, upstream: "Upstream", *, reusable: bool) -> None:
         """The answer has come to its end: the connection serves others again."""
@@ -179,9 +175,3 @@ class Shadow:
         self._upstream = None
         upstream.close()
         self._fail()
-
-    def pause_downstream(self) -> None:
-        """Nothing more is to be written."""
-
-    def resume_downstream(self) -> None:
-        """Nothing more is to be written."""

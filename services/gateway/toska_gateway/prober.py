@@ -1,0 +1,159 @@
+"""Active health checks of clusters: one prober for all workers of a gateway, which are told whom to leave out.
+
+In the parent and not in each worker: an endpoint is asked once an interval however many workers there are, all of them
+agree, one that starts has the verdicts before its first request, and none spends time on it that requests need. What a
+single worker alone cannot reach is left to its own outlier ejection. A loop that stands still fails no check.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from toska_common.contracts.routing import Cluster, RouteTable, Snapshot
+from toska_common.targets import TargetRules
+
+from toska_gateway.health_verdict import Verdict
+from toska_gateway.probe import CheckRules, Probe
+from toska_gateway.tls_material import NO_TLS, TlsMaterial
+from toska_gateway.wire import Known, messages, plain
+from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.plane import Plane
+from toska_gateway.worker.staging import Staging
+
+log = structlog.get_logger(__name__)
+
+_FIRST_S = 0.1
+"""Within so long a new endpoint is checked for the first time, unless there are very many."""
+_CHECKS_A_SECOND = 500
+"""How fast the first checks of many endpoints go out."""
+_JITTER = 0.1
+"""Checks come so much earlier or later than their interval says, so that they spread, and stay spread."""
+
+OnChange = Callable[[str, list[str]], None]
+"""Told of each change: a cluster, and the keys of all its endpoints that are unhealthy now."""
+
+
+class _Watch:
+    """Checks one endpoint again and again."""
+
+    def __init__(self, prober: "Prober", endpoint: Endpoint, rules: CheckRules, delay: float) -> None:
+        self.endpoint = endpoint
+        self.rules = rules
+        self.verdict = Verdict()
+        self._prober = prober
+        self._probe: Probe | None = None
+        self._timer = prober.loop.call_later(delay, self._check)
+
+    def stop(self) -> None:
+        """Check no more."""
+        self._timer.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
+
+    def _check(self) -> None:
+        pause = self.rules.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load
+        self._timer = self._prober.loop.call_later(pause, self._check)
+        if self._probe is None:
+            self._probe = Probe(self._prober.plane, self.endpoint, self.rules, self._checked)
+
+    def _checked(self, reason: str | None) -> None:
+        self._probe = None
+        if reason is None:
+            return
+        before = self.verdict.healthy
+        if self.verdict.record(passed=not reason, rise=self.rules.rise, fall=self.rules.fall):
+            self._prober.changed(self, reason, first=before is None)
+
+
+class Prober:
+    """Checks the endpoints of the clusters that ask for it.
+
+    Args:
+        rules: Where nobody may be sent, checks included.
+        on_change: Told of each change.
+    """
+
+    def __init__(self, rules: TargetRules, on_change: OnChange) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.plane = Plane(self.loop, rules)
+        self.plane.draining = True  # a connection that nobody wants any more is closed, and not kept
+        self._on_change = on_change
+        self._known = Known()
+        self._watches: dict[str, dict[str, _Watch]] = {}
+
+    @property
+    def unhealthy(self) -> dict[str, list[str]]:
+        """The keys of unhealthy endpoints, by cluster; of every cluster that is checked."""
+        return {name: self._unhealthy_in(name) for name in self._watches}
+
+    def use(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> None:
+        """Check the clusters of `snapshot`; those that go on being checked keep their verdicts."""
+        checked = {name: one for name, one in snapshot.table.clusters.items() if one.health_check is not None}
+        if not checked and not self._watches:
+            return
+        ours = {name: material for name, material in tls.clusters.items() if name in checked}
+        self._stage(_part(snapshot, checked), mesh_owned, TlsMaterial(tls.version, clusters=ours))
+        for name in [name for name in self._watches if name not in checked]:
+            for watch in self._watches.pop(name).values():
+                watch.stop()
+        for name, cluster in checked.items():
+            assert cluster.health_check is not None  # noqa: S101 - as chosen above
+            self._watch(name, plain(cluster.health_check.model_dump()))
+
+    def close(self) -> None:
+        """Check no more."""
+        for watches in self._watches.values():
+            for watch in watches.values():
+                watch.stop()
+        self._watches.clear()
+
+    def changed(self, watch: _Watch, reason: str, *, first: bool) -> None:
+        """A verdict is another than before."""
+        cluster, endpoint = watch.endpoint.cluster.name, watch.endpoint
+        if reason:
+            log.warning("endpoint_unhealthy", cluster=cluster, endpoint=str(endpoint), reason=reason)
+        elif not first:
+            log.info("endpoint_healthy", cluster=cluster, endpoint=str(endpoint))
+        if reason or not first:
+            self._on_change(cluster, self._unhealthy_in(cluster))
+
+    def _stage(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial) -> None:
+        """Bring our own plane to what the workers' are, as far as checks need it."""
+        staging = Staging(self.plane)
+        for message in messages(self._known, snapshot, mesh_owned, tls):
+            staging.take(message)
+        problems = staging.commit()
+        if problems:  # the workers took the same, so there is something that only the parent does wrong
+            log.error("health_checks_not_changed", problems=problems)
+            return
+        self.plane.forget_endpoints()
+        self._known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
+
+    def _watch(self, name: str, settings: dict[str, Any]) -> None:
+        """Check exactly the endpoints that the cluster has now, by these settings."""
+        cluster, watches = self.plane.clusters[name], self._watches.setdefault(name, {})
+        rules = CheckRules(settings)
+        gone = [key for key, watch in watches.items() if cluster.endpoints.get(key) is not watch.endpoint]
+        left_out = self._unhealthy_in(name)
+        for key in gone:
+            watches.pop(key).stop()
+        fresh = [endpoint for key, endpoint in cluster.endpoints.items() if key not in watches]
+        for watch in watches.values():
+            watch.rules = rules
+        spread = min(rules.interval, max(_FIRST_S, len(fresh) / _CHECKS_A_SECOND))
+        for endpoint in fresh:
+            watches[endpoint.key] = _Watch(self, endpoint, rules, random.uniform(0.0, spread))  # noqa: S311 - as above
+        if self._unhealthy_in(name) != left_out:
+            self._on_change(name, self._unhealthy_in(name))
+
+    def _unhealthy_in(self, name: str) -> list[str]:
+        return [key for key, watch in self._watches.get(name, {}).items() if watch.verdict.healthy is False]
+
+
+def _part(snapshot: Snapshot, checked: Mapping[str, Cluster]) -> Snapshot:
+    """What of a snapshot matters to checks: their clusters."""
+    table = RouteTable(clusters=checked)
+    endpoints = {name: snapshot.endpoints[name] for name in checked}
+    return Snapshot(routes_version=snapshot.routes_version, table=table, endpoints=endpoints)
