@@ -34,6 +34,12 @@ class CircuitState(StrEnum):
     HALF_OPEN = "half-open"
 
 
+# A member is looked up through its enumeration's metaclass, which takes longer than all the rest of a call's admission.
+_CLOSED = CircuitState.CLOSED
+_OPEN = CircuitState.OPEN
+_HALF_OPEN = CircuitState.HALF_OPEN
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     """When a circuit opens and closes.
@@ -71,7 +77,9 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_buckets_per_s",
         "_changed_at",
+        "_counted_at",
         "_failed",
         "_generation",
         "_listener",
@@ -81,6 +89,7 @@ class CircuitBreaker:
         "_proved",
         "_slot",
         "_state",
+        "_step",
         "_total",
     )
 
@@ -91,7 +100,10 @@ class CircuitBreaker:
         self._generation = 1
         """Number of the current stay in a state; a permit is the generation that gave it."""
         self._changed_at = 0.0
-        self._slot = 0
+        self._buckets_per_s = BUCKETS / policy.window_s
+        self._counted_at = 0.0
+        self._step = 0  # the window's newest bucket, counted from the beginning of time, ...
+        self._slot = 0  # ... and its place
         self._total = [0] * BUCKETS
         self._failed = [0] * BUCKETS
         self._probes = 0
@@ -105,17 +117,17 @@ class CircuitBreaker:
 
     def admits(self, now: float) -> bool:
         """Whether `admit` would give a permit, without taking one."""
-        if self._state is CircuitState.CLOSED:
+        if self._state is _CLOSED:
             return True
-        if self._state is CircuitState.OPEN:
+        if self._state is _OPEN:
             return now >= self._changed_at + self._policy.cooldown_s
         return self._has_free_probe() or self._probes_are_lost(now)
 
     def admit(self, now: float) -> int:
         """Ask to make a call: a permit to report it with, or 0 if it must not be made."""
-        if self._state is CircuitState.CLOSED:
+        if self._state is _CLOSED:
             return self._generation
-        if self._state is CircuitState.OPEN:
+        if self._state is _OPEN:
             if now < self._changed_at + self._policy.cooldown_s:
                 return 0
             self._enter(CircuitState.HALF_OPEN, now)
@@ -131,9 +143,11 @@ class CircuitBreaker:
         """The call got an answer that does not speak against the endpoint."""
         if permit != self._generation:
             return
-        if self._state is CircuitState.CLOSED:
-            self._count(now, failed=0)
-        elif self._state is CircuitState.HALF_OPEN:
+        if self._state is _CLOSED:
+            if now != self._counted_at:
+                self._turn(now)
+            self._total[self._slot] += 1
+        elif self._state is _HALF_OPEN:
             self._probes = max(0, self._probes - 1)
             self._proved += 1
             if self._proved >= self._policy.half_open_requests:
@@ -143,17 +157,20 @@ class CircuitBreaker:
         """The endpoint failed the call."""
         if permit != self._generation:
             return
-        if self._state is CircuitState.HALF_OPEN:
+        if self._state is _HALF_OPEN:
             self._enter(CircuitState.OPEN, now)
-        elif self._state is CircuitState.CLOSED:
-            self._count(now, failed=1)
+        elif self._state is _CLOSED:
+            if now != self._counted_at:
+                self._turn(now)
+            self._total[self._slot] += 1
+            self._failed[self._slot] += 1
             total, failed = sum(self._total), sum(self._failed)
             if total >= self._policy.min_requests and failed >= total * self._policy.failure_ratio:
                 self._enter(CircuitState.OPEN, now)
 
     def cancel(self, permit: int) -> None:
         """The caller gave the call up; that says nothing about the endpoint."""
-        if permit == self._generation and self._state is CircuitState.HALF_OPEN:
+        if permit == self._generation and self._state is _HALF_OPEN:
             self._probes = max(0, self._probes - 1)
 
     def report(self, permit: int, now: float, *, failed: bool | None) -> None:
@@ -169,7 +186,7 @@ class CircuitBreaker:
         """Seconds until a refused call may be worth another try; 0 if one would be admitted now."""
         if self.admits(now):
             return 0.0
-        since = self._changed_at if self._state is CircuitState.OPEN else self._probed_at
+        since = self._changed_at if self._state is _OPEN else self._probed_at
         return max(0.0, since + self._policy.cooldown_s - now)
 
     def enter(self, state: CircuitState, now: float) -> None:
@@ -187,24 +204,24 @@ class CircuitBreaker:
     def _probes_are_lost(self, now: float) -> bool:
         return now >= self._probed_at + self._policy.cooldown_s
 
-    def _count(self, now: float, failed: int) -> None:
-        slot = int(now * BUCKETS / self._policy.window_s)
-        gone = slot - self._slot
+    def _turn(self, now: float) -> None:
+        """Bring the window up to `now`; one that is a little late counts in the newest bucket."""
+        self._counted_at = now
+        step = int(now * self._buckets_per_s)
+        gone = step - self._step
         if gone > 0:
-            for step in range(1, min(gone, BUCKETS) + 1):
-                index = (self._slot + step) % BUCKETS
-                self._total[index] = self._failed[index] = 0
-            self._slot = slot
-        index = self._slot % BUCKETS  # a `now` that is a little late counts in the newest bucket
-        self._total[index] += 1
-        self._failed[index] += failed
+            for passed in range(1, min(gone, BUCKETS) + 1):
+                slot = (self._step + passed) % BUCKETS
+                self._total[slot] = self._failed[slot] = 0
+            self._step = step
+            self._slot = step % BUCKETS
 
     def _enter(self, state: CircuitState, now: float) -> None:
         before, self._state = self._state, state
         self._generation += 1
         self._changed_at = now
         self._probes = self._proved = 0
-        if state is CircuitState.CLOSED:
+        if state is _CLOSED:
             self._total = [0] * BUCKETS
             self._failed = [0] * BUCKETS
         if self._listener is not None:

@@ -152,7 +152,9 @@ class Exchange(Attempts):
         path, host, prefix = head.path, head.host, b""
         if route.relocates:
             path, host, prefix = self._relocate(route)
-        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, encode_path(path), head.query, host)
+        if not head.plain or path is not head.path:
+            path = encode_path(path)
+        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, path, head.query, host)
         if route.request_edits is not None:
             route.request_edits.apply(parts)
         forwarding = down.forwarding

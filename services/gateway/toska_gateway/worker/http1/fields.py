@@ -40,31 +40,37 @@ class FieldMemo:
     is passed on (empty if it is dropped), with its CRLF.
     """
 
-    __slots__ = ("_lines", "_special", "get")
+    __slots__ = ("_lines", "_names", "_special", "get")
 
     def __init__(self, special: frozenset[bytes]) -> None:
         self._special = special
         self._lines: dict[bytes, tuple[bytes | None, bytes, bytes]] = {}
+        self._names: dict[bytes, tuple[bytes | None, bool, bool]] = {}
         self.get = self._lines.get
 
     def learn(self, line: bytes) -> "tuple[bytes | None, bytes, bytes] | None":
         """Analyse a line that `get` does not know; `None` if it is malformed."""
-        match = FIELD.fullmatch(line)
-        if match is None:
+        if FIELD.fullmatch(line) is None:
             return None
-        name, after = match.groups()
-        value = after.strip(b" \t")
-        key = name.lower()
-        if key in self._special:
-            entry = key, b"", value
-        elif b"_" in key and key.replace(b"_", b"-") in self._special:
-            # An upstream that folds _ into - would take x_forwarded_for for ours, so such twins are dropped.
-            entry = None, b"", value
-        else:
-            entry = None, name + b": " + value + CRLF, value
-        if key not in _FLEETING:
+        colon = line.find(b":")
+        name = line[:colon]
+        value = line[colon + 1 :].strip(b" \t")
+        special, passes, lasts = self._names.get(name) or self._learn_name(name)
+        entry = special, name + b": " + value + CRLF if passes else b"", value
+        if lasts and TOKEN_PREFIX not in line:
             remember(self._lines, line, entry, _MEMORY_LINES)
         return entry
+
+    def _learn_name(self, name: bytes) -> tuple[bytes | None, bool, bool]:
+        """What a name comes to: itself if it is special, whether its line is passed on, and whether remembered."""
+        key = name.lower()
+        if key in self._special:
+            kind = key, False, key not in _FLEETING
+        else:
+            # An upstream that folds _ into - would take x_forwarded_for for ours, so such twins are dropped.
+            kind = None, key.replace(b"_", b"-") not in self._special, key not in _FLEETING
+        remember(self._names, name, kind)
+        return kind
 
 
 def field_name(part: bytes) -> bytes:

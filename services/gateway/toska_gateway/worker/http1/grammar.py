@@ -10,7 +10,7 @@ CHUNKED: Final = -1
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 TOKEN: Final = re.compile(_NAME)
 # The space around a value is stripped afterwards: matching it here takes time quadratic in a run of spaces.
-FIELD: Final = re.compile(rb"(" + _NAME + rb"):([\t\x20-\x7e\x80-\xff]*)")
+FIELD: Final = re.compile(_NAME + rb"+:[\t\x20-\x7e\x80-\xff]*+")
 
 _MEMORY_ENTRIES: Final = 1024
 _MEMORY_KEY_BYTES: Final = 512

@@ -13,7 +13,7 @@ from toska_gateway.worker.http1.fields import (
     field_value,
 )
 from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, TOKEN, BadMessage
-from toska_gateway.worker.http1.targets import ABSOLUTE_FORM, is_host, read_path_and_query
+from toska_gateway.worker.http1.targets import ABSOLUTE_FORM, is_host, known_hosts, read_path_and_query
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """RFC 9110 §9.2.2."""
@@ -43,12 +43,13 @@ class RequestHead:
 
     __slots__ = (
         "body_length", "close", "escaped", "expect", "holds_token", "host", "http11", "method", "parts", "path",
-        "query", "special", "upgrade",
+        "plain", "query", "special", "upgrade",
     )  # fmt: skip
 
     method: bytes
     path: bytes  # decoded and normalised; what routes match and what is forwarded (encoded again); or ASTERISK
     escaped: bool  # the path holds escaped slashes, which only some routes take
+    plain: bool  # the path came in its normal form and may travel as it is
     query: bytes  # as it came, with its question mark
     host: bytes  # the authority, as it is forwarded
     http11: bool
@@ -74,19 +75,20 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         BadMessage: It is not HTTP/1.1 as the RFC has it, or over a limit.
     """
     lines = data.split(CRLF)
-    line = lines[0].split(b" ")
-    if len(line) != 3:
-        raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version")
+    try:
+        method, target, version = lines[0].split(b" ")
+    except ValueError:
+        raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version") from None
     head = RequestHead()
-    head.method, target, version = line
+    head.method = method
     if version == b"HTTP/1.1":
         head.http11 = True
     elif version == b"HTTP/1.0":
         head.http11 = False
     else:
         raise _bad_version(version)
-    if head.method not in METHODS:
-        raise _bad_method(head.method)
+    if method not in METHODS:
+        raise _bad_method(method)
     if len(target) > max_target:
         raise BadMessage(414, "target-too-long", f"the request target exceeds {max_target} bytes")
     if len(lines) > max_fields + 3:
@@ -95,10 +97,15 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
     special: dict[bytes, tuple[bytes, ...]] = {}
     head.special = special
     known, learn = _fields.get, _fields.learn
+    holds_token = TOKEN_PREFIX in target
     for field in lines[1:-2]:
-        entry = known(field) or learn(field)
+        entry = known(field)
         if entry is None:
-            raise BadMessage(400, "bad-header", "a header field is malformed")
+            entry = learn(field)
+            if entry is None:
+                raise BadMessage(400, "bad-header", "a header field is malformed")
+            if TOKEN_PREFIX in field:  # (such a line is not remembered)
+                holds_token = True
         key, wire, value = entry
         if key is None:
             parts.append(wire)
@@ -106,9 +113,9 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
             special[key] += (value,)
         else:
             special[key] = (value,)
-    head.holds_token = TOKEN_PREFIX in data
+    head.holds_token = holds_token
     if target[:1] == b"/":
-        head.path, head.query, head.escaped = read_path_and_query(target)
+        head.path, head.query, head.escaped, head.plain = read_path_and_query(target)
     else:
         _read_other_form(head, target)
     _read_special(head)
@@ -131,7 +138,7 @@ def _bad_version(version: bytes) -> BadMessage:
 
 def _read_other_form(head: RequestHead, target: bytes) -> None:
     if target == ASTERISK and head.method == b"OPTIONS":
-        head.path, head.query, head.escaped = ASTERISK, b"", False
+        head.path, head.query, head.escaped, head.plain = ASTERISK, b"", False, False
         return
     match = ABSOLUTE_FORM.fullmatch(target)
     if match is None:
@@ -144,15 +151,16 @@ def _read_other_form(head: RequestHead, target: bytes) -> None:
     rest: bytes = match[3] or b""
     if not rest and head.method == b"OPTIONS":
         # RFC 9112 §3.2.4: of a URI without a path it asks about the server as a whole.
-        head.path, head.query, head.escaped = ASTERISK, b"", False
+        head.path, head.query, head.escaped, head.plain = ASTERISK, b"", False, False
         return
-    head.path, head.query, head.escaped = read_path_and_query(rest if rest[:1] == b"/" else b"/" + rest)
+    rest = rest if rest[:1] == b"/" else b"/" + rest
+    head.path, head.query, head.escaped, head.plain = read_path_and_query(rest)
 
 
 def _read_special(head: RequestHead) -> None:
     special = head.special
     hosts = special.get(b"host")
-    if hosts is not None and len(hosts) == 1 and is_host(hosts[0]):
+    if hosts is not None and len(hosts) == 1 and (known_hosts(hosts[0]) or is_host(hosts[0])):
         head.host = hosts[0]
     elif hosts is None and not head.http11:
         head.host = b""

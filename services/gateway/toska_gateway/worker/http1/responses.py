@@ -8,6 +8,7 @@ from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, BadMessage, rememb
 
 MAX_RESPONSE_HEAD: Final = 256 * 1024
 _MAX_REPEATS: Final = 100
+_KEEP_ALIVE: Final = (b"keep-alive",)
 
 _fields = FieldMemo(RESPONSE_SPECIAL)
 
@@ -70,7 +71,7 @@ def read_response(data: bytes, *, bodiless: bool) -> ResponseHead:
     head.close = not head.http11
     if special:
         connection = special.get(b"connection")
-        if connection is not None:
+        if connection is not None and (connection != _KEEP_ALIVE or head.close):
             options = connection_options(connection)
             head.close = options.close or (head.close and not options.keep_alive)
             if options.nominated:

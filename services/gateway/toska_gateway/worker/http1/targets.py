@@ -13,31 +13,36 @@ nobody who splits a path at its slashes takes one of these for a slash."""
 ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-_PLAIN_PATH = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+/?|/")
+# (Possessive: a segment that has been taken is never given back, so the time is linear.)
+_PLAIN_PATH = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]++)++/?|/")
 _QUERY = re.compile(rb"[\x21\x22\x24-\x7e]*")
 _RAW_PATH = re.compile(rb"[\x21\x22\x24-\x5b\x5d-\x7e]+")
 _paths: dict[bytes, tuple[bytes, bool]] = {}
 
 
-def read_path_and_query(target: bytes) -> tuple[bytes, bytes, bool]:
+def read_path_and_query(target: bytes) -> tuple[bytes, bytes, bool, bool]:
     """A target in origin form: its path, decoded and normal, and its query as it came, with its question mark.
 
-    Last, whether the path holds escaped slashes, which stand in it as `ESCAPED_SLASH` and `ESCAPED_BACKSLASH`.
+    Then whether the path holds escaped slashes, which stand in it as `ESCAPED_SLASH` and `ESCAPED_BACKSLASH`, and
+    whether it came in its normal form, in which it may travel too.
 
     Raises:
         BadMessage: It is malformed.
     """
-    path, mark, query = target.partition(b"?")
-    if mark and _QUERY.fullmatch(query) is None:
-        raise BadMessage(400, "bad-target", "a query is made of visible ASCII characters, without a fragment")
+    mark = target.find(b"?")
+    path, query = target, b""
+    if mark >= 0:
+        path, query = target[:mark], target[mark:]
+        if _QUERY.fullmatch(query) is None:
+            raise BadMessage(400, "bad-target", "a query is made of visible ASCII characters, without a fragment")
     if _PLAIN_PATH.fullmatch(path):
-        return path, mark + query, False
+        return path, query, False, True
     known = _paths.get(path)
     if known is None:
         normal = normalize_path(path)
         known = normal, holds_escaped_slash(normal)
         remember(_paths, path, known)
-    return known[0], mark + query, known[1]
+    return known[0], query, known[1], False
 
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -106,6 +111,8 @@ def _encode(match: re.Match[bytes]) -> bytes:
 
 
 _hosts: dict[bytes, bool] = {}
+known_hosts: Final = _hosts.get
+"""What `is_host` has said before."""
 
 
 def is_host(host: bytes) -> bool:
