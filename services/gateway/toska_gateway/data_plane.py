@@ -3,7 +3,7 @@
 `toska_gateway.supervisor.Supervisor` is the Python engine's; another engine has to offer no more than this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -58,6 +58,10 @@ class DataPlane(Protocol):
         Raises:
             RenewalFailed: One has no successor; it goes on.
         """
+        ...
+
+    async def purge(self, what: Mapping[str, str]) -> int:
+        """Forget stored responses: those of a `url`, of a `route`, or all; returns how many those were."""
         ...
 
     def workers(self) -> Sequence[WorkerStatus]:

@@ -32,6 +32,8 @@ def render(
     _add_routes(page, totals)
     page.gauge("workers", "Live worker processes", [((), workers)])
     page.gauge("connections", "Open client connections", [((), gauges.connections)])
+    for name, text in Gauges.OF_CACHES.items():
+        page.gauge(f"cache_{name}", text, [((), gauges.cache[name])])
     clusters = [((("cluster", name),), counts) for name, counts in sorted(totals.clusters.items())]
     endpoints = [
         ((("cluster", name), ("endpoint", key)), counts)
@@ -52,6 +54,7 @@ def _add_routes(page: "_Page", totals: Totals) -> None:
         "requests", "Requests by route and status; (none) found no route", _by_label(routes, "statuses", "status")
     )
     page.counter("errors", "Answers of the gateway's own by their code", _by_label(routes, "errors", "code"))
+    page.counter("cache_requests", "Requests by what the route's cache did", _by_label(routes, "cache", "outcome"))
     page.histogram("request_duration_seconds", "From a request's head to the last byte of its response", routes)
     page.counter("request_body_bytes", "Bytes of requests' bodies", _plain(routes, "received"))
     page.counter("response_body_bytes", "Bytes of responses' bodies", _plain(routes, "sent"))

@@ -11,10 +11,15 @@ class Gauges:
 
     Attributes:
         connections: Of clients.
+        cache: What all workers keep, by the names in `OF_CACHES`.
         clusters: Values by name, in the order of `OF_CLUSTERS`; the circuits' is None where there are none.
         endpoints: Values by cluster and key.
     """
 
+    OF_CACHES: ClassVar = {
+        "bytes": "What stored responses take, overhead included",
+        "entries": "Stored responses",
+    }
     OF_CLUSTERS: ClassVar = {
         "connections": "Open connections to the cluster's endpoints",
         "idle_connections": "Open connections that no request uses",
@@ -31,10 +36,12 @@ class Gauges:
 
     def __init__(self, states: Iterable[Mapping[str, Any]]) -> None:
         self.connections = 0
+        self.cache: dict[str, int] = dict.fromkeys(self.OF_CACHES, 0)
         self.clusters: dict[str, dict[str, int | None]] = {}
         self.endpoints: dict[tuple[str, str], dict[str, int]] = {}
         for state in states:
             self.connections += state["connections"]
+            _add(self.cache, state["cache"])
             for cluster, of_cluster in state["clusters"].items():
                 _add(self.clusters.setdefault(cluster, dict.fromkeys(self.OF_CLUSTERS)), of_cluster["values"])
                 for key, values in of_cluster["endpoints"].items():

@@ -7,7 +7,7 @@ Nothing that is queued on the socket is lost meanwhile.
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -353,7 +353,31 @@ class Supervisor:
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
-        return await WorkerProcess.start(slot, listeners, hello, self._totals.add, self._keys.want)
+        worker = await WorkerProcess.start(slot, listeners, hello, self._totals.add, self._keys.want)
+        worker.spread = self._spread
+        return worker
+
+    def _spread(self, origin: WorkerProcess, message: Mapping[str, Any]) -> None:
+        """Pass on what one worker has seen change in the stored responses of all."""
+        for worker in self._workers():
+            if worker is not origin and worker.state in ("starting", "running", "draining"):
+                worker.forget(message)
+
+    async def purge(self, what: Mapping[str, str]) -> int:
+        """Forget stored responses in all workers: by `url` or by `route`, else all; returns how many those were."""
+        forgotten: list[int] = []
+
+        async def purge(worker: WorkerProcess) -> None:
+            try:
+                forgotten.append(await worker.purge(what))
+            except WorkerLost as error:
+                self._replace_stuck(worker, error)  # and what it has stored goes with it
+
+        async with anyio.create_task_group() as group:
+            for worker in self._workers():
+                if worker.state != "dead":
+                    group.start_soon(purge, worker)
+        return sum(forgotten)
 
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:

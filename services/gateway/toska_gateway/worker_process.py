@@ -22,7 +22,7 @@ State = Literal["starting", "running", "draining", "dead"]
 WantKeys = Callable[[str, Callable[[dict[str, Any]], None]], None]
 
 TakeCounts = Callable[[Mapping[str, Any]], None]
-NOTHING_OPEN: Final[dict[str, Any]] = {"connections": 0, "clusters": {}}
+NOTHING_OPEN: Final[dict[str, Any]] = {"connections": 0, "cache": (0, 0), "clusters": {}}
 ANSWER_TIMEOUT_S = 10.0
 """A worker that does not answer for so long is stuck and is replaced."""
 
@@ -49,6 +49,7 @@ class WorkerProcess:
     Attributes:
         standing: How things stood in it when it was last asked, in the words of `toska_gateway.gauges`.
         requests: What it has served.
+        spread: Told of what it wants all other workers to hear.
     """
 
     def __init__(self, slot: int, process: asyncio.subprocess.Process, count: TakeCounts, want: WantKeys) -> None:
@@ -58,6 +59,7 @@ class WorkerProcess:
         self.known = Known()
         self.standing: dict[str, Any] = NOTHING_OPEN
         self.requests = 0
+        self.spread: Callable[[WorkerProcess, Mapping[str, Any]], None] = _tell_nobody
         self._count = count
         self._want_keys = want
         self.channel = ControlChannel(self._on_message, self._on_lost)
@@ -136,6 +138,18 @@ class WorkerProcess:
         """Have it seal TLS sessions anew."""
         self.channel.send({"op": "tickets", "secret": secret})
 
+    async def purge(self, what: Mapping[str, str]) -> int:
+        """Have it forget stored responses: by `url` or by `route`, else all; returns how many those were.
+
+        Raises:
+            WorkerLost: It ended, or does not answer.
+        """
+        return (await self._ask("purge", **what))["entries"]
+
+    def forget(self, message: Mapping[str, Any]) -> None:
+        """Have it forget what another worker has seen change."""
+        self.channel.send(dict(message))
+
     async def refresh_report(self) -> None:
         """Fetch what the worker has counted since it was last asked, and how it stands."""
         await self._ask("stats")
@@ -206,6 +220,9 @@ class WorkerProcess:
             write = getattr(log, message["level"])
             write(message["event"], slot=self.slot, pid=self.process.pid, **message["fields"])
             return
+        if message["op"] == "forget":
+            self.spread(self, message)
+            return
         if message["op"] in ("left", "stats"):
             # Also if nobody waits for the answer any more: what it tells will not be told again.
             self._take_report(message)
@@ -229,3 +246,7 @@ class WorkerProcess:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(WorkerLost("the worker ended"))
+
+
+def _tell_nobody(worker: WorkerProcess, message: Mapping[str, Any]) -> None:
+    """Until somebody knows of others."""

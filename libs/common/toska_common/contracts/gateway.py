@@ -1,11 +1,11 @@
 """What the gateway tells of itself through its admin API."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from toska_common.contracts import Contract
+from toska_common.contracts import Contract, Document
 from toska_common.contracts.router import FileStatus
 from toska_common.contracts.routing import Route
 
@@ -73,6 +73,30 @@ class ReloadResult(Contract):
 
     version: str
     changed: bool
+
+
+class CachePurge(Document):
+    """Which stored responses are forgotten: of a URL, of a route, or all."""
+
+    url: str | None = Field(
+        default=None,
+        max_length=8192,
+        description="The whole URL as clients ask for it, with scheme, host and query; all variants of it go",
+    )
+    route: str | None = Field(default=None, max_length=256, description="The route that they were stored for")
+    everything: bool = Field(default=False, description="All of them; so that nobody purges all by mistake")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.url is not None) + (self.route is not None) + self.everything != 1:
+            raise ValueError("give one of url, route and everything: true")
+        return self
+
+
+class CachePurged(Contract):
+    """What a purge came to."""
+
+    entries: int = Field(description="Responses that were forgotten, summed over the workers")
 
 
 class ServiceDocument(Contract):

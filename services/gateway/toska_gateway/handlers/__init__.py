@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from toska_gateway.handlers.cache import cache_routes
 from toska_gateway.handlers.docs import docs_routes
 from toska_gateway.handlers.explaining import explain_routes
 from toska_gateway.handlers.openapi import openapi_routes
@@ -20,6 +21,7 @@ def add_handlers(app: FastAPI, slot: PartsSlot) -> None:
     app.include_router(status_routes(slot))
     app.include_router(worker_routes(slot))
     app.include_router(explain_routes(slot))
+    app.include_router(cache_routes(slot))
     app.include_router(problem_routes())
 
 

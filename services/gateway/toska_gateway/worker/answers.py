@@ -29,6 +29,7 @@ TITLES: Final = {
     "api-version-gone": "Version of the API is gone",
     "fault-injected": "Fault on purpose",
     "no-route": "No route matches",
+    "not-cached": "Not in the cache",
     "method-not-allowed": "Method not allowed",
     "upstream-unavailable": "No upstream available",
     "upstream-connect-failed": "Upstream cannot be reached",

@@ -15,12 +15,16 @@ Parent to worker:
     {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
     {"op": "stats", "seq"}
     {"op": "explain", "seq", "request", "peer", "scheme"}    what would become of a request
+    {"op": "purge", "seq", "url" or "route", if not everything}    forget stored responses
+    {"op": "forget", "urls": [...]}    another worker has seen these change
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
     {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
     {"op": "explained", "seq", "told": {...}}
     {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
     {"op": "keys-wanted", "source"}    a token names a key that is not among them; answered with "keys"
+    {"op": "purged", "seq", "entries"}
+    {"op": "forget", "urls": [...]}    for all other workers
     {"op": "left", ...}            the last word of one that ends: its counters
 
 The channel is also the lifeline: a worker whose parent is gone reads its end and exits.

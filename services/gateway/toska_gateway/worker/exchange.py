@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _TUNNEL_IDLE_FACTOR: Final = 10
+_AWAY: Final = frozenset(
+    {
+        "bad-upstream-response", "circuit-open", "upstream-connect-failed", "upstream-overloaded", "upstream-reset",
+        "upstream-timeout", "upstream-tls-failed", "upstream-unavailable",
+    }
+)  # fmt: skip
+"""Codes for which a cache may have something to answer instead."""
 
 
 class Exchange(Attempts):
@@ -313,6 +320,8 @@ class Exchange(Attempts):
             retry_after: Seconds, if known.
             extra: Further field lines.
         """
+        if code in _AWAY and self._is_stood_in_for(blame=is_upstreams_fault(status, code)):
+            return
         if self.route.fallback is not None and self._turns_elsewhere(status, code):
             return
         self._drop_upstream()
@@ -330,6 +339,18 @@ class Exchange(Attempts):
         )
         self._finish()
         self.down.exchange_done(close=close)
+
+    def _is_stood_in_for(self, *, blame: bool) -> bool:
+        """Whether the route's cache has answered in the place of an upstream, whose fault it may be."""
+        passage = self.passage
+        if passage is None or passage.cached is None:
+            return False
+        cached, passage.cached = passage.cached, None
+        self._blame = blame
+        stood_in_for = cached.stand_in(self)
+        if not stood_in_for:
+            self._blame = None
+        return stood_in_for
 
     def answer(self, status: int, content_type: str, body: bytes, *, extra: bytes = b"") -> None:
         """Answer with something of our own that is no problem; `extra` is further field lines."""
@@ -359,7 +380,8 @@ class Exchange(Attempts):
     def serve(self, head: ResponseHead, body: bytes) -> None:
         """Answer with a whole response that was kept: it passes those shapers that come after the cache."""
         self._drop_upstream()
-        self._blame = False
+        if self._blame is None:
+            self._blame = False
         self._pass_on_head(head, body, self.route.late_shapers, last=True)
         if not self._done:
             self._complete()
@@ -415,6 +437,8 @@ class Exchange(Attempts):
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
         self._replay = None
         if shapers:
+            if head.status >= 500:
+                self._blame = True  # whatever the shapers put in its place
             self._shaping = Shaping(head, body, shapers, last=last)
             self._shape()
         else:
@@ -584,6 +608,9 @@ class Exchange(Attempts):
             self._shaping = None
         if self.passage is not None:
             self.passage.cancel()
+        self._record()
+
+    def _record(self) -> None:
         ended = perf_counter()
         self.route.stats.record(self.status, ended - self.started, self.received, self.returned)
         log = self.plane.access_log

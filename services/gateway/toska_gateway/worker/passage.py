@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from toska_gateway.worker.policies import BodyStage, Cancellable, Gate, end_of, through
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.cache.fetch import Fetch
+    from toska_gateway.worker.cache.policy import Change
     from toska_gateway.worker.edge.shadow import Shadow
     from toska_gateway.worker.exchange import Exchange
 
@@ -15,20 +17,24 @@ class Passage:
 
     Attributes:
         accept_encoding: What the client asked for, whatever is sent on of it; noted for whoever compresses.
+        cached: What becomes of the response, as the route's cache sees it.
         claims: Of the token that the caller showed, verified.
         ended: Whatever comes of the body goes nowhere.
         path: What the upstream is asked for instead of the request's own path; empty: that.
         shadow: The request's copy for a shadow cluster.
         holds: Not all gates are passed: what comes of the body is held.
         stages: What the request's body passes through; gates add to it.
+        variant: What another policy chose that the response follows from, and nobody sees in the URL: a version.
         waits_for: What has to come before the gate that was entered last decides.
     """
 
     __slots__ = (
-        "_gates", "_held", "accept_encoding", "claims", "ended", "holds", "path", "shadow", "stages", "waits_for",
+        "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "holds", "path", "shadow", "stages",
+        "variant", "waits_for",
     )  # fmt: skip
 
     def __init__(self, gates: Sequence[Gate]) -> None:
+        self.cached: Fetch | Change | None = None
         self.claims: Mapping[str, Any] | None = None
         self.accept_encoding: bytes | None = None
         self.holds = True
@@ -36,6 +42,7 @@ class Passage:
         self.path = b""
         self.shadow: Shadow | None = None
         self.stages: list[BodyStage] = []
+        self.variant = b""
         self.waits_for: Cancellable | None = None
         self._gates: Iterator[Gate] = iter(gates)
         self._held: list[bytes] = []
@@ -80,6 +87,9 @@ class Passage:
         waits_for, self.waits_for = self.waits_for, None
         if waits_for is not None:
             waits_for.cancel()
+        cached, self.cached = self.cached, None
+        if cached is not None:
+            cached.cancel()
         for stage in self.stages:
             stage.abort()
         self.stages = []

@@ -27,6 +27,7 @@ from toska_gateway.worker.via import Via
 
 if TYPE_CHECKING:
     from toska_gateway.worker.auth.verifier import Verifiers
+    from toska_gateway.worker.cache.cache import ResponseCache
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.opening import Opening
 
@@ -85,6 +86,9 @@ class Plane:
         self.access_log: AccessLog | None = None
         self.ask_for_keys: Callable[[str], None] = _ask_nobody
         self.verifiers: Verifiers | None = None  # of tokens, if a route asks for any
+        self.spread: Callable[[dict[str, Any]], None] = _nobody_else  # a control message for the other workers
+        self.cache: ResponseCache | None = None  # made by the first route that has one
+        self.cache_bytes = 0
         self._allowances: dict[str, Allowances] = {}
         self._mesh_allowances: MeshAllowances | None = None
         self._trusted_networks: tuple[Any, ...] = ()
@@ -105,6 +109,9 @@ class Plane:
     def configure_server(self, server: dict[str, Any]) -> None:
         """Take over the listener's settings; connections that are open keep the reader they have."""
         self.limits = Limits(server["limits"])
+        self.cache_bytes = server["cache"]["memory"]
+        if self.cache is not None:
+            self.cache.store.resize(self.cache_bytes)
         trusted = server["trusted_proxies"]
         self._trusts_unix = "unix:" in trusted
         self._trusted_networks = tuple(ip_network(network) for network in trusted if network != "unix:")
@@ -198,6 +205,7 @@ class Plane:
         """How things stand now, in the words of `toska_gateway.gauges`; of endpoints, those that have been used."""
         return {
             "connections": len(self.downstreams),
+            "cache": (0, 0) if self.cache is None else self.cache.state(),
             "clusters": {name: cluster.state(self.now) for name, cluster in self.clusters.items()},
         }
 
@@ -253,6 +261,10 @@ class Plane:
                 # The longest idle stand first: taking from the end and putting back there keeps them in order.
                 while endpoint.idle and endpoint.idle[0].idle_since < oldest:
                     endpoint.idle.pop(0).close()
+
+
+def _nobody_else(message: dict[str, Any]) -> None:
+    """Until there is a parent who knows of others."""
 
 
 def _tell_nobody(level: str, event: str, fields: dict[str, Any]) -> None:

@@ -126,7 +126,15 @@ def _auth(settings: dict[str, Any], route: str, plane: "Plane") -> object:
     return build_gate(settings, route, plane)
 
 
+def _cache(settings: Any, route: str, plane: "Plane") -> object:
+    # Here, so that only those workers load it that have something to keep.
+    from toska_gateway.worker.cache.policy import CachePolicy
+
+    return CachePolicy(settings, route, plane)
+
+
 _FACTORIES: Final[dict[str, Factory]] = {
+    "cache": _cache,
     "compress": _compress,
     "cors": Cors,
     "fault": Faults,

@@ -39,6 +39,7 @@ class Worker:
         self._channel = ControlChannel(self._on_message, self._on_parent_lost)
         self._plane.tell = self._tell
         self._plane.ask_for_keys = self._ask_for_keys
+        self._plane.spread = self._channel.send
         self._starting: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
 
@@ -79,6 +80,8 @@ class Worker:
             self._plane.judge(message["cluster"], message["unhealthy"])
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
+        elif op in ("purge", "forget"):
+            self._forget(message)
         elif op == "drain":
             self.drain(message["seconds"], message["grace"])
 
@@ -105,6 +108,14 @@ class Worker:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         self._channel.send({"op": "ready"})
+
+    def _forget(self, message: dict[str, Any]) -> None:
+        cache = self._plane.cache
+        if message["op"] == "purge":
+            entries = 0 if cache is None else cache.purge(message)
+            self._channel.send({"op": "purged", "seq": message["seq"], "entries": entries})
+        elif cache is not None:
+            cache.forget_urls(message["urls"])
 
     def _report(self) -> dict[str, Any]:
         plane = self._plane

@@ -40,6 +40,9 @@ COUNTERS: Final = {
     "mirror_skipped": "Requests not copied: no room, no endpoint, or too long a body",
     "access_log_dropped": "Lines of the access log that could not be written",
     "tokens_verified": "Tokens whose signature was checked and holds; one that is known is not checked again",
+    "cache_stored": "Responses that were stored",
+    "cache_evictions": "Stored responses that made room, or were not wanted enough to stay",
+    "cache_served_bytes": "Bytes of bodies that were served from the store",
 }
 """Counters of a worker as a whole: `toska_gateway_NAME_total`, its help, and an attribute of `WorkerStats`."""
 
@@ -61,10 +64,11 @@ class RouteStats:
         received: Bytes of requests' bodies.
         sent: Bytes of responses' bodies.
         errors: The gateway's own answers, by code.
+        cache: What requests came to at the route's cache, by outcome (`toska_gateway.worker.cache.policy`).
         exemplars: By bucket, a sampled trace that fell into it, how long it took, and when that was (Unix time).
     """
 
-    __slots__ = ("buckets", "errors", "exemplars", "received", "seconds", "sent", "statuses")
+    __slots__ = ("buckets", "cache", "errors", "exemplars", "received", "seconds", "sent", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
@@ -73,6 +77,7 @@ class RouteStats:
         self.received = 0
         self.sent = 0
         self.errors: dict[str, int] = {}
+        self.cache: dict[str, int] = {}
         self.exemplars: dict[int, tuple[str, float, float]] = {}
 
     def record(self, status: int, seconds: float, received: int = 0, sent: int = 0) -> None:
@@ -88,13 +93,17 @@ class RouteStats:
         """Count an answer of the gateway's own."""
         self.errors[code] = self.errors.get(code, 0) + 1
 
+    def cached(self, outcome: str) -> None:
+        """Count what a request came to at the route's cache."""
+        self.cache[outcome] = self.cache.get(outcome, 0) + 1
+
     def illustrate(self, trace_id: str, seconds: float, at: float) -> None:
         """Keep a sampled trace as an example of how long requests take."""
         self.exemplars[bisect_left(BOUNDS, seconds)] = (trace_id, seconds, at)
 
     def take(self) -> dict[str, Any]:
         """What has come since the last time; empty if nothing has."""
-        if not self.statuses and not self.errors:
+        if not self.statuses and not self.errors and not self.cache:
             return {}
         report: dict[str, Any] = {
             "statuses": self.statuses,
@@ -103,6 +112,7 @@ class RouteStats:
             "received": self.received,
             "sent": self.sent,
             "errors": self.errors,
+            "cache": self.cache,
         }
         if self.exemplars:
             report["exemplars"] = self.exemplars
@@ -206,6 +216,9 @@ class WorkerStats:
     mirror_skipped: int
     access_log_dropped: int
     tokens_verified: int
+    cache_stored: int
+    cache_evictions: int
+    cache_served_bytes: int
 
     __slots__ = (*COUNTERS, "endpoints", "routes")
 

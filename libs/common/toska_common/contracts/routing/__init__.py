@@ -7,6 +7,7 @@ asking for it is an error and never silently ignored.
 from toska_common.contracts.routing.access import IpRules
 from toska_common.contracts.routing.auth import Auth, Jwt, TokenPlace
 from toska_common.contracts.routing.browsers import Cors, Hsts, SecurityHeaders
+from toska_common.contracts.routing.caching import CacheKey, CacheMemory, ResponseCache
 from toska_common.contracts.routing.clusters import (
     AffinityCookie,
     Breaker,
@@ -55,6 +56,8 @@ __all__ = [
     "Backoff",
     "BodyLimit",
     "Breaker",
+    "CacheKey",
+    "CacheMemory",
     "Cluster",
     "ClusterEndpoints",
     "ClusterEntry",
@@ -83,6 +86,7 @@ __all__ = [
     "RateLimit",
     "Redirect",
     "Respond",
+    "ResponseCache",
     "RetryPolicy",
     "Rewrite",
     "Route",

@@ -10,6 +10,7 @@ from toska_common.contracts import Document
 from toska_common.contracts.routing.access import IpRules
 from toska_common.contracts.routing.auth import Auth
 from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
+from toska_common.contracts.routing.caching import ResponseCache
 from toska_common.contracts.routing.compression import Compression
 from toska_common.contracts.routing.experiments import Fault, Mirror
 from toska_common.contracts.routing.resilience import Fallback, Hedge, RetryPolicy
@@ -109,6 +110,7 @@ class Policies(Document):
     headers: HeaderRules = HeaderRules()
     body: BodyLimit = BodyLimit()
     access_log: AccessLogPolicy | None = Field(default=None, description="Other than the server's; sample: 0 for none")
+    cache: ResponseCache | None = None
     compress: Compression | None = None
     upgrade: tuple[Literal["websocket"], ...] = ()
     escaped_slashes: Literal["reject", "keep"] = Field(

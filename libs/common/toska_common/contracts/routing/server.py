@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import UNIX_PREFIX
+from toska_common.contracts.routing.caching import CacheMemory
 from toska_common.contracts.routing.seeing import AccessLog, Tracing
 from toska_common.contracts.tls import ServerTls
 from toska_common.units import Duration, Size
@@ -62,3 +63,4 @@ class Server(Document):
     proxy_protocol: ProxyProtocol | None = None
     access_log: AccessLog | None = None
     tracing: Tracing | None = None
+    cache: CacheMemory = CacheMemory()

@@ -104,6 +104,7 @@ class Versions:
                 400, "unknown-api-version", f"say which version of this API is meant; known are {self._names}"
             )
             return False
+        passage.variant = version.name
         return self._lead(exchange, version)
 
     def shape(self, exchange: "Exchange", head: ResponseHead) -> None:

@@ -1,0 +1,69 @@
+"""What the routes of a worker share of the response cache: the store, what is under way, and invalidation."""
+
+from typing import TYPE_CHECKING, Any
+
+from toska_gateway.worker.cache.entry import Entry
+from toska_gateway.worker.cache.fetch import Fetch
+from toska_gateway.worker.cache.flights import Flight
+from toska_gateway.worker.cache.keys import read_url, write_url
+from toska_gateway.worker.cache.refresh import MOST_AT_ONCE, Errand
+from toska_gateway.worker.cache.store import ResponseStore
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.cache.policy import CachePolicy
+    from toska_gateway.worker.plane import Plane
+
+
+class ResponseCache:
+    """One worker's responses.
+
+    Attributes:
+        store: What is kept.
+        flights: What is being asked for, by what it would be stored under.
+        errands: Refreshes in the background.
+    """
+
+    def __init__(self, plane: "Plane") -> None:
+        self._plane = plane
+        self.store = ResponseStore(plane.cache_bytes)
+        self.flights: dict[bytes, Flight[Fetch]] = {}
+        self.errands: set[Errand] = set()
+        self._evictions = 0
+
+    @property
+    def may_refresh(self) -> bool:
+        """Whether another refresh may begin."""
+        return len(self.errands) < MOST_AT_ONCE and not self._plane.draining
+
+    def keep(self, entry: Entry, policy: "CachePolicy") -> None:
+        """Store a response."""
+        stats = self._plane.stats
+        stats.cache_stored += self.store.put(entry)
+        stats.cache_evictions += self.store.evictions - self._evictions
+        self._evictions = self.store.evictions
+
+    def forget(self, entry: Entry) -> None:
+        """Forget a response that the origin has replaced by one that is not kept."""
+        self.store.remove(entry)
+
+    def invalidate(self, urls: list[bytes]) -> None:
+        """These have changed (RFC 9111 §4.4): forget them, and have the other workers do the same."""
+        for url in urls:
+            self.store.forget_url(url)
+        self._plane.spread({"op": "forget", "urls": [write_url(url) for url in urls]})
+
+    def forget_urls(self, urls: list[str]) -> int:
+        """Forget what another worker, or an operator, says has changed; returns how many responses that were."""
+        return sum(self.store.forget_url(read_url(url)) for url in urls)
+
+    def purge(self, message: dict[str, Any]) -> int:
+        """Forget what an operator names: everything, a route's, or a URL's; returns how many responses that were."""
+        if message.get("url"):
+            return self.forget_urls([message["url"]])
+        if message.get("route"):
+            return self.store.forget_route(message["route"])
+        return self.store.forget_all()
+
+    def state(self) -> tuple[int, int]:
+        """Bytes and entries that are stored, in the order of `toska_gateway.gauges.Gauges.OF_CACHES`."""
+        return self.store.used, len(self.store)
