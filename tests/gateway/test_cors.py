@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toska_gateway.worker.edge.cors import Cors
-from toska_tests.gateways import Gateway, idle_plane, single
+from toska_gateway.worker.explaining import explain
+from toska_tests.gateways import Gateway, idle_plane, plane_here, single
 from toska_tests.raw_http import Message, ask, connected, get, request, response, upstream
 
 SHOP = "https://shop.example"
@@ -240,3 +241,15 @@ async def test_routes_without_the_rules_pass_preflights_on(gateway: Gateway) -> 
         answer = await ask(gateway.address, preflight())
     assert answer.status == 200
     assert [message.method for message in app.requests] == ["OPTIONS"]
+
+
+async def test_why_a_preflight_went_elsewhere_is_told_by_what_it_asks_for() -> None:
+    def by(name: str, **match: Any) -> dict[str, Any]:
+        match = {"path_prefix": "/", **match}
+        return {"name": name, "match": match, "respond": {}, "policies": {"cors": RULES}}
+
+    document = {"routes": [by("reading", methods=["GET"], headers={"x-beta": "1"}), by("writing", methods=["PUT"])]}
+    async with plane_here(document) as (plane, _):
+        told = explain(plane, preflight(SHOP, "PUT", "Access-Control-Request-Headers: x-beta"), "127.0.0.1", "http")
+    assert told["rank"] == 1
+    assert told["others"] == [{"rank": 0, "reasons": ["method is not GET"]}]

@@ -51,6 +51,11 @@ WRONG_POLICIES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"security_headers": {"frame_options": "ALLOW"}}, "security_headers.frame_options", "'DENY' or 'SAMEORIGIN'"),
     ({"security_headers": {"permissions_policy": "a\r\nb"}}, "security_headers.permissions_policy", "match"),
+    (
+        {"headers": {"request": {"set": {"x-a": "{client}"}}}},
+        "headers.request",
+        "x-a: there is no {client}; known are {client_ip}",
+    ),
     ({"ip": {}}, "ip", "give allow, deny, or both"),
     ({"ip": {"allow": ["10.0.0.1/8"]}}, "ip.allow[0]", "has host bits set"),
     ({"ip": {"deny": ["everybody"]}}, "ip.deny[0]", "does not appear to be"),

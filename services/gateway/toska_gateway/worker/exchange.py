@@ -163,9 +163,9 @@ class Exchange(Attempts):
             path = encode_path(path)
         parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, path, head.query, host)
         if route.request_edits is not None:
-            route.request_edits.apply(parts)
+            route.request_edits.apply(parts, self)
         forwarding = down.forwarding
-        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), self._request_id(), trace))
+        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), self.request_id(), trace))
         if prefix or forwarding.trusted:
             parts += forwarding.prefix(head, prefix)
         if head.body_length > 0:
@@ -209,7 +209,8 @@ class Exchange(Attempts):
             self._begin_trace()
         return self.trace_id
 
-    def _request_id(self) -> bytes:
+    def request_id(self) -> bytes:
+        """What the request is called in logs: the trace id, or what a trusted proxy says."""
         given = self.head.special.get(b"x-request-id")
         return given[0] if given is not None and self.down.forwarding.trusted else self.trace_id
 
@@ -471,7 +472,7 @@ class Exchange(Attempts):
         parts, special = head.parts, head.special
         edits = self.route.response_edits
         if edits is not None:
-            edits.apply(parts)
+            edits.apply(parts, self)
         cluster = self.cluster
         if cluster.curious:
             self._tell_cluster(head)

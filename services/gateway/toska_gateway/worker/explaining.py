@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
+from toska_gateway.worker.edge.cors import announced_headers
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, read_request
 from toska_gateway.worker.table import bare_host
@@ -96,13 +97,13 @@ def reasons_against(route: "Route", head: RequestHead) -> list[str]:
             found.append("path does not fit the route's path_regex")
     elif not _is_below(path, route.prefix):
         found.append(f"path is not below {route.prefix.decode()}")
-    if route.methods and head.method not in route.methods:
+    if not route.takes_method(head):
         found.append(f"method is not {b', '.join(sorted(route.methods)).decode()}")
     found += [f"path is below {one.decode()}" for one in route.except_prefixes if _is_below(path, one)]
     found += [
         f"header {name.decode()} is not {value.decode('latin-1')}"
         for name, value in route.headers
-        if head.field(name) != value
+        if head.field(name) != value and not (route.preflights and name in announced_headers(head))
     ]
     given = parse_qs(head.query[1:].decode("ascii"), keep_blank_values=True) if route.query else {}
     found += [f"query {key} is not {value}" for key, value in route.query if value not in given.get(key, ())]

@@ -15,8 +15,9 @@ from toska_common.regexes import Regex
 from toska_gateway.worker import answers
 from toska_gateway.worker.access_log import LogPolicy, quote
 from toska_gateway.worker.edge.cors import announced_headers, preflighted_method
+from toska_gateway.worker.edge.header_edits import compile_edits
 from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
-from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, drop_fields, unescape_slashes
+from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, unescape_slashes
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.retries import FallbackRules, RetryRules
@@ -30,29 +31,6 @@ if TYPE_CHECKING:
 CLOCK_STEP: Final = 0.1
 """Seconds between two steps of the plane's clock (`Plane.now`)."""
 _NO_RANK: Final = 1 << 60
-
-
-class HeaderEdits:
-    """Compiled header rules of one direction."""
-
-    __slots__ = ("append", "drop")
-
-    def __init__(self, edits: dict[str, Any]) -> None:
-        replaced = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("set", {}).items()}
-        added = {name.encode("latin-1"): value.encode("latin-1") for name, value in edits.get("add", {}).items()}
-        self.drop = frozenset([*(name.encode("latin-1") for name in edits.get("remove", ())), *replaced])
-        self.append = tuple(name + b": " + value + b"\r\n" for name, value in (*replaced.items(), *added.items()))
-
-    def apply(self, parts: list[bytes]) -> None:
-        """Change a head's `parts` in place."""
-        if self.drop:
-            drop_fields(parts, self.drop)
-        parts += self.append
-
-
-def _edits(rules: dict[str, Any], direction: str) -> HeaderEdits | None:
-    edits = HeaderEdits(rules.get(direction) or {})
-    return edits if edits.drop or edits.append else None
 
 
 class Route:
@@ -119,8 +97,8 @@ class Route:
         self.log_policy = LogPolicy(log) if log else None  # None: as the server's
         self.keep_escaped = policies["escaped_slashes"] == "keep"
         self.allow_websocket = "websocket" in policies.get("upgrade", ())
-        self.request_edits = _edits(policies["headers"], "request")
-        self.response_edits = _edits(policies["headers"], "response")
+        self.request_edits = compile_edits(policies["headers"], "request")
+        self.response_edits = compile_edits(policies["headers"], "response")
 
     def _resilience(self, policies: dict[str, Any]) -> None:
         hedge, fallback = policies["hedge"], policies["fallback"]
@@ -136,16 +114,15 @@ class Route:
     def holds(self, head: RequestHead) -> bool:
         """Whether the conditions besides host and path hold."""
         if self.preflights and head.method == b"OPTIONS":
-            return self._holds_for_preflight(head)
+            return self.takes_method(head) and self._holds_but_for_method(head, announced_headers(head))
         return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head)
 
-    def _holds_for_preflight(self, head: RequestHead) -> bool:
-        # A preflight belongs to the route of the request that it asks leave for. Of that it tells the method and the
-        # names of the headers; their values are taken to be the right ones.
-        asked = preflighted_method(head)
-        if self.methods and (asked or head.method) not in self.methods:
-            return False
-        return self._holds_but_for_method(head, frozenset() if asked is None else announced_headers(head))
+    def takes_method(self, head: RequestHead) -> bool:
+        """Whether the method is one of the route's; of a preflight that it answers it is the one that is asked for."""
+        method = head.method
+        if self.preflights:
+            method = preflighted_method(head) or method
+        return not self.methods or method in self.methods
 
     def _holds_but_for_method(self, head: RequestHead, announced: frozenset[bytes] = frozenset()) -> bool:
         path = head.path

@@ -18,11 +18,16 @@ from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
 from toska_common.contracts.routing.versioning import Versions
 from toska_common.contracts.routing.words import FRAMING, HeaderName, HeaderValue
+from toska_common.placeholders import PLACEHOLDERS, split_placeholders
 from toska_common.units import Duration, Size
 
 
 class HeaderEdits(Document):
-    """Changes to a message's headers: `remove`, then `set` (replaces), then `add`."""
+    """Changes to a message's headers: `remove`, then `set` (replaces), then `add`.
+
+    In values, `{client_ip}`, `{host}`, `{method}`, `{path}`, `{request_id}`, `{route}` and `{scheme}` stand for what
+    the request has.
+    """
 
     set: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
     add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
@@ -33,6 +38,15 @@ class HeaderEdits(Document):
         wrong = sorted(FRAMING.intersection((*self.set, *self.add, *self.remove)))
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is the gateway's own and cannot be changed")
+        return self
+
+    @model_validator(mode="after")
+    def _known_placeholders(self) -> Self:
+        for name, value in (*self.set.items(), *self.add.items()):
+            for _, placeholder in split_placeholders(value):
+                if placeholder and placeholder not in PLACEHOLDERS:
+                    known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
+                    raise ValueError(f"{name}: there is no {{{placeholder}}}; known are {known}")
         return self
 
 

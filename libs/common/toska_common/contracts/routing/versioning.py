@@ -9,10 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
-from toska_common.contracts.routing.words import HeaderName
+from toska_common.contracts.routing.words import FRAMING, HeaderName
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}:\d{2}(?:Z|[+-]\d{2}:\d{2}))?")
-_REMOVED_WITH_THE_HOP = frozenset({"connection", "host", "accept", "content-length", "transfer-encoding"})
 
 
 def _moment(value: Any) -> Any:
@@ -93,6 +92,6 @@ class Versions(Document):
         if self.strip_path and "path" not in self.by:
             raise ValueError("strip_path needs path in by")
         for name in ("header", "forward_as"):
-            if getattr(self, name) in _REMOVED_WITH_THE_HOP:
+            if getattr(self, name) in {*FRAMING, "accept"}:
                 raise ValueError(f"{name}: {getattr(self, name)} is used for something else")
         return self

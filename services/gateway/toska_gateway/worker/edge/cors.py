@@ -35,7 +35,7 @@ def preflighted_method(head: RequestHead) -> bytes | None:
 
 
 def announced_headers(head: RequestHead) -> frozenset[bytes]:
-    """The names, lower-case, of the headers that a preflight asks leave for."""
+    """The names, lower-case, of the headers that a preflight asks leave for; their values it does not tell."""
     listed = head.field(REQUESTED_HEADERS) or b""
     return frozenset(name.strip(b" \t").lower() for name in listed.split(b",")) - {b""}
 
