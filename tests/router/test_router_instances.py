@@ -54,6 +54,11 @@ def test_an_instance_without_an_address_is_at_its_node_s(instances: Instances) -
     assert instances.pools()["orders"].endpoints[0].address == "10.0.0.1"
 
 
+def test_an_instance_brings_its_zone_along(instances: Instances) -> None:
+    assert instances.replace("orders", [entry(1, meta={"toska-zone": "fra-1"}), entry(2)], now=1)
+    assert [endpoint.zone for endpoint in instances.pools()["orders"].endpoints] == ["fra-1", ""]
+
+
 def test_ids_that_two_agents_gave_stay_apart(instances: Instances) -> None:
     instances.replace("orders", [entry(1, node="a"), entry(1, node="b", address="127.0.0.2"), entry(2)], now=1)
     assert keys(instances) == ["a:orders-1", "b:orders-1", "orders-2"]

@@ -1,6 +1,7 @@
 """`mesh.client(...)`: who gets a call, what is tried again, what gives up at once, and what travels along."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from toska_common import Mesh
 from toska_common.breaker import BreakerPolicy
 from toska_common.clients.consul import (
+    Check,
     ConsulClient,
     Node,
     ServiceEntry,
@@ -360,6 +362,47 @@ async def test_name_cannot_hide_an_address_that_nobody_may_be_sent_to(services: 
     await services.register("tempting", 80, address="0xA9FEA9FE")  # resolves to 169.254.169.254
     with anyio.fail_after(5), pytest.raises(ConnectFailed, match="must not be connected to"):
         await services.mesh().client("tempting").get("/")
+
+
+def zoned(*zones: str, ill: int = 0) -> Endpoints:
+    """Endpoints seen from zone a; the first `ill` of them are critical."""
+    endpoints = Endpoints("orders", BreakerPolicy(min_requests=1), TargetRules(), zone="a")
+    endpoints.update(
+        [
+            ServiceEntry(
+                Node("node", "127.0.0.1"),
+                ServiceInstance("orders", f"orders-{number}", "127.0.0.1", 9000 + number, meta={"toska-zone": zone}),
+                (Check("c", Health.CRITICAL if number < ill else Health.PASSING),),
+            )
+            for number, zone in enumerate(zones)
+        ]
+    )
+    return endpoints
+
+
+def picked_zones(endpoints: Endpoints, times: int = 400) -> Counter[str]:
+    """Where so many calls go."""
+    return Counter(endpoint.zone for _ in range(times) if (endpoint := endpoints.pick(0.0)))
+
+
+def test_the_callers_own_zone_takes_the_calls_that_it_can_carry() -> None:
+    assert picked_zones(zoned("a", "a", "b", "b")) == {"a": 400}
+    assert picked_zones(zoned("b", "c")).keys() == {"b", "c"}
+    half = picked_zones(zoned("a", "a", "b", "b", ill=1))
+    assert 200 < half["a"] < 360  # half of it is well: 71% of the calls
+    assert picked_zones(zoned("a", "a", "b", ill=2)) == {"b": 400}
+    assert picked_zones(zoned("a", "b", ill=2)) == {}
+
+
+def test_other_zones_stand_by_for_open_circuits_of_the_own() -> None:
+    endpoints = zoned("a", "b")
+    own = endpoints.pick(0.0)
+    assert own is not None
+    own.breaker.fail(own.breaker.admit(0.0), 0.0)
+    assert picked_zones(endpoints) == {"b": 400}
+    other = endpoints.pick(0.0, tried=[own])
+    assert other is not None
+    assert other.zone == "b"
 
 
 def test_forbidden_addresses_are_no_endpoints_whatever_the_registry_says() -> None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from toska_common.clients.consul_records import ServiceEntry
 from toska_common.contracts.discovery import META_EXPOSE, Health
 from toska_common.contracts.names import is_unix
+from toska_common.contracts.profile import meta_key
 from toska_common.contracts.reports import SCORE_STEPS, score_steps
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
 from toska_common.routing.snapshot import pool
@@ -24,6 +25,8 @@ from toska_common.routing.snapshot import pool
 log = structlog.get_logger(__name__)
 
 _MAX_WEIGHT = 65535
+_MAX_ZONE = 64
+_ZONE = meta_key("zone")
 
 
 @dataclass(slots=True)
@@ -127,8 +130,9 @@ def _endpoint(key: str, entry: ServiceEntry, *, lowered: bool) -> Endpoint | Non
         reason = "address: only an operator's cluster may lead to a Unix socket"
         log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=reason)
         return None
+    zone = entry.service.meta.get(_ZONE, "")[:_MAX_ZONE]
     try:
-        return Endpoint(id=key, address=entry.address, port=entry.service.port, weight=weight)
+        return Endpoint(id=key, address=entry.address, port=entry.service.port, weight=weight, zone=zone)
     except ValidationError as error:
         # Consul lists what nobody can connect to, such as port 0; one such instance must not spoil a snapshot.
         reason = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())

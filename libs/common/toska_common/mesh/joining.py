@@ -65,7 +65,7 @@ class Mesh:
         version: Of the service; the app's own by default.
         weight: Its share of requests among its siblings.
         region: Where it runs, for callers that look for near ones.
-        zone: Likewise, more exactly.
+        zone: Likewise, more exactly; calls of this app go to instances of its zone while those can carry them.
         depends_on: Services that it calls, for the mesh's picture of itself.
         capabilities: What it can do, for callers that look for that.
         profile: Whatever else a registration can say: `type`, `protocols`, `features`, `track`, `priority`,
@@ -161,7 +161,12 @@ class Mesh:
             _configure_logs(self._settings, name, self.locate())
         self._tracer = telemetry.instrument(app, name, self.version)
         self._outbound = Outbound(
-            name, self.locate, breaker or BreakerPolicy(), CallMetrics(self.metrics.registry), self._tracer
+            name,
+            self.locate,
+            breaker or BreakerPolicy(),
+            CallMetrics(self.metrics.registry),
+            self._tracer,
+            self._settings.zone or "",
         )
         fitting.when_built(app, self._fit)
 

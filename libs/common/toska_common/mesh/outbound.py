@@ -57,6 +57,7 @@ class Outbound:
         breaker: When an endpoint's circuit opens.
         metrics: Where calls are counted.
         tracer: Where spans of calls go.
+        zone: Where it runs itself; empty if nobody said.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Outbound:
         breaker: BreakerPolicy,
         metrics: CallMetrics,
         tracer: "TracerProvider | None",
+        zone: str = "",
     ) -> None:
+        self._zone = zone
         self.caller = caller
         self.metrics = metrics
         self.tracer = tracer
@@ -98,4 +101,4 @@ class Outbound:
             await ways.aclose()
 
     def _build(self, loop: asyncio.AbstractEventLoop, link: RegistryLink, group: TaskGroup | None) -> Ways:
-        return Ways(loop, link, Resolver(link, self._breaker, group))
+        return Ways(loop, link, Resolver(link, self._breaker, group, self._zone))

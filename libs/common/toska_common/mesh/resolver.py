@@ -35,8 +35,8 @@ RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 class Followed:
     """One service: its endpoints, and whether they were ever told."""
 
-    def __init__(self, service: str, link: RegistryLink, policy: BreakerPolicy, rules: TargetRules) -> None:
-        self.endpoints = Endpoints(service, policy, rules)
+    def __init__(self, service: str, link: RegistryLink, policy: BreakerPolicy, rules: TargetRules, zone: str) -> None:
+        self.endpoints = Endpoints(service, policy, rules, zone)
         self._service = service
         self._link = link
         self._told = anyio.Event()
@@ -118,7 +118,8 @@ class Followed:
 class Resolver:
     """All services that this process calls. With a task group it follows them; without one it asks when it must."""
 
-    def __init__(self, link: RegistryLink, policy: BreakerPolicy, group: TaskGroup | None) -> None:
+    def __init__(self, link: RegistryLink, policy: BreakerPolicy, group: TaskGroup | None, zone: str = "") -> None:
+        self._zone = zone
         self._link = link
         self._policy = policy
         self._group = group
@@ -130,7 +131,7 @@ class Resolver:
         """The endpoints of `service`; empty if none are known within `timeout_s`."""
         followed = self._followed.get(service)
         if followed is None:
-            followed = self._followed[service] = Followed(service, self._link, self._policy, self._rules)
+            followed = self._followed[service] = Followed(service, self._link, self._policy, self._rules, self._zone)
             if self._group is not None:
                 # In the context of the app's start: the first caller's trace and deadline are not the watch's.
                 self._context.run(followed.start, self._group)
