@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, startup
+from benchmarks import BenchError, balancing, limits, startup
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -48,6 +48,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_crowd(benches.add_parser("crowd", help="the registry with 100,000 instances and their renewals"))
     _add_startup(benches.add_parser("startup", help="toska up: time to the first answer, memory, time to leave"))
     _add_client(benches.add_parser("client", help="calls from service to service: plain clients and the SDK's"))
+    _add_balancing(benches.add_parser("balancing", help="the balancers by themselves, up to 100,000 endpoints"))
+    _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -103,6 +105,16 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_client)
 
 
+def _add_balancing(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.set_defaults(run=_run_balancing)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.set_defaults(run=_run_limits)
+
+
 def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
@@ -142,6 +154,14 @@ def _run_startup(console: Console, arguments: argparse.Namespace, cores: Cores) 
 def _run_client(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     options = client_bench.Options(arguments.rounds, arguments.seconds, arguments.connections)
     return client_bench.run(console, options, cores)
+
+
+def _run_balancing(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return balancing.run(console, balancing.Options(arguments.rounds), cores)
+
+
+def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return limits.run(console, limits.Options(arguments.rounds), cores)
 
 
 def _run(console: Console, arguments: argparse.Namespace) -> None:
