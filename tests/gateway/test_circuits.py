@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+import pytest
 from toska_tests.gateways import Gateway, cluster, route
 from toska_tests.ports import free_port
 from toska_tests.raw_http import OK, Conversation, ask, connect, connected, get, response, upstream
@@ -176,3 +177,31 @@ async def test_each_attempt_of_a_request_counts(gateway: Gateway) -> None:
         await gateway.serve(document(app.port, min_requests=3, policies=retrying))
         assert (await ask(gateway.address, get())).error == "circuit-open"
         assert len(app.requests) == 3
+
+
+async def test_the_log_says_when_a_circuit_changes(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    mood = Moody()
+    mood.answer = FAILURE
+    async with upstream(mood) as app:
+        await gateway.serve(document(app.port, window="9s"))  # a policy of its own, and so a circuit
+        for _ in range(4):
+            await ask(gateway.address, get())
+        mood.answer = OK
+        told = ""
+
+        async def closed() -> bool:
+            nonlocal told
+            await ask(gateway.address, get())
+            printed = capsys.readouterr()
+            told += printed.out + printed.err
+            return told.count("circuit_changed") >= 3
+
+        await wait_until(closed, what="the circuit has opened, looked again and closed")
+    lines = [line for line in told.splitlines() if "circuit_changed" in line]
+    assert len(lines) == 3
+    assert all("app" in line for line in lines)
+    for line, (before, after) in zip(
+        lines, [("closed", "open"), ("open", "half-open"), ("half-open", "closed")], strict=True
+    ):
+        assert f"before={before} " in line + " "
+        assert f"after={after} " in line + " "

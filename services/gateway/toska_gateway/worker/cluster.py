@@ -25,13 +25,14 @@ from toska_common.balancing import (
     RoundRobin,
     rotate,
 )
-from toska_common.breaker import BreakerPolicy, CircuitBreaker
+from toska_common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
 from toska_gateway.worker.affinity import Affinity
 from toska_gateway.worker.keys import Asker, KeyOf, by_client, compile_key
 from toska_gateway.worker.outliers import OutlierPolicy
 from toska_gateway.worker.retries import RetryBudget
 from toska_gateway.worker.stats import EndpointStats, WorkerStats
+from toska_gateway.worker.telling import Tell, tell_nobody
 
 if TYPE_CHECKING:
     from toska_gateway.worker.attempts import Attempts
@@ -127,14 +128,15 @@ class Cluster:
     """
 
     __slots__ = (
-        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_unhealthy", "_usable", "affinity",
+        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_tell", "_unhealthy", "_usable", "affinity",
         "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished", "fixed", "guarded",
         "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned", "name", "outliers",
         "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
     )  # fmt: skip
 
-    def __init__(self, name: str, stats: WorkerStats | None = None) -> None:
+    def __init__(self, name: str, stats: WorkerStats | None = None, tell: Tell = tell_nobody) -> None:
         self.name = name
+        self._tell = tell
         self.stats = stats or WorkerStats()
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
@@ -207,7 +209,11 @@ class Cluster:
             )
         if policy != self._breaker_policy:  # else it stays as it is: a change of routes closes no circuit
             self._breaker_policy = policy
-            self.breaker = None if policy is None else CircuitBreaker(policy)
+            self.breaker = None if policy is None else CircuitBreaker(policy, self._tell_circuit)
+
+    def _tell_circuit(self, before: CircuitState, after: CircuitState) -> None:
+        level = "warning" if after is CircuitState.OPEN else "info"
+        self._tell(level, "circuit_changed", {"cluster": self.name, "before": before.value, "after": after.value})
 
     def update(self, endpoints: list[dict[str, Any]], version: str, now: float = 0.0) -> list[Endpoint]:
         """Replace the set of endpoints; returns those that left, whose idle connections the caller closes."""

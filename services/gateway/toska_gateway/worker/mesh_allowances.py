@@ -14,8 +14,10 @@ import contextlib
 import random
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from toska_gateway.worker.telling import Tell
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -102,9 +104,7 @@ class MeshAllowances:
         shared: Whether Redis answers; else `ask` must not be called.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, url: str, tell: Callable[[str, str, dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, tell: Tell) -> None:
         self.shared = False
         self._loop = loop
         self._url = url

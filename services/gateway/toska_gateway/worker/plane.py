@@ -23,6 +23,7 @@ from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
+from toska_gateway.worker.telling import Tell, tell_nobody
 from toska_gateway.worker.via import Via
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from toska_gateway.worker.cache.cache import ResponseCache
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.opening import Opening
-
-Tell = Callable[[str, str, dict[str, Any]], None]
-"""Has the parent write a line of its log: level, event, fields. For what an operator must know, never per request."""
 
 _SLICE: Final = 2000
 """Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
@@ -81,7 +79,7 @@ class Plane:
         self.affinity_secret = b""
         self.shared_fd: int | None = None  # memory that all workers of the machine see
         self.cache_url = "memory://"  # of what all gateways of the mesh share; redis:// may hold a password
-        self.tell: Tell = _tell_nobody
+        self.tell: Tell = tell_nobody
         self.folder = ""  # where relative paths begin
         self.access_log: AccessLog | None = None
         self.ask_for_keys: Callable[[str], None] = _ask_nobody
@@ -265,10 +263,6 @@ class Plane:
 
 def _nobody_else(message: dict[str, Any]) -> None:
     """Until there is a parent who knows of others."""
-
-
-def _tell_nobody(level: str, event: str, fields: dict[str, Any]) -> None:
-    """Until there is a parent to tell."""
 
 
 def _ask_nobody(source: str) -> None:

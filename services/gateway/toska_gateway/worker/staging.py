@@ -108,7 +108,9 @@ class Staging:
     def _swap(self) -> None:
         plane = self._plane
         if self._table is not None:
-            clusters = {name: plane.clusters.get(name) or Cluster(name, plane.stats) for name in self._clusters}
+            clusters = {
+                name: plane.clusters.get(name) or Cluster(name, plane.stats, plane.tell) for name in self._clusters
+            }
             for name, cluster in clusters.items():
                 cluster.configure(self._clusters[name], plane.affinity_secret, plane.now)
             for name, cluster in plane.clusters.items():
