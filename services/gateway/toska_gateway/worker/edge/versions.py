@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.clock import now_utc
 
-from toska_gateway.worker.http1 import CRLF, ResponseHead, drop_fields, field_name
+from toska_gateway.worker.http1 import CRLF, ResponseHead, drop_field, field_name
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -127,7 +127,7 @@ class Versions:
             exchange.cluster = cluster
         if self._forward_as:
             parts = exchange.head.parts
-            drop_fields(parts, frozenset({self._forward_as}))
+            drop_field(parts, self._forward_as)
             parts.append(self._forward_as + b": " + version.name + CRLF)
         return True
 

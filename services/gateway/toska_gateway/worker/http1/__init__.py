@@ -13,7 +13,14 @@ What is forwarded is built from what was understood, never copied through.
 """
 
 from toska_gateway.worker.http1.bodies import ChunkedDecoder
-from toska_gateway.worker.http1.fields import TOKEN_PREFIX, drop_fields, field_name, field_value, forget_bytes
+from toska_gateway.worker.http1.fields import (
+    TOKEN_PREFIX,
+    drop_field,
+    drop_fields,
+    field_name,
+    field_value,
+    forget_bytes,
+)
 from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, BadMessage
 from toska_gateway.worker.http1.requests import ASTERISK, IDEMPOTENT, METHODS, RequestHead, read_request
 from toska_gateway.worker.http1.responses import MAX_RESPONSE_HEAD, ResponseHead, read_response
@@ -31,6 +38,7 @@ __all__ = [
     "ChunkedDecoder",
     "RequestHead",
     "ResponseHead",
+    "drop_field",
     "drop_fields",
     "encode_path",
     "field_name",

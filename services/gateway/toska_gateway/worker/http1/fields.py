@@ -108,6 +108,14 @@ def forget_bytes(parts: list[bytes]) -> None:
     parts[:] = kept
 
 
+def drop_field(parts: list[bytes], name: bytes) -> None:
+    """Take one field out of `parts`, by lower-case name."""
+    end = len(name)
+    kept = [part for part in parts if part[end : end + 1] != b":" or part[:end].lower() != name]
+    if len(kept) < len(parts):
+        parts[:] = kept
+
+
 class ConnectionOptions:
     """What a Connection field says: close or keep-alive, upgrade, and the fields that it takes along."""
 

@@ -9,8 +9,6 @@ from toska_gateway.worker.http1.fields import (
     FieldMemo,
     connection_options,
     drop_fields,
-    field_name,
-    field_value,
 )
 from toska_gateway.worker.http1.grammar import CHUNKED, CRLF, TOKEN, BadMessage
 from toska_gateway.worker.http1.targets import ABSOLUTE_FORM, is_host, known_hosts, read_path_and_query
@@ -63,7 +61,11 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by lower-case name, members joined; for routes that match on headers."""
-        found = [field_value(part) for part in self.parts[1:] if field_name(part) == name]
+        # The colon first: it rules nearly all others out, at half the cost of looking at their names.
+        end = len(name)
+        found = [
+            part[end + 2 : -2] for part in self.parts if part[end : end + 1] == b":" and part[:end].lower() == name
+        ]
         found += self.special.get(name, ())
         return b", ".join(found) if found else None
 
