@@ -1,0 +1,250 @@
+"""What a good token grants, and what the upstream is told of it: scopes, roles, claims in headers, other places."""
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from toska_tests.gateways import Gateway, running_gateway, single
+from toska_tests.issuers import SigningKey, jwt_policy, seconds
+from toska_tests.raw_http import Message, Upstream, ask, connected, get, request, upstream
+
+KEY = SigningKey("ES256")
+
+
+@pytest.fixture(scope="module")
+async def app() -> AsyncGenerator[Upstream]:
+    async with upstream() as app:
+        yield app
+
+
+async def serve(gateway: Gateway, app: Upstream, jwt: dict[str, Any] | None = None, **auth: Any) -> None:
+    app.requests.clear()
+    await gateway.serve(single(app.port, policies={"auth": {"jwt": jwt_policy(KEY, **(jwt or {})), **auth}}))
+
+
+async def ask_with(gateway: Gateway, token: str | None, *fields: str) -> Message:
+    bearer = () if token is None else (f"Authorization: Bearer {token}",)
+    return await ask(gateway.address, get("/", *bearer, *fields))
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"scope": "orders:read orders:write"}, 200),
+        ({"scp": ["orders:write", "orders:read"]}, 200),
+        ({"scp": "orders:write orders:read"}, 200),
+        ({"scope": "orders:read", "scp": ["orders:write"]}, 200),
+        ({"scope": "orders:read"}, 403),
+        ({"scope": "orders:readorders:write"}, 403),
+        ({"scope": ["orders:read", 7]}, 403),
+        ({}, 403),
+    ],
+)
+async def test_all_scopes_are_needed(gateway: Gateway, app: Upstream, claims: dict[str, Any], status: int) -> None:
+    await serve(gateway, app, scopes=["orders:read", "orders:write"])
+    answer = await ask_with(gateway, KEY.token(**claims))
+    assert answer.status == status
+    if status == 403:
+        assert answer.error == "insufficient-scope"
+        challenge = (answer.value("www-authenticate") or b"").decode()
+        assert 'error="insufficient_scope"' in challenge
+        assert challenge.endswith(', scope="orders:read orders:write"')
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"realm_access": {"roles": ["guest", "admin"]}}, 200),
+        ({"realm_access": {"roles": "clerk"}}, 200),
+        ({"realm_access.roles": ["clerk"]}, 200),
+        ({"realm_access": {"roles": ["guest"]}}, 403),
+        ({"realm_access": {"roles": {"clerk": 1}}}, 403),
+        ({"realm_access": ["clerk"]}, 403),
+        ({"roles": ["clerk"]}, 403),
+    ],
+)
+async def test_one_of_the_roles_is_needed(gateway: Gateway, app: Upstream, claims: dict[str, Any], status: int) -> None:
+    await serve(gateway, app, {"roles_claim": "realm_access.roles"}, roles=["clerk", "admin"])
+    assert (await ask_with(gateway, KEY.token(**claims))).status == status
+
+
+async def test_routes_with_one_issuer_ask_for_scopes_of_their_own(gateway: Gateway, app: Upstream) -> None:
+    """A token that one route has let through is remembered, and grants another route nothing more for it."""
+    policy = jwt_policy(KEY)
+    document = single(app.port)
+    document["routes"] = [
+        {"name": name, "match": {"path_prefix": f"/{name}"}, "to": "app",
+         "policies": {"auth": {"jwt": policy, "scopes": [name]}}}
+        for name in ("read", "write")
+    ]  # fmt: skip
+    await gateway.serve(document)
+    token = f"Authorization: Bearer {KEY.token(scope='read')}"
+    async with connected(gateway.address) as client:
+        assert [(await client.ask(get(path, token))).status for path in ("/read", "/write", "/read")] == [200, 403, 200]
+
+
+async def test_the_upstream_is_told_claims_and_only_by_the_gateway(gateway: Gateway, app: Upstream) -> None:
+    forward = {"x-user": "sub", "x-groups": "groups", "x-age": "age", "x-team": "org.team", "x-none": "none"}
+    await serve(gateway, app, {"forward": forward})
+    token = KEY.token(sub="älice", groups=["a", {"b": None}], age=7, org={"team": "blue"})
+    posing = ("X-User: root", "x_user: root", "X-uSeR: root", "x-none: root", "X_None: root", "x-other: mine")
+    async with connected(gateway.address) as client:
+        for _ in range(2):  # verified, then remembered
+            answer = await client.ask(get("/", *posing, f"Authorization: Bearer {token}"))
+            assert answer.status == 200
+    for heard in app.requests:
+        assert heard.values("x-user") == ["älice".encode()]
+        assert heard.value("x-groups") == b'["a",{"b":null}]'
+        assert heard.value("x-age") == b"7"
+        assert heard.value("x-team") == b"blue"
+        assert heard.value("x-other") == b"mine"
+        assert not {"x-none", "x_none", "x_user"} & set(heard.names())
+
+
+@pytest.mark.parametrize("sub", ["a\r\nx-admin: 1", "a\0", "a\nb", " a", "a\x7f", "", "x" * 5000])
+async def test_a_claim_that_cannot_stand_in_a_header_is_left_out(gateway: Gateway, app: Upstream, sub: str) -> None:
+    await serve(gateway, app, {"forward": {"x-user": "sub"}, "max_token_bytes": "16KiB"})
+    assert (await ask_with(gateway, KEY.token(sub=sub), "x-user: root")).status == 200
+    assert not {"x-user", "x-admin"} & set(app.requests[0].names())
+
+
+async def test_the_token_can_be_kept_from_the_upstream(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"forward_token": False, "forward": {"x-user": "sub"}})
+    assert (await ask_with(gateway, KEY.token(), "x-other: mine")).status == 200
+    assert app.requests[0].value("authorization") is None
+    assert app.requests[0].value("x-user") == b"alice"
+    assert app.requests[0].value("x-other") == b"mine"
+
+
+async def test_an_optional_token_may_be_left_out_and_not_be_wrong(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"forward": {"x-user": "sub"}}, optional=True)
+    assert (await ask_with(gateway, None, "x-user: root")).status == 200
+    assert (await ask_with(gateway, KEY.token())).status == 200
+    assert (await ask_with(gateway, KEY.token(exp=seconds(-100)))).status == 401
+    assert [heard.value("x-user") for heard in app.requests] == [None, b"alice"]
+
+
+async def test_a_token_may_stand_in_a_header_of_its_own(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"token_from": {"header": "x-token"}, "forward_token": False})
+    assert (await ask(gateway.address, get("/", f"X-Token: {KEY.token()}"))).status == 200
+    assert (await ask_with(gateway, KEY.token())).error == "token-required"
+    assert app.requests[0].value("x-token") is None
+
+
+async def test_a_token_may_stand_in_a_cookie(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"token_from": {"cookie": "session"}, "forward_token": False})
+    token = KEY.token()
+    for cookies, status in (
+        (f"a=1; session={token}; b=2", 200),
+        (f'session="{token}"', 200),
+        (f"session={token}; session={token}", 401),
+        (f"xsession={token}", 401),
+        ("a=1", 401),
+    ):
+        assert (await ask(gateway.address, get("/", f"Cookie: {cookies}"))).status == status, cookies
+    assert [heard.value("cookie") for heard in app.requests] == [b"a=1; b=2", None]
+
+
+async def test_two_tokens_are_ambiguous(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app)
+    answer = await ask_with(gateway, KEY.token(), "authorization: Basic YTpi")
+    assert (answer.status, answer.error) == (400, "ambiguous-token")
+    assert b'error="invalid_request"' in (answer.value("www-authenticate") or b"")
+
+
+async def test_a_token_that_the_client_nominates_for_this_hop_is_none(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app)
+    assert (await ask_with(gateway, KEY.token(), "Connection: authorization")).error == "token-required"
+
+
+async def test_a_body_waits_for_the_verdict(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app)
+    bearer = f"Authorization: Bearer {KEY.token()}"
+    assert (await ask(gateway.address, request("POST", "/", bearer, body=b"x" * 100_000), to="POST")).status == 200
+    assert app.requests[0].body == b"x" * 100_000
+    refused = await ask(gateway.address, request("POST", "/", body=b"x"), to="POST")
+    assert (refused.status, refused.value("connection")) == (401, b"close")
+    assert len(app.requests) == 1
+
+
+async def test_answers_of_the_gateways_own_are_guarded_too(gateway: Gateway, app: Upstream) -> None:
+    route = {"name": "secret", "match": {"path": "/"}, "respond": {"body": "42"}}
+    await gateway.serve({"routes": [{**route, "policies": {"auth": {"jwt": jwt_policy(KEY)}}}]})
+    assert (await ask_with(gateway, None)).status == 401
+    assert (await ask_with(gateway, KEY.token())).body == b"42"
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed448"]
+)
+async def test_every_algorithm_with_a_public_key_is_served(gateway: Gateway, app: Upstream, algorithm: str) -> None:
+    key = SigningKey(algorithm)
+    policy = jwt_policy(key, audience=["other", "shop"])
+    await gateway.serve(single(app.port, policies={"auth": {"jwt": policy}}))
+    token = key.token(aud=["x", "shop"])
+    assert (await ask_with(gateway, token)).status == 200
+    head, body, signature = token.split(".")
+    changed = signature[:8] + ("A" if signature[8] != "A" else "B") + signature[9:]
+    assert (await ask_with(gateway, f"{head}.{body}.{changed}")).status == 401
+
+
+async def test_the_type_can_be_pinned(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"type": "at+jwt"})
+    for kind, status in (("at+jwt", 200), ("application/at+JWT", 200), ("JWT", 401), (None, 401)):
+        assert (await ask_with(gateway, KEY.token({"typ": kind}))).status == status, kind
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"exp": -8}, 200), ({"exp": -12}, 401), ({"nbf": 8}, 200), ({"nbf": 12}, 401), ({"iat": 8}, 200),
+        ({"iat": 12}, 401),
+    ],
+)  # fmt: skip
+async def test_the_issuers_clock_may_differ_by_the_skew_and_no_more(
+    gateway: Gateway, app: Upstream, claims: dict[str, float], status: int
+) -> None:
+    await serve(gateway, app, {"clock_skew": "10s"})
+    token = KEY.token(**{name: seconds(offset) for name, offset in claims.items()})
+    assert (await ask_with(gateway, token)).status == status
+
+
+async def test_a_token_that_is_remembered_ends_when_it_says(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"clock_skew": "0s"})
+    end = seconds(2)
+    token = KEY.token(exp=end)
+    async with connected(gateway.address) as client:
+        statuses = [(await client.ask(get("/", f"Authorization: Bearer {token}"))).status]
+        while statuses[-1] == 200:
+            statuses.append((await client.ask(get("/", f"Authorization: Bearer {token}"))).status)
+    assert statuses[-1] == 401
+    assert len(statuses) > 50
+    assert seconds() >= end
+
+
+async def test_required_claims_have_to_be_there(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {"required_claims": ["tenant"]})
+    assert (await ask_with(gateway, KEY.token(tenant="a"))).status == 200
+    assert (await ask_with(gateway, KEY.token())).error == "invalid-token"
+
+
+async def test_the_problem_document_says_why(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app)
+    answer = await ask_with(gateway, KEY.token(exp=seconds(-100)))
+    document = json.loads(answer.body)
+    assert document["detail"] == "the token has expired"
+    assert document["type"] == "/problems/invalid-token"
+    assert b'error_description="the token has expired"' in (answer.value("www-authenticate") or b"")
+
+
+async def test_a_token_is_verified_once_for_all_routes_and_changes_of_routes() -> None:
+    async with upstream() as app, running_gateway() as gateway:
+        token = KEY.token()
+        for prefix in ("/", "/other"):
+            document = single(app.port, policies={"auth": {"jwt": jwt_policy(KEY)}})
+            document["routes"].append({**document["routes"][0], "name": "more", "match": {"path_prefix": f"{prefix}x"}})
+            await gateway.serve(document)
+            for target in ("/", f"{prefix}x"):
+                assert (await ask(gateway.address, get(target, f"Authorization: Bearer {token}"))).status == 200
+        assert await gateway.metric("tokens_verified_total") == 1
