@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from toska_common.contracts.routing import Cluster, Snapshot, WeightedCluster
@@ -130,10 +131,11 @@ async def running_gateway(
     management: Iterable[tuple[str, int]] = (),
     listen: Iterable[str] = (),
     cache_url: str = "memory://",
+    home: Path | None = None,
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
     listeners = [parse_listener(text) for text in listen]
-    supervisor = Supervisor(host, 0, workers, management, listeners=listeners, cache_url=cache_url)
+    supervisor = Supervisor(host, 0, workers, management, listeners=listeners, cache_url=cache_url, home=home)
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

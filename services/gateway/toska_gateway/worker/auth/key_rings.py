@@ -107,7 +107,7 @@ class KeyRing:
 
     def _ask_parent(self) -> None:
         self._round += 1
-        self._timer = self._loop.call_later(HOLD_S, self._answered)
+        self._timer = self._loop.call_later(HOLD_S, self._not_answered)
         self._ask(self._source)
 
     def _answered(self) -> None:
@@ -118,6 +118,10 @@ class KeyRing:
         self._retry(self._round)
         if self._waiting and self._timer is None:
             self._ask_parent()
+
+    def _not_answered(self) -> None:
+        self.fresh = False  # as far as anybody here knows
+        self._answered()
 
     def _retry(self, answered: int) -> None:
         """Let all try again; those that the answer of this round counts for do not wait any longer."""
