@@ -174,9 +174,9 @@ def test_of_a_key_set_only_what_is_usable_and_public_is_taken() -> None:
     assert "private key" in found.notes[0]
     with pytest.raises(UnusableKeySet, match="more than 100 keys"):
         read_key_set({"keys": [ES.jwk] * 101}, ["ES256"])
-    for wrong in ([], {}, {"keys": {}}, None, "x", {"keys": []}):
+    for wrong in ("7", "{}", '{"keys": {}}', "null", '"x"', '{"keys": []}', "[]"):
         with pytest.raises(UnusableKeySet):
-            read_key_set(wrong, ["ES256"])
+            read_key_set(json.loads(wrong), ["ES256"])
     assert len(read_key_set(key_set(ES), ["ES256"]).keys) == 1
 
 

@@ -206,7 +206,7 @@ async def test_the_issuers_clock_may_differ_by_the_skew_and_no_more(
     gateway: Gateway, app: Upstream, claims: dict[str, float], status: int
 ) -> None:
     await serve(gateway, app, {"clock_skew": "10s"})
-    token = KEY.token(**{name: seconds(offset) for name, offset in claims.items()})
+    token = KEY.token(None, **{name: seconds(offset) for name, offset in claims.items()})
     assert (await ask_with(gateway, token)).status == status
 
 

@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from toska_common.clock import now_utc
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.access_log import AccessLog
@@ -63,6 +64,7 @@ class Plane:
     def __init__(self, loop: asyncio.AbstractEventLoop, rules: TargetRules) -> None:
         self.loop = loop
         self.now = loop.time()
+        self.wall = now_utc().timestamp()  # seconds since 1970, at most one step old, for times that others wrote
         self.outbox = Outbox(loop)
         self.stats = WorkerStats()
         self.table = RoutingTable()
@@ -210,6 +212,7 @@ class Plane:
     def _sweep(self) -> None:
         self._sweeper = self.loop.call_later(CLOCK_STEP, self._sweep)
         self.now = self.loop.time()
+        self.wall = now_utc().timestamp()
         if self.access_log is not None:
             self._flush_log(self.access_log)
         self._sweep_clusters()

@@ -11,18 +11,22 @@ send under these names, in any spelling that an upstream may fold into them.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.jwt.refusals import TokenRefused, UnknownKey
 
-from toska_gateway.worker.auth.token_places import token_place
+from toska_gateway.worker.auth.token_places import CookieToken, token_place
 from toska_gateway.worker.auth.verifier import Bearer, Verifier, Verifiers
 from toska_gateway.worker.http1 import RequestHead, field_name
+from toska_gateway.worker.http1.fields import FLEETING
+from toska_gateway.worker.http1.grammar import remember
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.passage import Passage
     from toska_gateway.worker.plane import Plane
+
+_MAX_LINES: Final = 4096
 
 
 def build_gate(settings: dict[str, Any], route_name: str, plane: "Plane") -> "TokenGate":
@@ -37,56 +41,72 @@ class TokenGate:
     """The policy `auth` of one route, compiled."""
 
     __slots__ = (
-        "_challenge", "_forwarded", "_forwards_token", "_initials", "_optional", "_place", "_roles", "_scopes",
-        "_verifier",
+        "_by_line", "_challenge", "_demands", "_field", "_forwarded", "_forwards_token", "_known", "_of_no_concern",
+        "_optional", "_place", "_roles", "_scopes", "_verifier",
     )  # fmt: skip
 
     def __init__(self, settings: Mapping[str, Any], route_name: str, verifier: Verifier) -> None:
         jwt = settings["jwt"]
         self._verifier = verifier
+        self._known = verifier.cache
         self._place = place = token_place(jwt["token_from"])
+        self._field = place.field
+        self._by_line = not isinstance(place, CookieToken)
         self._forwards_token: bool = jwt["forward_token"]
         self._forwarded = frozenset(name.encode("ascii").replace(b"_", b"-") for name in jwt["forward"])
-        # Most fields are none of ours, and their first letter tells that for a third of the price.
-        initials = {name[:1] for name in (place.field, *self._forwarded)}
-        self._initials = frozenset(initials | {initial.upper() for initial in initials})
+        self._of_no_concern = verifier.of_no_concern
         self._optional: bool = settings["optional"]
         self._scopes = frozenset(settings["scopes"])
         self._roles = frozenset(settings["roles"])
+        self._demands = bool(self._scopes or self._roles or not self._forwards_token)
         realm = route_name.replace("\\", "").replace('"', "")
         self._challenge = f'www-authenticate: Bearer realm="{realm}"'
 
     def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
         """Let the request on with its bearer's claims, or answer it."""
+        # Written for the request whose token is known: 1.5 µs with twelve fields. Most of those have been seen before,
+        # and are the very objects that were.
         parts = exchange.head.parts
-        initials, field, forwarded = self._initials, self._place.field, self._forwarded
+        of_no_concern = self._of_no_concern
         line: bytes | None = None
         posing = False
         for part in parts:
-            if part[:1] in initials:
-                name = field_name(part)
-                if name == field:
+            if part not in of_no_concern:
+                name = part[: part.find(b":")].lower()
+                if name == self._field:
                     if line is not None:
                         return self._refuse_two(exchange)
                     line = part
-                elif name.replace(b"_", b"-") in forwarded:
+                elif name.replace(b"_", b"-") in self._forwarded:
                     posing = True
+                elif name not in FLEETING:
+                    remember(of_no_concern, part, None, _MAX_LINES)
         if posing:
+            forwarded = self._forwarded
             parts[1:] = [part for part in parts[1:] if field_name(part).replace(b"_", b"-") not in forwarded]
-        key = None if line is None else self._place.key(line)
+        key = line if line is None or self._by_line else self._place.key(line)
         if line is None or key is None:
             return self._without_token(exchange)
-        bearer = self._verifier.recall(key)
-        if bearer is None:
-            token = self._place.token(key)
-            if token is None:
-                return self._without_token(exchange)
-            try:
-                bearer = self._verifier.verify(token, key)
-            except UnknownKey as error:
-                return _Waiting(self, exchange, passage, line, key, token, error.kid).begin()
-            except TokenRefused as error:
-                return self._refuse(exchange, error.reason)
+        bearer = self._known.young.get(key)
+        if bearer is None or bearer.ends <= exchange.plane.wall or not bearer.key.live:
+            bearer = self._verifier.recall(key)
+            if bearer is None:
+                return self._verify(exchange, passage, line, key)
+        if self._demands or bearer.lines:
+            return self.admit(exchange, passage, line, bearer)
+        passage.claims = bearer.claims
+        return True
+
+    def _verify(self, exchange: "Exchange", passage: "Passage", line: bytes, key: bytes) -> bool:
+        token = self._place.token(key)
+        if token is None:
+            return self._without_token(exchange)
+        try:
+            bearer = self._verifier.verify(token, key)
+        except UnknownKey as error:
+            return _Waiting(self, exchange, passage, line, key, token, error.kid).begin()
+        except TokenRefused as error:
+            return self._refuse(exchange, error.reason)
         return self.admit(exchange, passage, line, bearer)
 
     def admit(self, exchange: "Exchange", passage: "Passage", line: bytes, bearer: Bearer) -> bool:
@@ -94,11 +114,10 @@ class TokenGate:
         if not (self._scopes <= bearer.scopes and (not self._roles or self._roles & bearer.roles)):
             return self._refuse_weak(exchange)
         passage.claims = bearer.claims
-        head = exchange.head
         if bearer.lines:
-            head.parts += bearer.lines
+            exchange.head.parts += bearer.lines
         if not self._forwards_token:
-            self._take_out(head, line)
+            self._take_out(exchange.head, line)
         return True
 
     def _take_out(self, head: RequestHead, line: bytes) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from toska_common.clock import now_utc
 from toska_common.jwt.claims import DEFAULT_TYPES, Claims, TokenRules, roles_of, scopes_of
 from toska_common.jwt.keys import VerificationKey
 from toska_common.jwt.verifier import verify
@@ -51,9 +50,15 @@ class Bearer:
 
 
 class Verifier:
-    """Verifies the tokens of one issuer; routes with the same settings share one."""
+    """Verifies the tokens of one issuer; routes with the same settings share one.
 
-    __slots__ = ("__weakref__", "_fields", "_plane", "_roles_claim", "_rules", "_second", "_step", "cache", "ring")
+    Attributes:
+        ring: The issuer's keys.
+        cache: Tokens that were verified.
+        of_no_concern: Field lines that hold neither the token nor anything that the upstream is told by us.
+    """
+
+    __slots__ = ("__weakref__", "_fields", "_plane", "_roles_claim", "_rules", "cache", "of_no_concern", "ring")
 
     def __init__(self, jwt: Mapping[str, Any], ring: KeyRing, plane: "Plane") -> None:
         types = frozenset(kind.lower().removeprefix("application/") for kind in jwt["type"])
@@ -69,18 +74,9 @@ class Verifier:
         self._roles_claim: str = jwt["roles_claim"]
         self._fields: Mapping[str, str] = jwt["forward"]
         self._plane = plane
-        self._step = -1.0
-        self._second = 0.0
         self.ring = ring
         self.cache = TokenCache()
-
-    def now(self) -> float:
-        """Seconds since 1970, read anew with each step of the plane's clock."""
-        # Of the two clocks only this one goes on while the machine sleeps, and the time in a token is this one's.
-        if self._step != self._plane.now:
-            self._step = self._plane.now
-            self._second = now_utc().timestamp()
-        return self._second
+        self.of_no_concern: dict[bytes, None] = {b"": None}
 
     def recall(self, key: bytes) -> Bearer | None:
         """Who came with these very bytes before, if that is still believed."""
@@ -88,7 +84,7 @@ class Verifier:
         bearer = cache.young.get(key) or cache.find_old(key)
         if bearer is None:
             return None
-        if bearer.ends > self.now() and bearer.key.live:
+        if bearer.ends > self._plane.wall and bearer.key.live:
             return bearer
         cache.drop(key)
         return None
@@ -100,7 +96,7 @@ class Verifier:
             toska_common.jwt.refusals.UnknownKey: All else holds, and its key is not here.
             toska_common.jwt.refusals.TokenRefused: It does not hold.
         """
-        found = verify(token, self._rules, self.ring.keys, self.now())
+        found = verify(token, self._rules, self.ring.keys, self._plane.wall)
         claims = found.claims
         bearer = Bearer(
             claims,

@@ -24,13 +24,13 @@ RESPONSE_SPECIAL: Final = frozenset(
 )  # fmt: skip
 
 _MEMORY_LINES: Final = 4096
-# Not remembered: credentials do not outlive their message, and what is new each time would only push out the rest.
-_FLEETING: Final = frozenset(
+FLEETING: Final = frozenset(
     {
         b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-consul-token",
         b"traceparent", b"tracestate", b"x-request-id", b"etag",
     }
 )  # fmt: skip
+"""Not remembered: credentials do not outlive their message, and what is new each time would only push out the rest."""
 
 
 class FieldMemo:
@@ -65,10 +65,10 @@ class FieldMemo:
         """What a name comes to: itself if it is special, whether its line is passed on, and whether remembered."""
         key = name.lower()
         if key in self._special:
-            kind = key, False, key not in _FLEETING
+            kind = key, False, key not in FLEETING
         else:
             # An upstream that folds _ into - would take x_forwarded_for for ours, so such twins are dropped.
-            kind = None, key.replace(b"_", b"-") not in self._special, key not in _FLEETING
+            kind = None, key.replace(b"_", b"-") not in self._special, key not in FLEETING
         remember(self._names, name, kind)
         return kind
 
