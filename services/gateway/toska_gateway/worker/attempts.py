@@ -147,7 +147,7 @@ class Attempts(Caller):
             self._refuse(detail)
 
     def _is_admitted(self, cluster: Cluster) -> bool:
-        if cluster.is_full:
+        if cluster.max_requests and cluster.is_full:
             self._refuse(f"cluster {cluster.name} has all the requests in flight that it may have")
             return False
         breaker, now = cluster.breaker, self.plane.now
@@ -382,7 +382,11 @@ class Attempts(Caller):
 
     def _tell_circuit(self) -> None:
         """Report the attempt to the cluster's circuit; what the caller broke off says nothing about the upstream."""
-        if self._blame is None:
+        breaker = self.cluster.breaker
+        if breaker is not None and self._blame is None and self.status < 500:  # nearly always, and two calls shorter
+            permit, self._permit = self._permit, 0
+            breaker.succeed(permit, self.plane.now)
+        elif self._blame is None:
             self._report(self.status >= 500)
         else:
             self._report(self._blame or None)

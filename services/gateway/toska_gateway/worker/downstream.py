@@ -31,6 +31,7 @@ _PIPELINE_BYTES: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
 _NEVER: Final = float("inf")
+_CR: Final = 0x0D
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER without a time: closing sends RST."""
 
@@ -173,7 +174,7 @@ class Downstream(asyncio.Protocol):
         """Serve the requests in `data`, until one has to wait for its answer or for more bytes."""
         limits = self.plane.limits
         while True:
-            if data[:2] == b"\r\n":
+            if data[0] == _CR and data[:2] == b"\r\n":
                 # RFC 9112 §2.2: an empty line before a request is ignored, and one is enough, however they arrive.
                 if self._blank:
                     self._refuse(BadMessage(400, "bad-request-line", "a request begins with its request line"))
@@ -266,8 +267,9 @@ class Downstream(asyncio.Protocol):
         if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
         if route.clusters:
-            name = route.choose_cluster()
-            cluster = plane.cluster(name)
+            names = route.clusters
+            name = names[0] if len(names) == 1 else route.choose_cluster()
+            cluster = plane.clusters.get(name)
             if cluster is None:
                 raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
         else:

@@ -165,7 +165,8 @@ class Exchange(Attempts):
         if route.request_edits is not None:
             route.request_edits.apply(parts, self)
         forwarding = down.forwarding
-        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), self.request_id(), trace))
+        request_id = self.request_id() if forwarding.trusted else self.trace_id
+        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), request_id, trace))
         if prefix or forwarding.trusted:
             parts += forwarding.prefix(head, prefix)
         if head.body_length > 0:
@@ -551,7 +552,10 @@ class Exchange(Attempts):
             upstream.release()
         else:
             upstream.close()
-        self._complete()
+        if self._shaping is None:
+            self._end()
+        else:
+            self._complete()
 
     def _complete(self) -> None:
         """The whole response has come."""
@@ -600,7 +604,8 @@ class Exchange(Attempts):
         self.down.exchange_done(close=self._close_after)
 
     def _finish(self) -> None:
-        self._leave_endpoint()
+        if self._active:
+            self._leave_endpoint()
         if self._permit:
             self._tell_circuit()
         self._done = True

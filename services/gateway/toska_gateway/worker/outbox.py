@@ -16,31 +16,32 @@ _MOST: Final = 32
 
 
 class Outbox:
-    """The connections that have something to write at the end of this turn."""
+    """The connections that have something to write at the end of this turn.
 
-    __slots__ = ("_loop", "_outlets", "_scheduled")
+    Attributes:
+        outlets: Theirs; an outlet adds itself.
+        scheduled: Whether the end of the turn is known to come.
+    """
+
+    __slots__ = ("_loop", "outlets", "scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._outlets: list[Outlet] = []
-        self._scheduled = False
+        self.outlets: list[Outlet] = []
+        self.scheduled = False
 
-    def add(self, outlet: "Outlet") -> None:
-        """Have a connection's held bytes written soon."""
-        outlets = self._outlets
-        outlets.append(outlet)
-        if len(outlets) >= _MOST:
-            self._empty()
-        elif not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._end_turn)
+    def schedule(self) -> None:
+        """Have everything written at the end of this turn."""
+        self.scheduled = True
+        self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self._scheduled = False
-        self._empty()
+        self.scheduled = False
+        self.empty()
 
-    def _empty(self) -> None:
-        outlets, self._outlets = self._outlets, []
+    def empty(self) -> None:
+        """Write what every outlet holds."""
+        outlets, self.outlets = self.outlets, []
         for outlet in outlets:
             held = outlet.held
             if held:
@@ -68,9 +69,14 @@ class Outlet(asyncio.Transport):
         """Write at the end of this turn of the loop, or before whatever else is written."""
         if self.held:
             self.held += data
-        else:
-            self.held = data
-            self._outbox.add(self)
+            return
+        self.held = data
+        outbox = self._outbox
+        outbox.outlets.append(self)
+        if len(outbox.outlets) >= _MOST:
+            outbox.empty()
+        elif not outbox.scheduled:
+            outbox.schedule()
 
     def flush(self) -> None:
         """Write what is held now: the connection is about to end, or its end is about to be seen."""

@@ -181,9 +181,10 @@ class Route:
 class _Buckets:
     """The routes of one host pattern."""
 
-    __slots__ = ("depth", "exact", "prefixes")
+    __slots__ = ("depth", "exact", "prefixes", "root")
 
     def __init__(self) -> None:
+        self.root: list[Route] | None = None  # the bucket that every path falls into
         self.depth = 0  # segments of the longest prefix
         self.exact: dict[bytes, list[Route]] = {}
         self.prefixes: dict[bytes, list[Route]] = {}
@@ -198,40 +199,41 @@ class _Buckets:
                 # It stands with the prefix that all paths begin with that fit, so it costs those nothing that do not.
                 prefix = route.path_regex.prefix.rpartition(b"/")[0]
             self.prefixes.setdefault(prefix, []).append(route)
+            if not prefix:
+                self.root = self.prefixes[prefix]
             self.depth = max(self.depth, prefix.count(b"/"))
 
     def candidates(self, path: bytes) -> list[list[Route]]:
         """Every bucket that the path falls into."""
         found: list[list[Route]] = []
-        bucket = self.exact.get(path)
-        if bucket is not None:
-            found.append(bucket)
+        if self.exact:
+            bucket = self.exact.get(path)
+            if bucket is not None:
+                found.append(bucket)
+        prefixes = self.prefixes
         # No prefix has more segments than `depth`, so what lies beyond need not be looked up.
         end = 0
         for _ in range(self.depth):
             end = path.find(b"/", end + 1)
-            if end < 0:
-                break
-        at = path[:end] if end >= 0 else path
-        prefixes = self.prefixes
-        while at:
-            bucket = prefixes.get(at)
+            bucket = prefixes.get(path[:end] if end >= 0 else path)
             if bucket is not None:
                 found.append(bucket)
-            at = at[: at.rfind(b"/")]
-        bucket = prefixes.get(b"")
-        if bucket is not None and path != ASTERISK:
-            found.append(bucket)
+            if end < 0:
+                break
+        if self.root is not None and path != ASTERISK:
+            found.append(self.root)
         return found
 
 
 class RoutingTable:
     """All routes, compiled."""
 
-    __slots__ = ("_any", "_exact_hosts", "_wildcard_hosts", "routes")
+    __slots__ = ("_any", "_by_host", "_exact_hosts", "_hostless", "_wildcard_hosts", "routes")
 
     def __init__(self) -> None:
         self._any = _Buckets()
+        self._hostless = (self._any,)
+        self._by_host = False
         self._exact_hosts: dict[bytes, _Buckets] = {}
         self._wildcard_hosts: dict[bytes, _Buckets] = {}
         self.routes: list[Route] = []
@@ -245,6 +247,7 @@ class RoutingTable:
     def _buckets(self, host: bytes) -> _Buckets:
         if not host:
             return self._any
+        self._by_host = True
         if host.startswith(b"*."):
             return self._wildcard_hosts.setdefault(host[1:], _Buckets())
         return self._exact_hosts.setdefault(host, _Buckets())
@@ -253,7 +256,7 @@ class RoutingTable:
         """The route that takes the request, or `None`."""
         best: Route | None = None
         rank = _NO_RANK
-        for buckets in self._hosts(head.host):
+        for buckets in self._hosts(head.host) if self._by_host else self._hostless:
             for bucket in buckets.candidates(head.path):
                 for route in bucket:  # in order of rank
                     if route.rank >= rank:
@@ -281,8 +284,8 @@ class RoutingTable:
             raise BadMessage(400, "bad-target", "with its slashes decoded this path would be another route's")
 
     def _hosts(self, host: bytes) -> "tuple[_Buckets, ...] | list[_Buckets]":
-        if not self._exact_hosts and not self._wildcard_hosts:
-            return (self._any,)
+        if not self._by_host:
+            return self._hostless
         name = bare_host(host)
         found = [self._any]
         exact = self._exact_hosts.get(name)

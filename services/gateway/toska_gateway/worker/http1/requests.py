@@ -120,7 +120,23 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         head.path, head.query, head.escaped, head.plain = read_path_and_query(target)
     else:
         _read_other_form(head, target)
-    _read_special(head)
+    hosts = special.get(b"host")
+    if hosts is not None and len(hosts) == 1 and (known_hosts(hosts[0]) or is_host(hosts[0])):
+        head.host = hosts[0]
+    elif hosts is None and not head.http11:
+        head.host = b""
+    else:
+        raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
+    head.close = not head.http11
+    head.expect = False
+    head.upgrade = b""
+    head.body_length = 0
+    if len(special) > 1 or hosts is None:
+        _read_framing(head)
+        if b"connection" in special:
+            _read_connection(head)
+        if b"expect" in special:
+            head.expect = _expects_continue(head)
     return head
 
 
@@ -157,27 +173,6 @@ def _read_other_form(head: RequestHead, target: bytes) -> None:
         return
     rest = rest if rest[:1] == b"/" else b"/" + rest
     head.path, head.query, head.escaped, head.plain = read_path_and_query(rest)
-
-
-def _read_special(head: RequestHead) -> None:
-    special = head.special
-    hosts = special.get(b"host")
-    if hosts is not None and len(hosts) == 1 and (known_hosts(hosts[0]) or is_host(hosts[0])):
-        head.host = hosts[0]
-    elif hosts is None and not head.http11:
-        head.host = b""
-    else:
-        raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
-    head.close = not head.http11
-    head.expect = False
-    head.upgrade = b""
-    head.body_length = 0
-    if len(special) > 1 or hosts is None:
-        _read_framing(head)
-        if b"connection" in special:
-            _read_connection(head)
-        if b"expect" in special:
-            head.expect = _expects_continue(head)
 
 
 def _read_framing(head: RequestHead) -> None:
