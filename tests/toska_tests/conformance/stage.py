@@ -1,8 +1,9 @@
 """Where a case is played: its upstreams, its document in force, and the client's connection."""
 
-from collections.abc import AsyncGenerator, Mapping
+import itertools
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from toska_tests.conformance.case import DEAD, Case
 from toska_tests.conformance.engine import Serving
@@ -13,6 +14,9 @@ from toska_tests.raw_http import Client, Script, Upstream, answering, connect, u
 def served_by(name: str) -> bytes:
     """What an upstream answers by itself."""
     return b"HTTP/1.1 200 OK\r\nx-served-by: %b\r\ncontent-length: 2\r\n\r\nok" % name.encode()
+
+
+_serial = itertools.count()
 
 
 class Stage:
@@ -67,10 +71,25 @@ async def staged(case: Case, serving: Serving) -> AsyncGenerator[Stage]:
                 upstreams[name] = await stack.enter_async_context(upstream(script))
                 ports[name] = upstreams[name].port
             settings["endpoints"] = [_endpoint(one, ports) for one in endpoints]
-        await serving.serve({"server": dict(case.server), "clusters": clusters, "routes": list(case.routes)})
+        document = {"clusters": clusters, "routes": list(case.routes)}
+        await serving.serve({"server": dict(case.server), **_renamed(document, clusters, f"-{next(_serial)}")})
         stage = Stage(serving, upstreams)
         stack.push_async_callback(stage.hang_up)
         yield stage
+
+
+def _renamed(document: Mapping[str, Any], clusters: Collection[str], mark: str) -> dict[str, Any]:
+    """The document with cluster names of its own: circuits, budgets and ejections are no other case's."""
+
+    def rename(value: Any, key: str = "") -> Any:
+        if isinstance(value, Mapping):
+            inside = cast("Mapping[str, Any]", value)
+            return {(name + mark if key == "clusters" else name): rename(one, name) for name, one in inside.items()}
+        if isinstance(value, list | tuple):
+            return [rename(one) for one in cast("Sequence[Any]", value)]
+        return f"{value}{mark}" if key in ("to", "cluster") and value in clusters else value
+
+    return rename(document)
 
 
 def _led_to(case: Case) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from toska_tests.codings import decode
 from toska_tests.conformance.case import NOTHING, Wants, check
 from toska_tests.conformance.stage import Stage
 from toska_tests.raw_http import Message
@@ -24,6 +25,7 @@ class Ask:
         takes: What body the upstream sees.
         gets: What fields the client gets.
         body: What body the client gets.
+        decoded: Likewise, once its content coding is undone.
         error: The code of a problem that the engine answers itself, and which nobody sees unless `by` says so.
         closes: Whether the engine closes the connection after it.
         fresh: On a connection of its own.
@@ -39,6 +41,7 @@ class Ask:
     takes: bytes | None = None
     gets: Wants = field(default_factory=lambda: NOTHING)
     body: bytes | None = None
+    decoded: bytes | None = None
     error: str | None = None
     closes: bool = False
     fresh: bool = False
@@ -73,6 +76,9 @@ class Ask:
             check(f"the answer's {name}", answer.values(name), want)
         if self.body is not None:
             assert answer.body == self.body
+        if self.decoded is not None:
+            coding = answer.value("content-encoding") or b""
+            assert decode(coding.decode(), answer.body) == self.decoded
 
     def _check_seen(self, seen: Message) -> None:
         if self.target is not None:

@@ -5,16 +5,21 @@ from collections.abc import Sequence
 from toska_tests.conformance.case import Case
 from toska_tests.conformance.cases import (
     answers,
+    attempts,
     balancing,
     bodies,
     browsers,
+    caching,
+    compression,
     forwarding,
     limits,
     matching,
     refusals,
     resilience,
     rewriting,
+    tokens,
     upgrades,
+    versions,
 )
 
 CASES: Sequence[Case] = (
@@ -25,8 +30,13 @@ CASES: Sequence[Case] = (
     *rewriting.CASES,
     *balancing.CASES,
     *resilience.CASES,
+    *attempts.CASES,
     *limits.CASES,
     *browsers.CASES,
+    *tokens.CASES,
+    *versions.CASES,
+    *caching.CASES,
+    *compression.CASES,
     *upgrades.CASES,
     *refusals.CASES,
 )
