@@ -294,7 +294,11 @@ class Cluster:
 
     def state(self, now: float) -> dict[str, Any]:
         """How it stands now, in the words of `toska_gateway.gauges`."""
-        used = [one for one in self.endpoints.values() if one.stats is not None]  # pyright: ignore[reportUnnecessaryComparison]
+        used = [
+            one
+            for one in self.endpoints.values()
+            if one.stats is not None or not self.is_well(one)  # pyright: ignore[reportUnnecessaryComparison]
+        ]
         idle = sum(len(endpoint.idle) for endpoint in used)
         open_circuit = None if self.breaker is None else int(self.breaker.state.value != "closed")
         return {
