@@ -86,6 +86,11 @@ def test_what_was_not_used_yesterday_is_gone() -> None:
     assert not budget.spend(0.2, 0, 3600.0, 100_000)
 
 
+def test_what_came_before_the_first_look_counts() -> None:
+    budget = RetryBudget()
+    assert [budget.spend(0.2, 0, 5000.0, attempts) for attempts in (10, 11, 12)] == [True, True, False]
+
+
 @pytest.mark.parametrize("now", [0.0, 1e9])
 def test_a_budget_begins_at_any_time(now: float) -> None:
     budget = RetryBudget()

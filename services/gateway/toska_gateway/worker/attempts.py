@@ -140,7 +140,7 @@ class Attempts(Caller):
         if cluster.connections < cluster.max_connections or cluster.close_oldest_idle():
             self.connect()
         elif len(cluster.pending) < cluster.max_pending:
-            self.queued_at = self.plane.now
+            self.queued_at = self.plane.loop.time()
             cluster.pending.append(self)
         else:
             detail = f"cluster {cluster.name} has all its connections in use, and its queue is full"
@@ -154,11 +154,12 @@ class Attempts(Caller):
         if breaker is None:
             return True
         self._permit = breaker.admit(now)
-        if not self._permit:
-            self.plane.stats.circuit_refusals += 1
-            wait = max(1, ceil(breaker.retry_after_s(now)))
-            self.fail(503, "circuit-open", f"cluster {cluster.name} fails too often", retry_after=wait)
-        return self._permit != 0
+        if self._permit:
+            return True
+        self.plane.stats.circuit_refusals += 1
+        wait = max(1, ceil(breaker.retry_after_s(now)))
+        self.fail(503, "circuit-open", f"cluster {cluster.name} fails too often", retry_after=wait)
+        return False  # also where a fallback has taken the request over, and holds a permit of another circuit
 
     def _refuse(self, detail: str) -> None:
         self.plane.stats.overloads += 1

@@ -29,17 +29,17 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self.spent = 0  # retries and hedges so far
-        self._slot = 0
+        self._slot = -1  # not begun
         self._marks = [(0, 0)] * SLOTS  # attempts and retries as they stood when each tenth of a second began
 
     def tick(self, now: float, attempts: int) -> None:
         """Move on; to be called at least every tenth of a second while there are requests."""
         slot = int(now * SLOTS)
-        gone = slot - self._slot
+        gone = slot - self._slot if self._slot >= 0 else 0
         if gone > 0:
             for step in range(1, min(gone, SLOTS) + 1):
                 self._marks[(self._slot + step) % SLOTS] = attempts, self.spent
-            self._slot = slot
+        self._slot = max(slot, self._slot)
 
     def spend(self, ratio: float, floor: int, now: float, attempts: int) -> bool:
         """Take one retry out, if there is one left."""
