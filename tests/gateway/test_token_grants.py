@@ -223,6 +223,23 @@ async def test_a_token_that_is_remembered_ends_when_it_says(gateway: Gateway, ap
     assert seconds() >= end
 
 
+async def test_a_rate_limit_may_go_by_a_claim(gateway: Gateway, app: Upstream) -> None:
+    limit = {"requests": 2, "per": "1h", "key": "claim:org.id", "scope": "worker"}
+    policies = {"auth": {"jwt": jwt_policy(KEY), "optional": True}, "rate_limit": limit}
+    await gateway.serve(single(app.port, policies=policies))
+
+    async def statuses(**claims: Any) -> list[int]:
+        return [(await ask_with(gateway, KEY.token(**claims))).status for _ in range(3)]
+
+    assert await statuses(org={"id": "a"}) == [200, 200, 429]
+    assert await statuses(org={"id": "b"}, sub="bob") == [200, 200, 429]
+    assert await statuses(org={"id": 7}) == [200, 200, 429]
+    assert await statuses(org={"id": "127.0.0.1"}) == [200, 200, 429]  # no client's address, though it looks like one
+    assert await statuses(org={"id": ["a"]}) == [200, 200, 429]  # by the client's address, ...
+    assert (await ask_with(gateway, None)).status == 429  # ... which this comes from, too
+    assert (await ask_with(gateway, KEY.token(exp=1))).status == 401  # refused before it is counted
+
+
 async def test_required_claims_have_to_be_there(gateway: Gateway, app: Upstream) -> None:
     await serve(gateway, app, {"required_claims": ["tenant"]})
     assert (await ask_with(gateway, KEY.token(tenant="a"))).status == 200

@@ -74,6 +74,16 @@ def test_an_optional_token_goes_with_no_demand() -> None:
         read(GOOD, scopes=["two words"])
 
 
+def test_a_limit_by_a_claim_needs_tokens() -> None:
+    text = document(GOOD)
+    policies = text["routes"][0]["policies"]
+    policies["rate_limit"] = {"requests": 1, "key": "claim:sub"}
+    assert load_document(json.dumps(text), source="test").routes[0].policies.rate_limit[0].key == "claim:sub"
+    del policies["auth"]
+    with pytest.raises(InvalidDocument, match="needs auth"):
+        load_document(json.dumps(text), source="test")
+
+
 def test_one_name_is_a_list_of_one() -> None:
     auth = read({**GOOD, "type": "at+jwt"})
     assert (auth.jwt.audience, auth.jwt.type, auth.jwt.algorithms) == (("shop",), ("at+jwt",), ("RS256",))

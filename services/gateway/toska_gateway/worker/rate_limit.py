@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.balancing.base import hash_of
+from toska_common.jwt.claims import find_claim
 
 from toska_gateway.worker.http1 import CRLF, RequestHead
 
@@ -94,7 +95,11 @@ class RateLimit:
             # Those without the header share an allowance: leaving it out must not be the way round the limit.
             return _hash(self._salt + (head.field(self._header) or b""))
         if self._claim:
-            return _hash(self._salt + str((claims or {}).get(self._claim, "")).encode())
+            value = None if claims is None else find_claim(claims, self._claim)
+            if isinstance(value, str | int):
+                return _hash(self._salt + b"=" + str(value).encode())
+            # Nobody's request: neither everybody's allowance, which one could use up for all, nor none.
+            return _hash(self._salt + b"@" + forwarding.client(head))
         return _hash(self._salt)
 
     def enter(self, exchange: "Exchange", passage: "Passage") -> bool:

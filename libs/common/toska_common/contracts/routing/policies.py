@@ -71,8 +71,9 @@ class RateLimit(Document):
     burst: int | None = Field(default=None, ge=1, le=10_000_000, description="At once; default: `requests`")
     key: str = Field(
         default="client_ip",
-        pattern=r"^(client_ip|route|header:[!#$%&'*+.^_`|~0-9a-z-]{1,256})$",
-        description="Whose allowance it is: client_ip, header:NAME (lower-case), or route: everybody's together",
+        pattern=r"^(client_ip|route|header:[!#$%&'*+.^_`|~0-9a-z-]{1,256}|claim:.{1,256})$",
+        description="Whose allowance it is: client_ip, header:NAME (lower-case), claim:NAME of a verified token, or "
+        "route: everybody's together",
     )
     scope: Literal["worker", "machine", "mesh"] = Field(
         default="machine",
@@ -137,6 +138,12 @@ class Policies(Document):
         if any(limit in value[:number] for number, limit in enumerate(value)):
             raise ValueError("a limit stands twice")
         return value
+
+    @model_validator(mode="after")
+    def _claims_where_there_are_some(self) -> Self:
+        if self.auth is None and any(limit.key.startswith("claim:") for limit in self.rate_limit):
+            raise ValueError("rate_limit by a claim needs auth: without it no token is verified")
+        return self
 
     @field_validator("timeout", "connect_timeout", "response_timeout", "idle_timeout")
     @classmethod
