@@ -1,6 +1,18 @@
 """Under which path the gateway takes an operation of a service, by the routes of a snapshot."""
 
-from toska_common.contracts.routing import Cluster, Endpoint, Match, Redirect, Route, RouteTable, WeightedCluster
+from toska_common.contracts.routing import (
+    ApiVersion,
+    Cluster,
+    Endpoint,
+    Match,
+    Policies,
+    Redirect,
+    Rewrite,
+    Route,
+    RouteTable,
+    Versions,
+    WeightedCluster,
+)
 from toska_common.routing.snapshot import automatic_route
 from toska_gateway.openapi.reach import Reach
 
@@ -103,3 +115,41 @@ def test_a_fixed_cluster_has_no_document_unless_it_is_the_mesh_s_own() -> None:
 def test_a_user_s_cluster_that_follows_a_mesh_service_is_not_taken_for_the_mesh_s_own() -> None:
     reach = Reach(table(route("sly", Match(path_prefix="/sly"), "sly"), sly=Cluster(service="toska-router")))
     assert reach.services() == frozenset()
+
+
+def rewriting(name: str, match: Match, policies: Policies) -> Route:
+    return Route(name=name, match=match, to=(WeightedCluster(cluster="shop"),), policies=policies)
+
+
+def test_a_rewritten_prefix_is_turned_round_and_what_it_never_makes_is_not_reached() -> None:
+    v2 = Policies(rewrite=Rewrite(prefix="/v2"))
+    reach = Reach(table(rewriting("shop", Match(path_prefix="/shop/"), v2)))
+    assert reach.find_path("shop", "get", "/v2/items/{id}") == "/shop/items/{id}"
+    assert reach.find_path("shop", "get", "/v2") == "/shop"
+    assert reach.find_path("shop", "get", "/items") is None
+    root = Reach(table(rewriting("shop", Match(path_prefix="/shop"), Policies(rewrite=Rewrite(prefix="/")))))
+    assert root.find_path("shop", "get", "/items") == "/shop/items"
+    host = Reach(table(rewriting("shop", Match(path_prefix="/"), Policies(rewrite=Rewrite(host="shop.internal")))))
+    assert host.find_path("shop", "get", "/items") == "/items"
+
+
+def test_what_an_expression_makes_of_paths_cannot_be_turned_round() -> None:
+    rewrite = Policies(rewrite=Rewrite(regex="/a/(.*)", replacement="/\\1"))
+    assert Reach(table(rewriting("shop", Match(path_prefix="/"), rewrite))).find_path("shop", "get", "/a/b") is None
+
+
+def test_routes_by_expression_neither_reach_nor_take_away() -> None:
+    every = rewriting("every", Match(path_regex=".*"), Policies())
+    reach = Reach(table(every, automatic_route("orders")))
+    assert reach.find_path("orders", "get", "/items") == "/orders/items"
+    assert reach.find_path("shop", "get", "/items") is None
+
+
+def test_a_version_that_is_taken_off_the_path_is_reached_by_the_default() -> None:
+    def versions(default: str | None) -> Policies:
+        return Policies(versions=Versions(by=("path",), known={"1": ApiVersion()}, default=default, strip_path=True))
+
+    without = Reach(table(rewriting("shop", Match(path_prefix="/shop"), versions(None))))
+    assert without.find_path("shop", "get", "/shop/items") is None
+    reach = Reach(table(rewriting("shop", Match(path_prefix="/shop"), versions("1"))))
+    assert reach.find_path("shop", "get", "/shop/items") == "/shop/items"

@@ -129,6 +129,11 @@ WRONG_ROUTES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"strip_prefix": True, "policies": {"rewrite": {"prefix": "/b"}}}, "either strip_prefix or policies.rewrite"),
     ({"redirect": {"to": "/b"}, "policies": {"rewrite": {"prefix": "/b"}}}, "a redirect has words of its own"),
+    ({"redirect": {"to": "/b"}, "policies": {"mirror": {"cluster": "app"}}}, "policies.mirror is for routes with to"),
+    (
+        {"redirect": {"to": "/b"}, "policies": {"versions": {**VERSIONS, "known": {"1": {"cluster": "app"}}}}},
+        "a version has a cluster of its own only on a route with to",
+    ),
     ({"redirect": {}}, "give to, prefix, scheme or host"),
     ({"redirect": {"to": "/b", "scheme": "https"}}, "to says it all"),
     ({"match": {"path": "/a"}, "redirect": {"prefix": "/b"}}, "prefix needs match.path_prefix"),

@@ -1,7 +1,8 @@
 """Under which path a caller of the gateway reaches an operation of a service, by the routes alone.
 
 A browser on the docs page sends the gateway's own host name and no special headers, so routes that ask for a host,
-header or query parameter do not count.
+header or query parameter do not count. Nor do those by expression: which of the paths of `/items/{id}` fit one, nobody
+can tell.
 """
 
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ class Reach:
 
 
 def _is_plain(match: Match) -> bool:
-    return match.host is None and not match.headers and not match.query
+    return match.host is None and match.path_regex is None and not match.headers and not match.query
 
 
 def _service_of(route: Route, table: RouteTable) -> str | None:
@@ -84,9 +85,18 @@ def _service_of(route: Route, table: RouteTable) -> str | None:
 
 
 def _external(route: Route, path: str) -> str | None:
-    if not route.strip_prefix:
+    """Under which path a client asks for what the upstream has under `path`, if that can be told."""
+    prefix = (route.match.path_prefix or "/").rstrip("/")
+    rewrite, versions = route.policies.rewrite, route.policies.versions
+    if versions is not None and versions.strip_path and versions.default is None:
+        return None  # each version has a path of its own
+    if route.strip_prefix:
+        return prefix + path
+    if rewrite is None or (rewrite.prefix is None and rewrite.replacement is None):
         return path
-    return (route.match.path_prefix or "/").rstrip("/") + path
+    if rewrite.prefix is None or not _is_below(path, rewrite.prefix):
+        return None
+    return prefix + path[len(rewrite.prefix.rstrip("/")) :] or "/"
 
 
 def _takes(route: Route, method: str, path: str) -> bool:

@@ -84,7 +84,11 @@ class Route(Document):
             rewrite.check_against(self.match.path_prefix, self.match.path_regex)
         if self.redirect is not None:
             self.redirect.check_against(self.match.path_prefix, self.match.path_regex)
+        if self.policies.mirror is not None and not self.to:
+            raise ValueError("policies.mirror is for routes with to: there is nothing else to copy")
         versions = self.policies.versions
+        if versions is not None and not self.to and any(one.cluster for one in versions.known.values()):
+            raise ValueError("policies.versions: a version has a cluster of its own only on a route with to")
         if versions is not None and "path" in versions.by and self.match.path_prefix is None:
             raise ValueError("policies.versions: by path needs match.path_prefix, after which the version stands")
         return self
