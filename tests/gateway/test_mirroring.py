@@ -178,6 +178,16 @@ async def test_an_endless_answer_of_the_shadow_is_given_up(gateway: Gateway) -> 
         await gateway.until_quiet()
 
 
+async def test_a_shadow_that_has_all_the_requests_it_may_have_is_left_alone() -> None:
+    async with upstream() as app, upstream(silent) as shadow:
+        document = mirrored(app.port, shadow.port)
+        document["clusters"]["shadow"]["limits"] = {"max_requests": 2}
+        async with plane_here(document) as (plane, address), connected(address) as client:
+            for _ in range(5):
+                assert (await client.ask(get())).status == 200
+            assert (plane.stats.mirrored, plane.stats.mirror_skipped) == (2, 3)
+
+
 async def test_connections_to_the_shadow_are_kept_and_bounded(gateway: Gateway) -> None:
     async with upstream() as app, upstream() as shadow:
         document = mirrored(app.port, shadow.port)

@@ -2,8 +2,8 @@
 
     waiting for the body -> (a connection) -> sent -> done        or given up: too long, too late, no room, failed
 
-To a connection a shadow is an exchange, without anybody behind it: so pools, framing and the strictness about responses
-are those of all other requests. What goes wrong is counted and concerns nobody.
+To a connection a shadow is a caller like an exchange, without anybody behind it: so pools, framing and the strictness
+about responses are those of all other requests. What goes wrong is counted and concerns nobody.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Shadow(Caller):
 
     __slots__ = (
         "_alive", "_body", "_chunked", "_endpoint", "_mirror", "_plane", "_request", "_size", "_timer", "_upstream",
-        "_whole", "cluster", "is_head", "resizes", "route", "upgrading", "waiting",
+        "_whole", "cluster", "is_head", "resizes", "route", "waiting",
     )  # fmt: skip
 
     def __init__(self, mirror: "Mirror", plane: "Plane", cluster: Cluster, route: "Route", *, is_head: bool) -> None:
@@ -38,7 +38,6 @@ class Shadow(Caller):
         self.cluster = cluster
         self.route = route  # (a connection is made within the original's timeout)
         self.is_head = is_head
-        self.upgrading = False
         self.resizes = False
         self.waiting = False
         self._alive = True
@@ -95,11 +94,12 @@ class Shadow(Caller):
             self._skip()
             return
         idle = endpoint.idle
-        if not idle and cluster.connections >= cluster.max_connections:
+        if cluster.is_full or (not idle and cluster.connections >= cluster.max_connections):
             self._skip()
             return
         self._plane.stats.mirrored += 1
         self._endpoint = endpoint
+        cluster.started += 1
         endpoint.in_flight += 1
         endpoint.requests += 1
         if idle:
@@ -126,6 +126,7 @@ class Shadow(Caller):
         self._body = []
         if self._endpoint is not None:
             self._endpoint.in_flight -= 1
+            self.cluster.finished += 1
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
