@@ -129,7 +129,7 @@ async def test_what_fails_is_counted_by_its_reason_and_by_our_own_code() -> None
                 await wait_until(lambda: app.requests[-1].target == "/slow")
                 client.reset()
             await gateway.until_quiet()
-            for reason in ("reset", "protocol", "timeout", "cut_off", "cancelled"):
+            for reason in ("reset", "protocol", "timeout", "cut_off", "abandoned"):
                 assert await gateway.metric("endpoint_failures_total", cluster="app", reason=reason) == 1, reason
             assert await gateway.metric("cluster_connect_failures_total", cluster="dead", reason="refused") == 1
             assert await gateway.metric("endpoint_ejections_total", cluster="dead") == 1

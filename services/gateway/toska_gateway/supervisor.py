@@ -27,13 +27,14 @@ from toska_gateway.listeners import ListenerAddress
 from toska_gateway.prober import Prober
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
+from toska_gateway.span_exporter import SpanExporter
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.totals import Totals
 from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
-from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
+from toska_gateway.worker_process import Hearers, WorkerLost, WorkerProcess, WorkerStatus
 from toska_gateway.worker_slot import WorkerSlot
 
 log = structlog.get_logger(__name__)
@@ -96,6 +97,7 @@ class Supervisor:
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
         self._totals = Totals()
+        self._exporter = SpanExporter(self.pseudonym)
         self._tidy_at = 0.0
         self._prober: Prober | None = None  # once a cluster wants its health checked
         self._lock = anyio.Lock()
@@ -122,6 +124,7 @@ class Supervisor:
                 for slot in self._slots:
                     group.start_soon(self._serve, slot)
                 group.start_soon(self._keep_reports)
+                group.start_soon(self._exporter.run)
                 group.start_soon(self._keep_tls)
                 group.start_soon(self._keep_ticket_secret)
                 group.start_soon(self._keys.run)
@@ -180,6 +183,7 @@ class Supervisor:
             raise SnapshotRejected([{"field": "snapshot", "reason": problem} for problem in problems])
         self._snapshot, self._mesh_owned, self._tls, self._followers = snapshot, mesh_owned, tls, followers
         self._keys.use(followers)
+        self._exporter.configure(snapshot.table.server.tracing)
         self._tls_files.use(tls)
         self._check_health()
         for sockets in self._sockets:
@@ -285,6 +289,7 @@ class Supervisor:
     async def metrics(self, *, openmetrics: bool = False) -> str:
         """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
         await self._refresh_reports()
+        self._totals.count(self._exporter.take_counters())
         keys = self._keys.status
         return render(self._totals, self._gauges(), len(self._live()), keys=keys, openmetrics=openmetrics)
 
@@ -353,7 +358,8 @@ class Supervisor:
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
-        worker = await WorkerProcess.start(slot, listeners, hello, self._totals.add, self._keys.want)
+        hearers = Hearers(self._totals.add, self._exporter.put, self._keys.want)
+        worker = await WorkerProcess.start(slot, listeners, hello, hearers)
         worker.spread = self._spread
         return worker
 

@@ -33,8 +33,7 @@ class Totals:
 
     def add(self, report: Mapping[str, Any]) -> None:
         """Add what a worker has counted since its last report."""
-        for name, count in report["counters"].items():
-            self.counters[name] += count
+        self.count(report["counters"])
         for name, counts in report["routes"].items():
             known = name in self.routes or len(self.routes) < MAX_ROUTES
             add_counts(self.routes.setdefault(name if known else OTHER, {}), counts)
@@ -42,6 +41,11 @@ class Totals:
             for key, counts in endpoints.items():
                 add_counts(self.clusters.setdefault(cluster, {}), counts)
                 add_counts(self._endpoint(cluster, key), counts)
+
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Add to the counters that have no labels."""
+        for name, count in counters.items():
+            self.counters[name] += count
 
     def _endpoint(self, cluster: str, key: str) -> Counts:
         endpoints = self.endpoints.setdefault(cluster, {})

@@ -17,6 +17,8 @@ from toska_gateway.worker.staging import Staging
 _SLICE = 40
 """Routes in one message: compiled by a worker in well under a millisecond."""
 _ENDPOINT_SLICE = 500
+_PARENTS_OWN: Any = {"tls": True, "tracing": {"endpoint": True, "headers": True, "service_name": True}}
+"""Of the server's settings, what workers have no use for, or get in another form."""
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ def messages(
             }
             for name, cluster in table.clusters.items()
         }
-        yield {"op": "table", "server": plain(table.server.model_dump(exclude={"tls"})), "clusters": clusters}
+        yield {"op": "table", "server": plain(table.server.model_dump(exclude=_PARENTS_OWN)), "clusters": clusters}
         for start in range(0, len(table.routes), _SLICE):
             part = table.routes[start : start + _SLICE]
             yield {"op": "routes", "routes": [plain(route.model_dump()) for route in part]}

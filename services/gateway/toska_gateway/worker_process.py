@@ -19,9 +19,6 @@ from toska_gateway.worker.control import ControlChannel
 log = structlog.get_logger(__name__)
 
 State = Literal["starting", "running", "draining", "dead"]
-WantKeys = Callable[[str, Callable[[dict[str, Any]], None]], None]
-
-TakeCounts = Callable[[Mapping[str, Any]], None]
 NOTHING_OPEN: Final[dict[str, Any]] = {"connections": 0, "cache": (0, 0), "clusters": {}}
 ANSWER_TIMEOUT_S = 10.0
 """A worker that does not answer for so long is stuck and is replaced."""
@@ -39,6 +36,21 @@ class WorkerStatus:
     routes_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Hearers:
+    """Who is told what workers say of themselves.
+
+    Attributes:
+        count: What one has counted since it last said.
+        spans: Those of sampled requests.
+        want_keys: The source of issuers' keys among which one has missed a key, and how to answer.
+    """
+
+    count: Callable[[Mapping[str, Any]], None]
+    spans: Callable[[Sequence[Mapping[str, Any]]], None]
+    want_keys: Callable[[str, Callable[[dict[str, Any]], None]], None]
+
+
 class WorkerLost(Exception):
     """The process ended, or does not answer."""
 
@@ -52,7 +64,7 @@ class WorkerProcess:
         spread: Told of what it wants all other workers to hear.
     """
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, count: TakeCounts, want: WantKeys) -> None:
+    def __init__(self, slot: int, process: asyncio.subprocess.Process, hearers: Hearers) -> None:
         self.slot = slot
         self.process = process
         self.state: State = "starting"
@@ -60,8 +72,7 @@ class WorkerProcess:
         self.standing: dict[str, Any] = NOTHING_OPEN
         self.requests = 0
         self.spread: Callable[[WorkerProcess, Mapping[str, Any]], None] = _tell_nobody
-        self._count = count
-        self._want_keys = want
+        self._hearers = hearers
         self.channel = ControlChannel(self._on_message, self._on_lost)
         self._sequence = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -73,14 +84,9 @@ class WorkerProcess:
         slot: int,
         listeners: Sequence[socket.socket],
         hello: Mapping[str, Any],
-        count: TakeCounts,
-        want_keys: WantKeys,
+        hearers: Hearers,
     ) -> "WorkerProcess":
-        """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is.
-
-        Whatever it counts is handed to `count`, each time what is new. When it misses a key of a source of issuers'
-        keys, `want_keys` is told, with how to answer.
-        """
+        """Start a process on `listeners`, and tell it `hello`, which says for each what kind it is."""
         ours, theirs = socket.socketpair()
         descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
         shared = (hello["shared_fd"],)
@@ -101,7 +107,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         ours.setblocking(False)
-        worker = cls(slot, process, count, want_keys)
+        worker = cls(slot, process, hearers)
         await asyncio.get_running_loop().create_connection(lambda: worker.channel, sock=ours)
         worker.channel.send({"op": "hello", **hello})
         return worker
@@ -216,6 +222,9 @@ class WorkerProcess:
                 self.state = "running"
             self._ready.set()
             return
+        if message["op"] == "spans":
+            self._hearers.spans(message["spans"])
+            return
         if message["op"] == "log":
             write = getattr(log, message["level"])
             write(message["event"], slot=self.slot, pid=self.process.pid, **message["fields"])
@@ -229,7 +238,7 @@ class WorkerProcess:
             if message["op"] == "left":
                 return
         if message["op"] == "keys-wanted":
-            self._want_keys(message["source"], self.channel.send)
+            self._hearers.want_keys(message["source"], self.channel.send)
             return
         answer = self._answers.get(message["seq"])
         if answer is not None and not answer.done():
@@ -238,7 +247,7 @@ class WorkerProcess:
     def _take_report(self, report: dict[str, Any]) -> None:
         self.standing, counts = report["state"], report["counts"]
         self.requests += sum(sum(route["statuses"].values()) for route in counts["routes"].values())
-        self._count(counts)
+        self._hearers.count(counts)
 
     def _on_lost(self) -> None:
         self.state = "dead"

@@ -245,6 +245,11 @@ def quote(value: bytes, limit: int = _MAX_VALUE) -> bytes:
     return json.dumps(value.decode("utf-8", "replace")).replace("\x7f", "\\u007f").encode("ascii")
 
 
+def mask_tokens(value: bytes) -> bytes:
+    """Text without the mesh's credentials."""
+    return _TOKEN.sub(_MASK, value)
+
+
 def _subject(claims: Mapping[str, Any]) -> bytes:
     subject = claims.get("sub")
     return b',"subject":' + quote(subject.encode()) if isinstance(subject, str) else b""

@@ -25,6 +25,7 @@ from toska_gateway.worker.rival import Race, Rival, cancelled
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
     from toska_gateway.worker.plane import Plane
+    from toska_gateway.worker.spans import Trace
     from toska_gateway.worker.table import Route
     from toska_gateway.worker.upstream import Upstream
 
@@ -67,8 +68,8 @@ class Attempts(Caller):
     __slots__ = (
         "_active", "_blame", "_home", "_pending_body", "_permit", "_race", "_replay", "_replay_bytes", "_request",
         "_timer", "_tries", "_upstream", "added", "cluster", "down", "endpoint", "expires", "fallen", "head",
-        "is_head", "plane", "queued_at", "request_done", "responding", "route", "sent", "status", "upgrading",
-        "waiting",
+        "is_head", "plane", "queued_at", "request_done", "responding", "route", "sent", "status", "trace",
+        "upgrading", "waiting",
     )  # fmt: skip
 
     plane: "Plane"
@@ -86,6 +87,7 @@ class Attempts(Caller):
     responding: bool
     sent: float
     status: int
+    trace: "Trace | None"
     upgrading: bool
     waiting: bool
     _active: bool
@@ -226,8 +228,8 @@ class Attempts(Caller):
         """Send the request over a connection."""
         self.waiting = False
         self._upstream = upstream
-        self.sent = perf_counter()
-        upstream.endpoint.stats.attempts += 1
+        if self.cluster.timed:
+            self.sent = perf_counter()
         upstream.send(self, self._request)
         if self._pending_body:
             pieces, self._pending_body = self._pending_body, []
@@ -291,7 +293,7 @@ class Attempts(Caller):
         self._timer = None
         endpoint = self.endpoint
         if self._upstream is not None:
-            self._upstream.endpoint.stats.failed("timeout")
+            self._upstream.time_out()
         self._attempt_failed("timeout", 504, "upstream-timeout", f"{endpoint} did not answer in the time of a try")
 
     def _timed_out(self) -> None:

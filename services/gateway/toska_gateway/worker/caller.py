@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from toska_gateway.worker.cluster import Endpoint
     from toska_gateway.worker.http1 import ResponseHead
+    from toska_gateway.worker.spans import Trace
     from toska_gateway.worker.upstream import Upstream
 
 
 class Opener(Protocol):
     """Has a connection opened."""
+
+    @property
+    def trace(self) -> "Trace | None":
+        """The spans that it gathers, if it is sampled."""
+        ...
 
     @property
     def connect_timeout(self) -> float:
@@ -37,12 +43,14 @@ class Caller:
 
     Attributes:
         is_head: Whether it asked with HEAD, so that the response has no body.
+        trace: The spans of what it asks for, if that is sampled.
         upgrading: Whether it asked for another protocol.
     """
 
     __slots__ = ()
 
     is_head: bool = False
+    trace: "Trace | None" = None
     upgrading: bool = False
 
     def interim_response(self, head: "ResponseHead") -> None:

@@ -48,7 +48,10 @@ class Connector:
         except (OSError, ValueError, TargetRefused) as error:  # (ValueError: a name that cannot be encoded)
             endpoint.connecting -= 1
             cluster.connections -= 1
-            endpoint.stats.not_connected(_reason(error))
+            reason = _reason(error)
+            endpoint.stats.not_connected(reason)
+            if opener.trace is not None:
+                opener.trace.connect_failed(endpoint, reason, begun)
             if not isinstance(error, TargetRefused):
                 plane.stats.connect_failures += 1
                 if cluster.connect_failed(endpoint, plane.loop.time()):

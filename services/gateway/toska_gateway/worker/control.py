@@ -25,6 +25,7 @@ Worker to parent:
     {"op": "keys-wanted", "source"}    a token names a key that is not among them; answered with "keys"
     {"op": "purged", "seq", "entries"}
     {"op": "forget", "urls": [...]}    for all other workers
+    {"op": "spans", "spans": [...]}              of sampled requests that have ended (`worker.spans`)
     {"op": "left", ...}            the last word of one that ends: its counters
 
 The channel is also the lifeline: a worker whose parent is gone reads its end and exits.
@@ -107,6 +108,11 @@ class ControlChannel(asyncio.Protocol):
         """Queue a message; dropped if the other side is gone, which `on_lost` has told."""
         if self._transport is not None:
             self._transport.write(encode(message))
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the other side has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close this end once everything is written."""

@@ -30,8 +30,9 @@ from toska_gateway.worker.passage import Passage
 from toska_gateway.worker.policies import BodyStage, Instead, Shaper
 from toska_gateway.worker.rival import Race
 from toska_gateway.worker.shaping import Shaping
+from toska_gateway.worker.spans import Trace, carry_on
 from toska_gateway.worker.table import Route
-from toska_gateway.worker.tracing import continue_trace, new_trace_ids
+from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
@@ -53,8 +54,8 @@ class Exchange(Attempts):
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_close_after", "_done", "_shaping", "error", "passage", "received", "rechunk", "returned", "started",
-        "trace_id", "tunnelled", "upstream_s",
+        "_close_after", "_done", "_shaping", "_trace_lines", "error", "passage", "received", "rechunk", "returned",
+        "started", "trace_id", "tunnelled", "upstream_s",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -83,6 +84,8 @@ class Exchange(Attempts):
         self.error = ""  # the code of our own answer, or why the response broke off
         self.upstream_s = 0.0  # from sending the last attempt to the head of its response
         self.trace_id = b""
+        self.trace: Trace | None = None  # if it is sampled
+        self._trace_lines = b""
         self.expires = plane.now + route.timeout if route.timeout else 0.0
         self._tries = 0
         self._home: Endpoint | None = None  # that the client's affinity cookie names
@@ -155,7 +158,7 @@ class Exchange(Attempts):
         if head.holds_token:
             self._sort_out_tokens()
         parts, special = head.parts, head.special
-        trace = self._begin_trace()
+        trace = self._trace_lines or self._begin_trace()
         path, host, prefix = head.path, head.host, b""
         if route.relocates:
             path, host, prefix = self._relocate(route)
@@ -166,7 +169,7 @@ class Exchange(Attempts):
             route.request_edits.apply(parts, self)
         forwarding = down.forwarding
         request_id = self.request_id() if forwarding.trusted else self.trace_id
-        parts.append(b"%bx-request-id: %b\r\ntraceparent: %b\r\n" % (forwarding.lines(head), request_id, trace))
+        parts.append(b"%bx-request-id: %b\r\n%b" % (forwarding.lines(head), request_id, trace))
         if prefix or forwarding.trusted:
             parts += forwarding.prefix(head, prefix)
         if head.body_length > 0:
@@ -195,14 +198,15 @@ class Exchange(Attempts):
         return path, route.upstream_host or self.head.host, prefix
 
     def _begin_trace(self) -> bytes:
-        """Go on with the caller's trace, or begin one; returns `traceparent` for the next hop."""
+        """Go on with the caller's trace, or begin one; returns the field lines for the next hop."""
         ids = new_trace_ids()
-        traceparent = self.head.special.get(b"traceparent")
-        if traceparent is None:
-            self.trace_id = ids[:32]
-            return b"00-%b-%b-00" % (self.trace_id, ids[32:])
-        self.trace_id, trace = continue_trace(traceparent[0], ids)
-        return trace
+        if self.plane.tracer is None and b"traceparent" not in self.head.special:
+            self.trace_id = trace_id = ids[:32]
+            lines = b"traceparent: 00-%b-%b-00\r\n" % (trace_id, ids[32:])
+        else:
+            lines = carry_on(self, ids)
+        self._trace_lines = lines
+        return lines
 
     def known_trace(self) -> bytes:
         """The id of its trace, also if it was answered before it was sent anywhere."""
@@ -277,7 +281,6 @@ class Exchange(Attempts):
             self._finish()
             self.down.exchange_done(close=True)
             return
-        upstream.endpoint.stats.failed("cut_off" if self.responding else "reset")
         if self.responding:
             self._upstream = None
             self.error = "cut-off"
@@ -288,7 +291,6 @@ class Exchange(Attempts):
 
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         """The upstream broke the protocol: its connection cannot be trusted with another request."""
-        upstream.endpoint.stats.failed("protocol")
         if self.responding:
             self._upstream = None
             self.error = "bad-upstream-response"
@@ -301,7 +303,7 @@ class Exchange(Attempts):
     def on_deadline(self) -> None:
         """The deadline that was last set has passed."""
         if self._upstream is not None and self.request_done:
-            self._upstream.endpoint.stats.failed("timeout")
+            self._upstream.time_out()
         if self.responding:
             self.error = "upstream-timeout"
             self.down.abort()
@@ -395,8 +397,6 @@ class Exchange(Attempts):
 
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
-        if self._upstream is not None and not self.tunnelled:
-            self._upstream.endpoint.stats.failed("cancelled")
         self._drop_upstream()
         if self._blame is None:
             self._blame = False
@@ -429,9 +429,8 @@ class Exchange(Attempts):
 
     def response_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Pass on the head of the final response, with the whole body if it is here already."""
-        if self.endpoint is not None:
-            self.upstream_s = seconds = perf_counter() - self.sent
-            self.endpoint.stats.answered(head.status, seconds)
+        if self._upstream is not None:
+            self.upstream_s = self._upstream.waited
         route = self.route
         if not route.watched or self._is_welcome(head):
             self._pass_on_head(head, body, route.shapers, last=last)
@@ -622,6 +621,8 @@ class Exchange(Attempts):
         log = self.plane.access_log
         if log is not None:
             log.tell(self, self.endpoint, self._tries, ended)
+        if self.trace is not None and self.plane.tracer is not None:
+            self.plane.tracer.finish(self, self.trace, ended)
 
     # -- flow control, both ways
 
@@ -652,8 +653,7 @@ class Exchange(Attempts):
         self.status = head.status
         self.responding = True
         self.tunnelled = True
-        self.upstream_s = perf_counter() - self.sent
-        upstream.endpoint.stats.answered(head.status, self.upstream_s)
+        self.upstream_s = upstream.waited
         self.expires = 0.0  # the timeout is the request's, and a tunnel may last
         self._replay = None
         if self._permit:

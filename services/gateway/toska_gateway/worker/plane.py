@@ -22,6 +22,7 @@ from toska_gateway.worker.downstream import UNIX_PEER, Downstream
 from toska_gateway.worker.log_writer import LogWriter, place_of
 from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
+from toska_gateway.worker.spans import Send, Tracer
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
 from toska_gateway.worker.telling import Tell, tell_nobody
@@ -89,6 +90,8 @@ class Plane:
         self.spread: Callable[[dict[str, Any]], None] = _nobody_else  # a control message for the other workers
         self.cache: ResponseCache | None = None  # made by the first route that has one
         self.cache_bytes = 0
+        self.send_spans: Send = _send_nobody
+        self.tracer: Tracer | None = None
         self._allowances: dict[str, Allowances] = {}
         self._mesh_allowances: MeshAllowances | None = None
         self._trusted_networks: tuple[Any, ...] = ()
@@ -116,6 +119,7 @@ class Plane:
         self._trusts_unix = "unix:" in trusted
         self._trusted_networks = tuple(ip_network(network) for network in trusted if network != "unix:")
         self._log_to(server.get("access_log"))
+        self._trace_by(server.get("tracing"))
         proxied = server["proxy_protocol"]
         self.proxy_peers = None if proxied is None else tuple(ip_network(one) for one in proxied["trusted_peers"])
 
@@ -215,6 +219,7 @@ class Plane:
         self.wall = now_utc().timestamp()
         if self.access_log is not None:
             self._flush_log(self.access_log)
+        self.flush_spans()
         self._sweep_clusters()
         self._visit = iter(list(self.downstreams))
         self._sweep_slice()
@@ -236,6 +241,16 @@ class Plane:
         if trouble is not None:
             level, event = ("error", "access_log_unwritable") if trouble else ("info", "access_log_writable")
             self.tell(level, event, {"path": log.settings["path"], "reason": trouble})
+
+    def _trace_by(self, settings: dict[str, Any] | None) -> None:
+        if self.tracer is None or self.tracer.settings != settings:
+            self.flush_spans()
+            self.tracer = None if settings is None else Tracer(settings, self.send_spans)
+
+    def flush_spans(self) -> None:
+        """Hand over the spans of what has ended."""
+        if self.tracer is not None:
+            self.stats.traces_dropped += self.tracer.flush()
 
     def close_log(self, patience_s: float) -> None:
         """Write what the access log still holds, for at most so long; before the process ends."""
@@ -266,6 +281,11 @@ class Plane:
 
 def _nobody_else(message: dict[str, Any]) -> None:
     """Until there is a parent who knows of others."""
+
+
+def _send_nobody(_: list[dict[str, Any]]) -> bool:
+    """Until there is a parent to send to."""
+    return False
 
 
 def _ask_nobody(source: str) -> None:

@@ -22,6 +22,8 @@ from toska_gateway.worker.via import Via
 _BACKLOG: Final = 4096
 _DRAIN_POLL: Final = 0.02
 _DRAIN_GRACE: Final = 0.2
+_MAX_UNSENT: Final = 1024 * 1024
+"""Bytes that the parent has not taken yet, with which it gets no spans."""
 _LAST_LINES_S: Final = 1.0
 """How long a worker that ends may take to write what its access log still holds."""
 
@@ -40,6 +42,7 @@ class Worker:
         self._plane.tell = self._tell
         self._plane.ask_for_keys = self._ask_for_keys
         self._plane.spread = self._channel.send
+        self._plane.send_spans = self._send_spans
         self._starting: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
 
@@ -51,6 +54,7 @@ class Worker:
         self._plane.stop()
         await self._plane.close_links()
         self._plane.close_log(_LAST_LINES_S)
+        self._plane.flush_spans()
         self._channel.send({"op": "left", **self._report()})
         self._channel.close()
 
@@ -84,6 +88,12 @@ class Worker:
             self._forget(message)
         elif op == "drain":
             self.drain(message["seconds"], message["grace"])
+
+    def _send_spans(self, spans: list[dict[str, Any]]) -> bool:
+        if self._channel.unsent > _MAX_UNSENT:
+            return False
+        self._channel.send({"op": "spans", "spans": spans})
+        return True
 
     def _tell(self, level: str, event: str, fields: dict[str, Any]) -> None:
         self._channel.send({"op": "log", "level": level, "event": event, "fields": fields})

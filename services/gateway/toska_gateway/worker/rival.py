@@ -39,7 +39,6 @@ def cancelled(endpoint: Endpoint, sent: float, now: float) -> None:
 
     Else an endpoint that always loses would look as quick as it once was.
     """
-    endpoint.stats.failed("cancelled")
     if endpoint.cluster.timed:
         endpoint.latency.observe(perf_counter() - sent, now)
 
@@ -111,10 +110,11 @@ class Race:
 class Rival(Caller):
     """One attempt besides the exchange's own."""
 
-    __slots__ = ("_exchange", "_race", "_upstream", "_waiting", "endpoint", "is_head", "permit", "sent")
+    __slots__ = ("_exchange", "_race", "_upstream", "_waiting", "endpoint", "is_head", "permit", "sent", "trace")
 
     def __init__(self, exchange: "Attempts", race: Race, endpoint: Endpoint) -> None:
         self.is_head = exchange.is_head
+        self.trace = exchange.trace
         self.endpoint = endpoint
         self.permit = 0  # of the cluster's circuit
         self.sent = 0.0
@@ -159,7 +159,6 @@ class Rival(Caller):
         self._waiting = False
         self._upstream = upstream
         self.sent = perf_counter()
-        self.endpoint.stats.attempts += 1
         upstream.send(self, self._exchange.whole_request())
 
     def connect_failed(self, endpoint: Endpoint, error: BaseException) -> None:
@@ -175,7 +174,6 @@ class Rival(Caller):
         if head.status in exchange.route.retry.statuses and not self._race.is_last(self):
             # Somebody else may still do better.
             self._upstream = None
-            self.endpoint.stats.answered(head.status, perf_counter() - self.sent)
             exchange.plane.note(self.endpoint, head.status)
             self._leave(failed=head.status >= 500)
             self._race.leave(self)
@@ -188,12 +186,10 @@ class Rival(Caller):
 
     def upstream_lost(self, upstream: "Upstream") -> None:
         if upstream is self._upstream:
-            self.endpoint.stats.failed("reset")
             self._broke_off("upstream-reset", f"{self.endpoint} closed the connection before it answered")
 
     def upstream_misbehaved(self, upstream: "Upstream", reason: str) -> None:
         upstream.close()
-        self.endpoint.stats.failed("protocol")
         self._broke_off("bad-upstream-response", reason)
 
     # -- how it ends

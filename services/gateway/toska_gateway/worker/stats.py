@@ -43,6 +43,8 @@ COUNTERS: Final = {
     "cache_stored": "Responses that were stored",
     "cache_evictions": "Stored responses that made room, or were not wanted enough to stay",
     "cache_served_bytes": "Bytes of bodies that were served from the store",
+    "traces_exported": "Sampled requests whose spans a collector has taken",
+    "traces_dropped": "Sampled requests whose spans came to no collector",
 }
 """Counters of a worker as a whole: `toska_gateway_NAME_total`, its help, and an attribute of `WorkerStats`."""
 
@@ -219,6 +221,8 @@ class WorkerStats:
     cache_stored: int
     cache_evictions: int
     cache_served_bytes: int
+    traces_exported: int
+    traces_dropped: int
 
     __slots__ = (*COUNTERS, "endpoints", "routes")
 

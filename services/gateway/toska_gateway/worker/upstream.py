@@ -1,6 +1,7 @@
 """One connection to an endpoint: sends a request's bytes, frames the response, goes back to the pool."""
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 from toska_gateway.worker.cluster import Endpoint
@@ -17,6 +18,7 @@ from toska_gateway.worker.outbox import Outlet
 if TYPE_CHECKING:
     from toska_gateway.worker.caller import Caller
     from toska_gateway.worker.plane import Plane
+    from toska_gateway.worker.spans import Call
 
 _SWITCHING_PROTOCOLS = 101
 _MAX_INTERIM = 100
@@ -27,8 +29,8 @@ class Upstream(asyncio.Protocol):
     """A client connection of ours. Between requests (`exchange` is None) it must stay silent, else it is closed."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_in_body", "_keep", "_left", "closed", "endpoint", "eof", "error", "exchange",
-        "idle_since", "plane", "transport", "tunnel",
+        "_buffer", "_decoder", "_in_body", "_keep", "_left", "_sent", "call", "closed", "endpoint", "eof", "error",
+        "exchange", "idle_since", "plane", "transport", "tunnel", "waited",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
@@ -46,6 +48,9 @@ class Upstream(asyncio.Protocol):
         self._left: int | None = 0  # bytes of the body to come; None: until the upstream closes
         self._decoder: ChunkedDecoder | None = None
         self._keep = False
+        self._sent = 0.0
+        self.waited = 0.0  # from sending a request to the head of its response; below 0: nobody waits any more
+        self.call: Call | None = None  # the span of the request that was sent last, if it is sampled
 
     # -- asyncio.Protocol
 
@@ -58,6 +63,7 @@ class Upstream(asyncio.Protocol):
             self._leave_pool()
             self.close()  # an answer nobody asked for: whatever came next would be taken for the next answer
         elif self.transport.held:
+            self._failed("reset")
             self.close()  # the same, only that somebody was just about to ask
             exchange.upstream_lost(self)
         elif self.tunnel:
@@ -93,6 +99,8 @@ class Upstream(asyncio.Protocol):
         if self._in_body and self._left is None and exc is None:
             exchange.response_complete(self, reusable=False)
         else:
+            if not self.tunnel:
+                self._failed("cut_off" if self._in_body else "reset")
             exchange.upstream_lost(self)
 
     def pause_writing(self) -> None:
@@ -109,6 +117,14 @@ class Upstream(asyncio.Protocol):
         """Begin an exchange with its first bytes."""
         self.exchange = exchange
         self._in_body = False
+        self._sent = perf_counter()
+        self.waited = 0.0
+        self.endpoint.stats.attempts += 1
+        trace = exchange.trace
+        if trace is None:
+            self.call = None
+        else:
+            self.call, data = trace.begin_call(self.endpoint, data)
         self.transport.write_soon(data)
 
     def release(self) -> None:
@@ -131,6 +147,8 @@ class Upstream(asyncio.Protocol):
 
     def close(self) -> None:
         """Close, telling nobody."""
+        if self.exchange is not None and not self.waited:
+            self._failed("abandoned")
         self.exchange = None
         if not self.closed:
             self.transport.abort()
@@ -140,6 +158,27 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         if not self.closed:
             self.transport.close()
+
+    def time_out(self) -> None:
+        """What was asked has not been answered in time; whoever asked closes the connection."""
+        if not self.waited:
+            self._failed("timeout")
+
+    def _answered(self, status: int) -> None:
+        self.waited = seconds = perf_counter() - self._sent
+        self.endpoint.stats.answered(status, seconds)
+        if self.call is not None:
+            self.call.status = status
+
+    def _failed(self, reason: str) -> None:
+        self.waited = self.waited or -1.0
+        self.endpoint.stats.failed(reason)
+        if self.call is not None:
+            self.call.fail(reason)
+
+    def _misbehaved(self, exchange: "Caller", reason: str) -> None:
+        self._failed("protocol")
+        exchange.upstream_misbehaved(self, reason)
 
     def _leave_pool(self) -> None:
         # At once, and not when it is closed: until then somebody would take it.
@@ -165,6 +204,7 @@ class Upstream(asyncio.Protocol):
             if head.status < 200:
                 self._interim(exchange, head, data[end:])
                 return
+            self._answered(head.status)
             left = self._left = head.body_length
             self._keep = not head.close and left is not None
             self._in_body = True
@@ -178,7 +218,7 @@ class Upstream(asyncio.Protocol):
             self._decoder = ChunkedDecoder() if left == CHUNKED else None
             exchange.response_head(head, b"", last=False)
         except BadMessage as error:
-            exchange.upstream_misbehaved(self, error.reason)
+            self._misbehaved(exchange, error.reason)
             return
         taker = self.exchange
         if end < size and taker is not None:
@@ -197,7 +237,7 @@ class Upstream(asyncio.Protocol):
 
     def _check_unfinished(self, exchange: "Caller") -> None:
         if len(self._buffer) > MAX_RESPONSE_HEAD:
-            exchange.upstream_misbehaved(self, "the upstream's response head is too large")
+            self._misbehaved(exchange, "the upstream's response head is too large")
 
     def _interim(self, exchange: "Caller", head: ResponseHead, rest: bytes) -> None:
         for _ in range(_MAX_INTERIM):
@@ -205,6 +245,7 @@ class Upstream(asyncio.Protocol):
                 if not exchange.upgrading or head.special.get(b"upgrade", (b"",))[0].lower() != b"websocket":
                     raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
                 self.tunnel = True
+                self._answered(head.status)
                 exchange.start_tunnel(self, head, rest)
                 return
             exchange.interim_response(head)
@@ -223,7 +264,7 @@ class Upstream(asyncio.Protocol):
             try:
                 payload = decoder.feed(data)
             except BadMessage as error:
-                exchange.upstream_misbehaved(self, error.reason)
+                self._misbehaved(exchange, error.reason)
                 return
             if payload:
                 exchange.response_data(payload)

@@ -13,7 +13,8 @@ REQUEST_SPECIAL: Final = frozenset(
         b"host", b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"content-length", b"te",
         b"trailer", b"upgrade", b"expect", b"http2-settings", b"proxy-authorization",
         b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
-        b"x-real-ip", b"forwarded", b"x-request-id", b"traceparent", b"via", b"x-consul-token", b"x-toska-caller",
+        b"x-real-ip", b"forwarded", b"x-request-id", b"traceparent", b"tracestate", b"via",
+        b"x-consul-token", b"x-toska-caller",
     }
 )  # fmt: skip
 RESPONSE_SPECIAL: Final = frozenset(
