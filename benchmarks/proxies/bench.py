@@ -10,12 +10,12 @@ from rich.console import Console
 from benchmarks.machine import Cores
 from benchmarks.meter import TOLERATED
 from benchmarks.profiles import PROFILES
-from benchmarks.proxies import bodies, idle, rate, workers
+from benchmarks.proxies import bodies, hits, idle, rate, workers
 from benchmarks.proxies.comparison import Options, compare
 from benchmarks.proxies.tables import table
 from benchmarks.report import Figures, Outcome, progress_bar, show
 
-PARTS = ("requests", "tls", "bodies", "rate", "idle", "workers")
+PARTS = ("requests", "tls", "bodies", "cache", "rate", "idle", "workers")
 """What is measured, in this order."""
 _FEWER_ROUNDS = 3
 """Of the parts whose figures lie far from one another."""
@@ -61,6 +61,11 @@ def run(
             with progress_bar(console) as progress:
                 big = bodies.measure(fewer, cores=cores, folder=folder / "bodies", progress=progress)
             found.add("bodies", bodies.table(big), big.model_dump(), disturbed=big.disturbance > TOLERATED)
+        if "cache" in parts:
+            with progress_bar(console) as progress:
+                kept = hits.measure(options, cores=cores, folder=folder / "cache", progress=progress)
+            for each in kept:
+                found.add(each.title, hits.table(each), each.model_dump(), disturbed=each.disturbance > TOLERATED)
         if "rate" in parts:
             with progress_bar(console) as progress:
                 paced = rate.measure(fewer, cores=cores, folder=folder / "rate", progress=progress)

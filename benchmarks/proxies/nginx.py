@@ -1,6 +1,7 @@
 """nginx: as a proxy with kept upstream connections, and as the upstream of everybody."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from benchmarks.parts import Program, get_program
@@ -9,6 +10,7 @@ from benchmarks.proxies.certificate import Certificate
 from benchmarks.proxies.setup import Proxy, Setup
 
 STATUS_PATH = "/upstream-status"
+_MEMORY = Path("/dev/shm")  # noqa: S108 - for files that nobody else is to read or guess
 _UPSTREAM_CONNECTIONS = 4096
 
 _FRAME = """
@@ -46,6 +48,7 @@ _PROXY = """
         proxy_set_header X-Request-Id $request_id;
 {locations}
     }}
+{cache}
 """
 
 # With its default of a page or two, nginx would take three times as long for what it does not collect.
@@ -87,9 +90,19 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
         buffering=_UNBUFFERED if setup.streaming else "",
         connections=setup.room,
         locations=locations,
+        cache=_cache(setup) if setup.caching else "",
     )
     # A connection to the upstream is one of nginx's own connections as well.
     return _run(program, setup.folder, proxy, setup.workers, 2 * setup.room)
+
+
+def _cache(setup: Setup) -> str:
+    # Files in memory, so that it is not a disk that is measured; which of them are there is in shared memory anyway.
+    folder = Path(tempfile.mkdtemp(prefix="nginx-", dir=_MEMORY if _MEMORY.is_dir() else setup.folder))
+    return (
+        f"    proxy_cache_path {folder} levels=1:2 keys_zone=kept:16m max_size=64m inactive=1h use_temp_path=off;\n"
+        "    proxy_cache kept; proxy_cache_lock on; add_header X-Cache $upstream_cache_status;"
+    )
 
 
 def _certificate(pair: Certificate | None) -> str:

@@ -24,6 +24,7 @@ class Setup:
         connections: The load's.
         workers: Threads or processes that do the work.
         streaming: Whether bodies are passed on as they come, for the proxy that would collect them first.
+        caching: Whether responses are kept, in memory.
         certificate: What to show to clients, who then speak TLS.
     """
 
@@ -35,6 +36,7 @@ class Setup:
     workers: int = 1
     streaming: bool = False
     certificate: Certificate | None = None
+    caching: bool = False
 
     @property
     def room(self) -> int:

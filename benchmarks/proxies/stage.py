@@ -17,8 +17,10 @@ from benchmarks.proxies.haproxy import HAPROXY
 from benchmarks.proxies.nginx import NGINX, STATUS_PATH, upstream_command
 from benchmarks.proxies.setup import Proxy, Setup
 from benchmarks.proxies.toska import TOSKA
+from benchmarks.proxies.varnish import VARNISH
 
 PROXIES = {proxy.name: proxy for proxy in (NGINX, HAPROXY, ENVOY, TOSKA)}
+CACHES = {proxy.name: proxy for proxy in (NGINX, VARNISH, TOSKA)}
 DIRECT = "upstream, direct"
 PEERS = (ENVOY.name, NGINX.name)
 """Whom the others are compared with."""
@@ -56,16 +58,23 @@ class Stage:
     _stack: ExitStack = field(repr=False)
 
     def start(
-        self, name: str, *, connections: int = 1024, workers: int = 1, streaming: bool = False, tls: bool = False
+        self,
+        name: str,
+        *,
+        connections: int = 1024,
+        workers: int = 1,
+        streaming: bool = False,
+        tls: bool = False,
+        caching: bool = False,
     ) -> Subject:
         """Start a proxy; with several workers on all cores, else on the one that is measured."""
-        proxy: Proxy = PROXIES[name]
+        proxy: Proxy = CACHES[name] if caching else PROXIES[name]
         program = proxy.find()
         home = self.folder / f"{name}-{workers}"
         home.mkdir()
         (port,) = free_ports(1)
         certificate = make_certificate(home) if tls else None
-        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming, certificate)
+        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming, certificate, caching)
         process = self._stack.enter_context(
             running(
                 name,

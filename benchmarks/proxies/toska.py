@@ -14,12 +14,13 @@ _LIMIT = {"requests": 10_000_000, "per": "1s", "key": "client_ip", "scope": "mac
 
 def _command(program: Program, setup: Setup) -> list[str | Path]:
     endpoints = [{"address": "127.0.0.1", "port": port} for port in setup.upstreams]
+    policies: dict[str, object] = {"cache": {}} if setup.caching else {"rate_limit": _LIMIT}
     routes = [
         {
             "name": route_path(route).lstrip("/"),
             "match": {"path_prefix": route_path(route)},
             "to": "everybody",
-            "policies": {"rate_limit": _LIMIT},
+            "policies": policies,
         }
         for route in range(setup.routes)
     ]
