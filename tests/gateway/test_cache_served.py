@@ -794,3 +794,57 @@ async def test_the_store_is_bounded(gateway: Gateway) -> None:
         assert 10 < await gateway.metric("cache_entries") < 21
         assert await gateway.metric("cache_bytes") <= 1 << 20
         assert await gateway.metric("cache_evictions_total") > 0
+
+
+# -- the short way of hits
+
+ASKED = [
+    PLAIN,
+    get("/", "Cookie: a=1"),
+    get("/", "Authorization: x"),
+    get("/", "X-Api-Key: x"),
+    get("/", "Cache-Control: no-cache"),
+    get("/", "Cache-Control: max-stale"),
+    get("/", "Cache-Control: only-if-cached"),
+    get("/", "Pragma: no-cache"),
+    get("/", "X-Original-URL: /admin"),
+    get("/", 'If-None-Match: "v1"'),
+    get("/", 'If-Match: "v1"'),
+    get("/", "Range: bytes=0-1"),
+    get("/?", "X-A: 1"),
+    get("/", "X-A: 1"),
+    get("/", "X-A: 2"),
+    get("/", host="TEST"),
+    get("/", "Cookie: toska_session=1"),
+    request("GET", body=b"x"),
+    get("/", version="HTTP/1.0"),
+    get("/", "Connection: Upgrade", "Upgrade: websocket"),
+    PLAIN,
+]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["cache-control: max-age=60"],
+        ["cache-control: public, max-age=60"],
+        ["cache-control: max-age=60", "vary: x-a"],
+        ["cache-control: max-age=60, no-cache", 'etag: "v1"'],
+        ["cache-control: max-age=60", "age: 70", 'etag: "v1"'],
+        ["cache-control: private, max-age=60"],
+        ["cache-control: max-age=60", "set-cookie: a=1"],
+    ],
+    ids=" ".join,
+)
+async def test_the_short_way_of_a_hit_answers_as_the_long_one_does(gateway: Gateway, fields: list[str]) -> None:
+    told: list[list[object]] = []
+    # A rule for responses is what makes hits take the long way.
+    for policies in ({}, {"headers": {"response": {"remove": ["x-nothing"]}}}):
+        await gateway.supervisor.purge({})
+        async with upstream(response(*fields)) as app:
+            await gateway.serve(cached(app.port, policies))
+            answers = [await ask(gateway.address, message) for message in ASKED]
+            said = [(a.value("cache-status") or b"").partition(b"ttl")[0] for a in answers]
+            seen = [(a.status, a.error or a.body, sorted(a.names())) for a in answers]
+            told.append([seen, said, len(app.requests)])
+    assert told[0] == told[1]

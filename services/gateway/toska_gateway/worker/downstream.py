@@ -20,6 +20,7 @@ from toska_gateway.worker.rate_limit import REFUSED
 from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.cache.hits import Hit
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.table import Route
 
@@ -263,6 +264,11 @@ class Downstream(asyncio.Protocol):
             self._tell(head, route, status, size=answers.body_size(answer))
             self._after_answer(close=close or head.body_length != 0)
             return
+        if route.hits is not None:
+            hit = route.hits.find_at_once(head, self.forwarding)
+            if hit is not None:
+                self._serve_hit(head, route, hit)
+                return
         limit = route.max_body or plane.limits.body_bytes
         if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
@@ -286,6 +292,14 @@ class Downstream(asyncio.Protocol):
             exchange.start()
         if head.body_length and not head.expect and self._exchange is exchange:
             self.set_deadline(plane.limits.body_timeout)
+
+    def _serve_hit(self, head: RequestHead, route: "Route", hit: "Hit") -> None:
+        close, via = head.close, self.plane.via.of_http11
+        ending = via.close if close else via.persistent if head.http11 else via.keep_alive
+        # One write: of a body that is short a copy is cheaper than a second buffer.
+        self.transport.write_soon(hit.head + ending + hit.body)
+        self._tell(head, route, hit.status, size=len(hit.body))
+        self._after_answer(close=close)
 
     def _refuse_for_now(self, head: RequestHead, route: "Route", extra: bytes) -> None:
         close = head.close or head.body_length != 0

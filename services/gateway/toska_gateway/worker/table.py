@@ -25,6 +25,7 @@ from toska_gateway.worker.rival import HedgeRules
 from toska_gateway.worker.stats import RouteStats
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.cache.hits import Hits
     from toska_gateway.worker.forwarding import Forwarding
     from toska_gateway.worker.plane import Plane
 
@@ -37,11 +38,48 @@ class Route:
     """One route, compiled: what a request needs to know of it."""
 
     __slots__ = (
-        "_redirect", "allow_websocket", "clusters", "conditions", "connect_timeout", "direct", "except_prefixes",
-        "fallback", "gates", "headers", "hedge", "host", "idle_timeout", "keep_escaped", "keeps_body", "late_shapers",
-        "log_policy", "max_body", "methods", "name", "path", "path_regex", "prefix", "preflights", "query", "quoted",
-        "rank", "rate_limit", "relocates", "request_edits", "response_edits", "response_timeout", "retry", "rewrite",
-        "shapers", "stats", "strip", "timeout", "upstream_host", "watched", "weights",
+        "_redirect",
+        "allow_websocket",
+        "clusters",
+        "conditions",
+        "connect_timeout",
+        "direct",
+        "except_prefixes",
+        "fallback",
+        "gates",
+        "headers",
+        "hedge",
+        "hits",
+        "host",
+        "idle_timeout",
+        "keep_escaped",
+        "keeps_body",
+        "late_shapers",
+        "log_policy",
+        "max_body",
+        "methods",
+        "name",
+        "path",
+        "path_regex",
+        "prefix",
+        "preflights",
+        "query",
+        "quoted",
+        "rank",
+        "rate_limit",
+        "relocates",
+        "request_edits",
+        "response_edits",
+        "response_timeout",
+        "retry",
+        "rewrite",
+        "shapers",
+        "stats",
+        "strip",
+        "timeout",
+        "upstream_host",
+        "watched",
+        "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -78,12 +116,19 @@ class Route:
         self.rate_limit: RateLimit | None = None
         self._gate(CompiledPolicies(policies, self.name, plane))
         self._policies(policies)
+        self.hits = self._find_hits()
 
     def _gate(self, compiled: CompiledPolicies) -> None:
         self.gates, self.shapers, self.late_shapers = compiled.gates, compiled.shapers, compiled.late_shapers
         first = self.gates[0] if len(self.gates) == 1 else None
         if isinstance(first, RateLimit):  # by far the most common one, and alone it needs no exchange to refuse
             self.rate_limit, self.gates = first, ()
+
+    def _find_hits(self) -> "Hits | None":
+        """What answers from the cache without an exchange, where nobody else has a word in what is answered."""
+        alone = len(self.gates) == len(self.clusters) == 1 and not self.late_shapers and self.response_edits is None
+        made = getattr(next(iter(self.gates)), "hits", None) if alone else None
+        return None if made is None else made(self.clusters[0])
 
     def _policies(self, policies: dict[str, Any]) -> None:
         self.connect_timeout: float = policies["connect_timeout"]

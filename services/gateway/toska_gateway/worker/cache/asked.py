@@ -43,6 +43,12 @@ def _sort(line: bytes) -> bytes:
     return kind
 
 
+def sorted_line(line: bytes) -> bytes:
+    """What a field line is to a cache: the name of a field that matters, a mark, or nothing."""
+    kind = _lines.get(line)
+    return _sort(line) if kind is None else kind
+
+
 class Asked:
     """One request, as a cache sees it."""
 

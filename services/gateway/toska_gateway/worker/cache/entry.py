@@ -1,8 +1,11 @@
 """A stored response: its bytes, and what decides over its use. Times are monotonic seconds that the caller gives."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.cache.dates import read_date
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.cache.hits import Hit
 
 ENTRY_OVERHEAD: Final = 1200
 """Bytes that an entry takes besides its head, body and keys: its object, its places in tables, and Python's own."""
@@ -17,6 +20,7 @@ class Entry:
         url: Whose representation it is, whatever route and user it was stored for.
         head: Status line and field lines in wire form, with Content-Length, without Age.
         born_at: When it was made, so that its age is the time since.
+        hit: Its last answer on the short way.
         lifetime_s: It is fresh up to this age.
         stale_while_revalidate_s: So long past that it may be used while it is validated.
         stale_if_error_s: So long past that it may be used if it cannot be validated.
@@ -28,7 +32,7 @@ class Entry:
     """
 
     __slots__ = (
-        "body", "born_at", "etag", "for_authorized", "for_cookies", "head", "immutable", "key", "last_modified",
+        "body", "born_at", "etag", "for_authorized", "for_cookies", "head", "hit", "immutable", "key", "last_modified",
         "lifetime_s", "must_revalidate", "no_cache", "primary", "route", "stale_if_error_s", "stale_while_revalidate_s",
         "status", "url", "vary",
     )  # fmt: skip
@@ -52,11 +56,15 @@ class Entry:
     immutable: bool
     for_authorized: bool
     for_cookies: bool
+    hit: "Hit | None"
+
+    def __init__(self) -> None:
+        self.hit = None
 
     @property
     def size(self) -> int:
         """Bytes that it takes in memory."""
-        return len(self.head) + len(self.body) + len(self.key) + len(self.primary) + len(self.url) + ENTRY_OVERHEAD
+        return 2 * len(self.head) + len(self.body) + len(self.key) + len(self.primary) + len(self.url) + ENTRY_OVERHEAD
 
     @property
     def can_be_validated(self) -> bool:

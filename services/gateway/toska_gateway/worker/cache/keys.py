@@ -40,6 +40,10 @@ class KeyMaker:
         decisive = [route, *(repr(settings[name]) for name in ("key", "vary_ignore", "ignore_cookies"))]
         self._salt = blake2b("\n".join(decisive).encode(), digest_size=8).hexdigest().encode()
 
+    def prefix(self, cluster: str) -> bytes:
+        """What the keys of requests begin with that go to one cluster, if nothing but their URL is in their keys."""
+        return b"%b\0%b" % (self._salt, cluster.encode())
+
     def url(self, exchange: "Exchange") -> bytes:
         """Which URL is asked for, as the client wrote it."""
         head, forwarding = exchange.head, exchange.down.forwarding
@@ -56,7 +60,7 @@ class KeyMaker:
             NoKey: A part of it is missing.
         """
         # A split's clusters may answer differently, and so may those that another policy chose for this request.
-        primary = b"%b\0%b\0%b" % (self._salt, exchange.cluster.name.encode(), url)
+        primary = b"%b\0%b" % (self.prefix(exchange.cluster.name), url)
         passage = exchange.passage
         if passage is not None and (passage.path or passage.variant):
             primary += b"\0%b\0%b" % (passage.path, passage.variant)

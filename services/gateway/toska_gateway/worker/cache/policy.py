@@ -21,6 +21,7 @@ from toska_gateway.worker.cache.entry import Entry
 from toska_gateway.worker.cache.fetch import Fetch
 from toska_gateway.worker.cache.flights import Flight, Waiter
 from toska_gateway.worker.cache.freshness import FreshnessRules
+from toska_gateway.worker.cache.hits import Hits
 from toska_gateway.worker.cache.keys import KeyMaker, NoKey, same_origin
 from toska_gateway.worker.cache.refresh import refresh
 from toska_gateway.worker.cache.selection import Use, judge
@@ -79,6 +80,7 @@ class CachePolicy:
         cache: What all routes of the worker share.
         name: Ours in Cache-Status.
         rules: What is stored.
+        cookies_harmless: Requests' cookies are part of the key, or said not to matter.
         max_entry_bytes: Of a body that is stored.
     """
 
@@ -88,13 +90,14 @@ class CachePolicy:
         self.route = route
         self.name = NAME
         self.cache = plane.cache
+        self._route_stats = plane.stats.route(route)
         self.max_entry_bytes: int = settings["max_entry_bytes"]
         self._plane = plane
         self._keys = KeyMaker(route, settings)
         self._methods = frozenset(method.encode() for method in settings["methods"])
         self._obeys = settings["request_directives"] == "obey"
         self._patience_s: float = settings["coalesce_timeout"]
-        self._cookies_harmless = bool(settings["ignore_cookies"] or settings["key"]["cookies"])
+        self.cookies_harmless = bool(settings["ignore_cookies"] or settings["key"]["cookies"])
         self.rules = StoringRules(
             statuses=frozenset(settings["statuses"]),
             freshness=FreshnessRules(
@@ -106,8 +109,20 @@ class CachePolicy:
             stale_if_error_s=settings["stale_if_error"],
             vary_ignored=frozenset(name.encode() for name in settings["vary_ignore"]),
             strip_set_cookie=settings["strip_set_cookie"],
-            cookies_harmless=self._cookies_harmless,
+            cookies_harmless=self.cookies_harmless,
         )
+
+    def hits(self, cluster: str) -> Hits | None:
+        """The short way of hits, for a route that leads to this cluster alone."""
+        if self._keys.divides or b"GET" not in self._methods:
+            return None
+        return Hits(self, self._keys.prefix(cluster))
+
+    def count_hit(self, size: int) -> None:
+        """Count a hit on the short way, with a body of so many bytes."""
+        stats = self._plane.stats
+        stats.cache_served_bytes += size
+        self._route_stats.cached("hit")
 
     @property
     def now(self) -> float:
@@ -137,7 +152,7 @@ class CachePolicy:
         except NoKey:
             return self._pass_by(exchange, passage, asked)
         authorized = asked.has_authorization or passage.claims is not None
-        cookies = asked.has_cookies and not self._cookies_harmless
+        cookies = asked.has_cookies and not self.cookies_harmless
         store = self.cache.store
         key = store.key_for(primary, head)
         entry = store.find_plain(key)

@@ -26,6 +26,8 @@ class _Nowhere:
     def write(self, data: bytes) -> None:
         """Nobody reads it."""
 
+    write_soon = write
+
     def is_closing(self) -> bool:
         """It never closes."""
         return False

@@ -102,9 +102,15 @@ class TinyLfu(Generic[T]):
 
     def get(self, key: bytes) -> T | None:
         """What is kept under `key`, which is used now; a key that is not there is remembered as wanted."""
+        found = self.use(key)
+        if found is None:
+            self._sketch.add(hash(key))
+        return found
+
+    def use(self, key: bytes) -> T | None:
+        """The same, but that nothing is remembered of a key that is not there."""
         item = self._items.get(key)
         if item is None:
-            self._sketch.add(hash(key))
             return None
         item.uses += 1
         self._sketch.count()
