@@ -21,6 +21,7 @@ from toska_gateway.worker.staging import Staging
 
 from toska_tests.waiting import wait_until
 
+_HERE = Path()
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -132,10 +133,20 @@ async def running_gateway(
     listen: Iterable[str] = (),
     cache_url: str = "memory://",
     home: Path | None = None,
+    filters: Path = _HERE,
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
     listeners = [parse_listener(text) for text in listen]
-    supervisor = Supervisor(host, 0, workers, management, listeners=listeners, cache_url=cache_url, home=home)
+    supervisor = Supervisor(
+        host,
+        0,
+        workers,
+        management,
+        listeners=listeners,
+        cache_url=cache_url,
+        home=home,
+        filters_folder=filters,
+    )
     async with supervisor.run():
         gateway = Gateway(supervisor)
         await gateway.serve(document)

@@ -152,6 +152,7 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         secret=ensure_secret(settings.home / AFFINITY_KEY).encode("ascii"),
         home=settings.home,
         cache_url=cache_url,
+        filters_folder=settings.filters_folder,
     )
 
 

@@ -55,6 +55,12 @@ def _add_routes(page: "_Page", totals: Totals) -> None:
     )
     page.counter("errors", "Answers of the gateway's own by their code", _by_label(routes, "errors", "code"))
     page.counter("cache_requests", "Requests by what the route's cache did", _by_label(routes, "cache", "outcome"))
+    faults = [
+        ((*labels, ("filter", label.partition(" ")[0]), ("outcome", label.partition(" ")[2])), count)
+        for labels, counts in routes
+        for label, count in sorted(counts.get("filters", {}).items())
+    ]
+    page.counter("filter_faults", "Calls of filters that failed, took too long or were not made", faults)
     page.histogram("request_duration_seconds", "From a request's head to the last byte of its response", routes)
     page.counter("request_body_bytes", "Bytes of requests' bodies", _plain(routes, "received"))
     page.counter("response_body_bytes", "Bytes of responses' bodies", _plain(routes, "sent"))

@@ -107,6 +107,20 @@ PROBLEM_TYPES: Final = {
         _type("loop-detected", 508, "Loop detected", "mesh",
               "The request has come through this gateway before: a cluster leads back to it.",
               "Look at the endpoints of the route's cluster at /api/v1/clusters."),
+        # Filters
+        _type("filter-refused", 403, "Refused by a filter", "caller",
+              "A filter of the route, which is the operator's own code, does not let this request through. The status "
+              "is the filter's choice.", "The detail is what the filter says."),
+        _type("filter-failed", 500, "A filter failed", "mesh",
+              "A filter of the route, which is the operator's own code, raised an error or returned what it cannot.",
+              "The gateway's log names the filter, the kind of error and the line (filter_failed)."),
+        _type("filter-timeout", 504, "A filter timed out", "mesh",
+              "A filter of the route, which is the operator's own code, did not decide in the time it has.",
+              "Make it faster, or raise its timeout in policies.filters; the gateway's log names it."),
+        _type("filter-suspended", 503, "A filter is suspended", "mesh",
+              "A filter of the route held up the gateway so long and so often that it is not asked for a while. Its "
+              "requests are refused, because it may be what guards the route.",
+              "Write what waits as `async def`; the gateway's log names the filter (filter_interrupted)."),
         # Upstreams
         _type("upstream-error", 502, "Upstream failed", "upstream",
               "The service behind the gateway, or another part of the mesh, failed.",

@@ -61,6 +61,11 @@ class Settings(ServiceSettings):
         description="What gateways share, such as rate limits at mesh scope: memory:// (of this machine) or "
         "redis[s]://[[user]:password@]host[:port][/database]",
     )
+    filters_path: Path | None = Field(
+        default=None,
+        validation_alias="TOSKA_FILTERS_PATH",
+        description="Where the Python modules of filters are that are not installed; default: the working directory",
+    )
     drain_timeout: Duration = Field(
         default=timedelta(seconds=30),
         description="How long requests in flight and tunnels may take once their worker has a successor",
@@ -153,6 +158,11 @@ class Settings(ServiceSettings):
         if self.tls_folder is not None:
             return self.tls_folder.expanduser().absolute()
         return self.routes.parent if self.routes is not None else Path.cwd()
+
+    @property
+    def filters_folder(self) -> Path:
+        """Where modules of filters are looked for."""
+        return Path.cwd() if self.filters_path is None else self.filters_path.expanduser().absolute()
 
     @property
     def bound_admin_host(self) -> str:

@@ -20,6 +20,7 @@ from toska_common.targets import TargetRules
 
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
+from toska_gateway.filter_trial import FilterTrial
 from toska_gateway.gauges import Gauges
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
@@ -63,6 +64,7 @@ class Supervisor:
         drain_s: Seconds that a worker has for its requests in flight once it has a successor.
         secret: What affinity cookies are made with; gateways that share clients share it.
         home: Where issuers' keys that were fetched are kept for the next start; default: nowhere.
+        filters_folder: Where modules of filters are that are not installed; default: the working directory.
         cache_url: Where the mesh's gateways share what they count and keep; it may have a password in it.
     """
 
@@ -79,7 +81,10 @@ class Supervisor:
         secret: bytes = b"",
         cache_url: str = "memory://",
         home: Path | None = None,
+        filters_folder: Path = _HERE,
     ) -> None:
+        self._filters_folder = filters_folder.absolute()
+        self._filters = FilterTrial(self._filters_folder)
         self._cache_url = cache_url
         self._drain_s = drain_s
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
@@ -164,6 +169,8 @@ class Supervisor:
                 followers = await self._keys.prepare(snapshot.table)
             except (TlsFilesRefused, KeysRefused) as error:
                 raise SnapshotRejected(error.problems) from error
+            if problems := await self._filters.problems(snapshot.table):
+                raise SnapshotRejected(problems)
             await self._put_in_force(snapshot, tls, followers)
             first = not self._wanted.is_set()
             self._wanted.set()
@@ -263,6 +270,7 @@ class Supervisor:
             RenewalFailed: A successor does not start. Those that did serve; the others are as they were.
         """
         async with self._renewing:
+            self._filters.forget()
             for slot in self._slots:
                 try:
                     await slot.renew(self._drain_s)
@@ -355,6 +363,7 @@ class Supervisor:
             "affinity_secret": self._secret.hex(),
             "cache_url": self._cache_url,
             "folder": str(self._folder),
+            "filters_folder": str(self._filters_folder),
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
@@ -388,7 +397,9 @@ class Supervisor:
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
             if self._snapshot is not None:
-                await worker.apply(self._snapshot, self._mesh_owned, self._tls, messages_of(self._followers))
+                problems = await worker.apply(self._snapshot, self._mesh_owned, self._tls, messages_of(self._followers))
+                if problems:  # what all others serve; only code that is loaded anew can make a difference
+                    raise WorkerLost("; ".join(problems))
                 for cluster, unhealthy in ({} if self._prober is None else self._prober.unhealthy).items():
                     worker.take_health(cluster, unhealthy)
         await worker.until_listening()

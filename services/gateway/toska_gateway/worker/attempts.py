@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _UPSTREAMS_FAULT: Final = frozenset({502, 504})
 """Statuses of our own answers that count against an upstream; 503 is for what we did not even try."""
-_OUR_FAULT: Final = frozenset({"target-refused", "policy-timeout", "filter-timeout"})
+_OUR_FAULT: Final = frozenset({"target-refused", "policy-timeout", "filter-refused", "filter-timeout"})
 """Codes that do not, whatever their status."""
 _CONDITIONS: Final = {
     "upstream-unavailable": "unavailable",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from toska_gateway.worker.policies import BodyStage, Cancellable, Gate, end_of, through
 
 if TYPE_CHECKING:
+    from toska_common.filters import Request
+
     from toska_gateway.worker.cache.fetch import Fetch
     from toska_gateway.worker.cache.policy import Change
     from toska_gateway.worker.edge.shadow import Shadow
@@ -22,6 +24,7 @@ class Passage:
         ended: Whatever comes of the body goes nowhere.
         path: What the upstream is asked for instead of the request's own path; empty: that.
         shadow: The request's copy for a shadow cluster.
+        filtered: The request as the route's filters see it.
         holds: Not all gates are passed: what comes of the body is held.
         stages: What the request's body passes through; gates add to it.
         variant: What another policy chose that the response follows from, and nobody sees in the URL: a version.
@@ -29,8 +32,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "holds", "path", "shadow", "stages",
-        "variant", "waits_for",
+        "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "filtered", "holds", "path", "shadow",
+        "stages", "variant", "waits_for",
     )  # fmt: skip
 
     def __init__(self, gates: Sequence[Gate]) -> None:
@@ -39,6 +42,7 @@ class Passage:
         self.accept_encoding: bytes | None = None
         self.holds = True
         self.ended = False
+        self.filtered: Request | None = None
         self.path = b""
         self.shadow: Shadow | None = None
         self.stages: list[BodyStage] = []

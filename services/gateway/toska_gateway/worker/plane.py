@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from toska_gateway.worker.auth.verifier import Verifiers
     from toska_gateway.worker.cache.cache import ResponseCache
     from toska_gateway.worker.certificates import ServerContexts
+    from toska_gateway.worker.filters.shelf import FilterShelf
     from toska_gateway.worker.opening import Opening
 
 _SLICE: Final = 2000
@@ -85,6 +86,8 @@ class Plane:
         self.tell: Tell = tell_nobody
         self.folder = ""  # where relative paths begin
         self.access_log: AccessLog | None = None
+        self.filters_folder: str | None = None  # where operators' filters are; none are run if it is None
+        self.filters: FilterShelf | None = None  # if a route has any
         self.ask_for_keys: Callable[[str], None] = _ask_nobody
         self.verifiers: Verifiers | None = None  # of tokens, if a route asks for any
         self.spread: Callable[[dict[str, Any]], None] = _nobody_else  # a control message for the other workers

@@ -133,11 +133,20 @@ def _cache(settings: Any, route: str, plane: "Plane") -> object:
     return CachePolicy(settings, route, plane)
 
 
+def _filters(settings: Any, route: str, plane: "Plane") -> object:
+    if plane.filters_folder is None:
+        return None  # rehearsed in the parent, which runs no code of operators
+    from toska_gateway.worker.filters.shelf import compile_filters
+
+    return compile_filters(settings, route, plane, plane.filters_folder)
+
+
 _FACTORIES: Final[dict[str, Factory]] = {
     "cache": _cache,
     "compress": _compress,
     "cors": Cors,
     "fault": Faults,
+    "filters": _filters,
     "ip": IpRules,
     "mirror": Mirror,
     "auth": _auth,

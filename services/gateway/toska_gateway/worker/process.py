@@ -79,6 +79,7 @@ class Worker:
             self._plane.shared_fd = message["shared_fd"]
             self._plane.cache_url = message["cache_url"]
             self._plane.folder = message["folder"]
+            self._plane.filters_folder = message["filters_folder"]
             self._doors = message["listeners"]
         elif op == "health":
             self._plane.judge(message["cluster"], message["unhealthy"])

@@ -67,10 +67,13 @@ class RouteStats:
         sent: Bytes of responses' bodies.
         errors: The gateway's own answers, by code.
         cache: What requests came to at the route's cache, by outcome (`toska_gateway.worker.cache.policy`).
+        filters: What went wrong in filters, by `CLASS OUTCOME`.
         exemplars: By bucket, a sampled trace that fell into it, how long it took, and when that was (Unix time).
     """
 
-    __slots__ = ("buckets", "cache", "errors", "exemplars", "received", "seconds", "sent", "statuses")
+    __slots__ = (
+        "buckets", "cache", "errors", "exemplars", "filters", "received", "seconds", "sent", "statuses",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
@@ -80,6 +83,7 @@ class RouteStats:
         self.sent = 0
         self.errors: dict[str, int] = {}
         self.cache: dict[str, int] = {}
+        self.filters: dict[str, int] = {}
         self.exemplars: dict[int, tuple[str, float, float]] = {}
 
     def record(self, status: int, seconds: float, received: int = 0, sent: int = 0) -> None:
@@ -99,13 +103,18 @@ class RouteStats:
         """Count what a request came to at the route's cache."""
         self.cache[outcome] = self.cache.get(outcome, 0) + 1
 
+    def filtered(self, name: str, outcome: str) -> None:
+        """Count what became of a call of a filter, where it was not as it should be."""
+        label = f"{name} {outcome}"
+        self.filters[label] = self.filters.get(label, 0) + 1
+
     def illustrate(self, trace_id: str, seconds: float, at: float) -> None:
         """Keep a sampled trace as an example of how long requests take."""
         self.exemplars[bisect_left(BOUNDS, seconds)] = (trace_id, seconds, at)
 
     def take(self) -> dict[str, Any]:
         """What has come since the last time; empty if nothing has."""
-        if not self.statuses and not self.errors and not self.cache:
+        if not (self.statuses or self.errors or self.cache or self.filters):
             return {}
         report: dict[str, Any] = {
             "statuses": self.statuses,
@@ -116,6 +125,8 @@ class RouteStats:
             "errors": self.errors,
             "cache": self.cache,
         }
+        if self.filters:
+            report["filters"] = self.filters
         if self.exemplars:
             report["exemplars"] = self.exemplars
         self.__init__()

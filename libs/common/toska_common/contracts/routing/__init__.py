@@ -19,6 +19,7 @@ from toska_common.contracts.routing.clusters import (
 )
 from toska_common.contracts.routing.compression import Compression, CompressionLevels
 from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirror
+from toska_common.contracts.routing.filters import FilterUse
 from toska_common.contracts.routing.health_check import HealthCheck
 from toska_common.contracts.routing.policies import (
     BodyLimit,
@@ -70,6 +71,7 @@ __all__ = [
     "EndpointsDelta",
     "Fallback",
     "Fault",
+    "FilterUse",
     "HashKey",
     "HeaderEdits",
     "HeaderRules",

@@ -13,6 +13,7 @@ from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
 from toska_common.contracts.routing.caching import ResponseCache
 from toska_common.contracts.routing.compression import Compression
 from toska_common.contracts.routing.experiments import Fault, Mirror
+from toska_common.contracts.routing.filters import FilterUse
 from toska_common.contracts.routing.resilience import Fallback, Hedge, RetryPolicy
 from toska_common.contracts.routing.rewriting import Rewrite
 from toska_common.contracts.routing.seeing import AccessLogPolicy
@@ -127,6 +128,9 @@ class Policies(Document):
     access_log: AccessLogPolicy | None = Field(default=None, description="Other than the server's; sample: 0 for none")
     cache: ResponseCache | None = None
     compress: Compression | None = None
+    filters: tuple[FilterUse, ...] = Field(
+        default=(), max_length=16, description="Requests pass them in this order, responses in the opposite one"
+    )
     upgrade: tuple[Literal["websocket"], ...] = ()
     escaped_slashes: Literal["reject", "keep"] = Field(
         default="reject", description="What becomes of %2F and %5C in a path: 400, or passed on as they came"

@@ -1,0 +1,79 @@
+"""Trying the filters of a snapshot before any worker has it: operators' code, so in a process of its own.
+
+A module that cannot be imported, hangs or ends its process at that, and settings that its model refuses, are found
+here, while all workers serve on. The parent itself never imports any of it.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess
+from typing import Any
+
+import anyio
+from toska_common.contracts.routing import FilterUse, RouteTable
+
+TRIAL_S = 10.0
+
+
+class FilterTrial:
+    """Tries filters, each kind with the same settings once.
+
+    Args:
+        folder: Where modules are looked for that are not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._passed: set[str] = set()
+
+    def forget(self) -> None:
+        """The code may have changed: what passed is tried again."""
+        self._passed.clear()
+
+    async def problems(self, table: RouteTable) -> list[dict[str, str]]:
+        """What is wrong with the filters of a table, each with its field and the reason."""
+        found = {_identity(item): (at, item) for at, item in _filters(table)}
+        new = {identity: one for identity, one in found.items() if identity not in self._passed}
+        problems = await self._try(list(new.values())) if new else []
+        wrong = {problem["field"] for problem in problems}
+        self._passed = {identity for identity, (at, _) in found.items() if at not in wrong}
+        return problems
+
+    async def _try(self, filters: list[tuple[str, FilterUse]]) -> list[dict[str, str]]:
+        asked = {
+            "folder": str(self._folder),
+            "filters": [{"at": at, "use": item.use, "settings": dict(item.settings)} for at, item in filters],
+        }
+        done: CompletedProcess[bytes] | None = None
+        with anyio.move_on_after(TRIAL_S):
+            done = await anyio.run_process(
+                [sys.executable, "-m", "toska_gateway.worker.filters"],
+                input=json.dumps(asked).encode(),
+                stdout=PIPE,
+                stderr=None,
+                check=False,
+                start_new_session=True,
+            )
+        if done is None:
+            return _all(filters, f"importing the filters takes longer than {TRIAL_S:.0f} s")
+        if done.returncode != 0:
+            return _all(filters, f"importing the filters ends the process (exit code {done.returncode})")
+        problems: list[dict[str, str]] = json.loads(done.stdout)
+        return problems
+
+
+def _filters(table: RouteTable) -> Iterator[tuple[str, FilterUse]]:
+    for index, route in enumerate(table.routes):
+        for number, item in enumerate(route.policies.filters):
+            yield f"routes[{index}].policies.filters[{number}]", item
+
+
+def _identity(item: FilterUse) -> str:
+    settings: dict[str, Any] = dict(item.settings)
+    return json.dumps([item.use, settings], sort_keys=True)
+
+
+def _all(filters: list[tuple[str, FilterUse]], reason: str) -> list[dict[str, str]]:
+    return [{"field": at, "reason": f"{item.use}: {reason}"} for at, item in filters]
