@@ -1,5 +1,6 @@
 """The pure balancers: fairness, weights, what moves when endpoints come and go, and what they do when some drop out."""
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from toska_common.balancing import (
     interleave,
 )
 from toska_common.balancing.base import hash_of
+from toska_common.balancing.maglev import fill
 from toska_common.balancing.turns import MAX_TURNS
 
 
@@ -207,6 +209,46 @@ def test_peak_ewma_leaves_a_stalling_endpoint_alone_and_comes_back_to_it() -> No
     assert later["slow"] > 50
 
 
+def test_peak_ewma_prefers_the_fast_by_how_much_they_are_faster() -> None:
+    """An hour of calls, each as long as its endpoint takes: ten times as fast gets most of them, and not all."""
+    fast, slow = endpoints(fast=1, slow=1)
+    takes = {"fast": 0.02, "slow": 0.2}
+    balancer, chance = PeakEwma([fast, slow], chance=random.Random(1)), random.Random(2)
+    under_way: list[tuple[float, int, Endpoint, float]] = []
+    counts, now = Counter[str](), 0.0
+    for number in range(36_000):  # ten a second
+        now += chance.expovariate(10)
+        while under_way and under_way[0][0] <= now:
+            at, _, endpoint, took = heapq.heappop(under_way)
+            endpoint.in_flight -= 1
+            endpoint.latency.observe(took, at)
+        endpoint = balancer.pick(now=now)
+        assert endpoint is not None
+        endpoint.in_flight += 1
+        took = takes[endpoint.key] * chance.uniform(0.8, 1.2)
+        heapq.heappush(under_way, (now + took, number, endpoint, took))
+        counts[endpoint.key] += 1
+    assert now > 3400
+    assert 0.75 < counts["fast"] / 36_000 < 0.999
+    assert counts["slow"] > 30  # it is looked at again and again
+
+
+def test_two_choices_keep_queues_short_where_chance_does_not() -> None:
+    """Balls into bins: of n in n bins the fullest has about log log n, and by chance log n / log log n."""
+    fullest: dict[str, int] = {}
+    kinds: list[type[Balancer[Endpoint]]] = [LeastRequest[Endpoint], Random[Endpoint]]
+    for kind in kinds:
+        many = numbered(10_000)
+        balancer = kind(many, chance=random.Random(8))
+        for _ in range(10_000):
+            endpoint = balancer.pick()
+            assert endpoint is not None
+            endpoint.in_flight += 1
+        fullest[type(balancer).__name__] = max(endpoint.in_flight for endpoint in many)
+    assert fullest["LeastRequest"] <= 4
+    assert fullest["Random"] >= 6
+
+
 def test_peak_ewma_sends_a_newcomer_one_request_to_prove_itself_with() -> None:
     known, newcomer = endpoints(known=1, newcomer=1)
     known.latency.observe(0.01, now=0.0)
@@ -239,6 +281,27 @@ def test_of_maglev_at_most_two_nths_of_the_keys_move_when_one_leaves(count: int)
     before, after = Maglev(numbered(count)), Maglev(numbered(count)[:-1])
     moved = sum(_owner(before, key) != _owner(after, key) for key in KEYS)
     assert 0 < moved <= len(KEYS) * 2 / count
+
+
+def test_a_maglev_table_is_of_the_size_that_gateways_agree_on() -> None:
+    assert len(fill([str(number) for number in range(100)], [1.0] * 100)) == 65_537
+    assert len(fill([str(number) for number in range(656)], [1.0] * 656)) == 655_373
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 50, [float(1 + number % 7) for number in range(50)]])
+def test_a_maglev_made_in_steps_is_the_one_made_at_once(weights: list[float]) -> None:
+    many = numbered(50)
+    steps = Maglev[Endpoint].in_steps(many, weights)
+    count = 0
+    try:
+        while True:
+            next(steps)
+            count += 1
+    except StopIteration as done:
+        made: Maglev[Endpoint] = done.value
+    at_once = Maglev(many, weights)
+    assert count > 400
+    assert all(_owner(made, key) == _owner(at_once, key) for key in KEYS)
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [(RingHash, 0.35), (Maglev, 0.05)])

@@ -1,9 +1,11 @@
 """Which endpoint takes the next request, and for how long one that fails is left out."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from toska_common.balancing.base import hash_of
 from toska_gateway.worker.cluster import Cluster, Endpoint
 
 OUTLIER: dict[str, Any] = {
@@ -178,3 +180,52 @@ def test_endpoints_live_on_across_updates_under_their_key() -> None:
     assert cluster.endpoints["2"].port == 99
     assert "1" not in picked(cluster, 20)
     assert {"0", "2", "3"} == set(picked(cluster, 20))
+
+
+def keyed(soon: Callable[[Callable[[], None]], object] | None, *numbers: int) -> Cluster:
+    """A cluster by Maglev."""
+    cluster = Cluster("app", soon=soon)
+    cluster.configure(settings(balancer="ip_hash"))
+    cluster.update([item(number) for number in numbers], "1")
+    return cluster
+
+
+def owners(cluster: Cluster) -> list[str]:
+    """Whose each of many keys is."""
+    found = [cluster.pick(None, hash_of(b"%d" % number)) for number in range(2000)]
+    return [endpoint.key for endpoint in found if endpoint is not None]
+
+
+def test_a_large_table_is_filled_beside_requests_while_the_one_before_goes_on() -> None:
+    turns: list[Callable[[], None]] = []
+    cluster = keyed(turns.append, 0, 1, 2, 3)
+    before = owners(cluster)
+    assert turns == []  # the first one is made at once: there is none to go on with
+    cluster.update([item(number) for number in (0, 1, 2, 4)], "2", 1.0)
+    meanwhile = owners(cluster)
+    assert set(meanwhile) == {"0", "1", "2"}
+    assert all(now == was for now, was in zip(meanwhile, before, strict=True) if was != "3")
+    cluster.connect_failed(cluster.endpoints["1"], 2.0)
+    assert set(owners(cluster)) == {"0", "2"}
+    cluster.connected(cluster.endpoints["1"], 3.0)
+    while turns:
+        turns.pop(0)()
+    assert owners(cluster) == owners(keyed(None, 0, 1, 2, 4))
+
+
+def test_of_two_changes_in_a_row_the_last_one_counts() -> None:
+    turns: list[Callable[[], None]] = []
+    cluster = keyed(turns.append, 0, 1, 2)
+    cluster.update([item(number) for number in (0, 1)], "2", 1.0)
+    cluster.update([item(number) for number in (0, 1, 5)], "3", 1.0)
+    while turns:
+        turns.pop(0)()
+    assert owners(cluster) == owners(keyed(None, 0, 1, 5))
+
+
+def test_when_nobody_of_before_is_left_the_new_table_is_made_at_once() -> None:
+    turns: list[Callable[[], None]] = []
+    cluster = keyed(turns.append, 0, 1)
+    cluster.update([item(7), item(8)], "2", 1.0)
+    assert set(owners(cluster)) == {"7", "8"}
+    assert turns == []

@@ -9,7 +9,8 @@ built anew when an endpoint comes, goes, is ejected or returns, or gains weight 
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -108,6 +109,7 @@ _BALANCERS: Final[dict[str, Callable[..., Balancer[Endpoint]]]] = {
     "ring_hash": RingHash,
     "maglev": Maglev,
 }
+Steps = Generator[None, None, Maglev[Endpoint]]
 _BY_KEY: Final = frozenset({"ip_hash", "ring_hash", "maglev"})
 
 
@@ -128,14 +130,21 @@ class Cluster:
     """
 
     __slots__ = (
-        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_tell", "_unhealthy", "_usable", "affinity",
-        "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished", "fixed", "guarded",
-        "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned", "name", "outliers",
-        "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
+        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_soon", "_tell", "_unhealthy", "_usable",
+        "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished", "fixed",
+        "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned", "name",
+        "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
     )  # fmt: skip
 
-    def __init__(self, name: str, stats: WorkerStats | None = None, tell: Tell = tell_nobody) -> None:
+    def __init__(
+        self,
+        name: str,
+        stats: WorkerStats | None = None,
+        tell: Tell = tell_nobody,
+        soon: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self.name = name
+        self._soon = soon  # what takes long is done in many turns of the loop, where there is one
         self._tell = tell
         self.stats = stats or WorkerStats()
         self.version = ""
@@ -263,10 +272,10 @@ class Cluster:
         self._usable = None
         if self._kind in _BY_KEY:
             # Keys stay with their endpoints while one of them is away, so the balancer knows all and is told whom not
-            # to take.
-            if len(rotation.endpoints) < len(members):
-                self._usable = frozenset(rotation.endpoints).__contains__
+            # to take; also while it is one that knows endpoints which have left.
             self._build(members, [float(endpoint.weight) for endpoint in members])
+            if self._balancer.endpoints != rotation.endpoints:
+                self._usable = frozenset(rotation.endpoints).__contains__
         else:
             self._build(rotation.endpoints, rotation.weights)
         if self.affinity is not None:
@@ -276,7 +285,26 @@ class Cluster:
         wanted = (self._kind, endpoints, weights)
         if wanted != self._built_for:
             self._built_for = wanted
-            self._balancer = _BALANCERS[self._kind](endpoints, weights)
+            kind = _BALANCERS[self._kind]
+            before = self._balancer.endpoints if isinstance(self._balancer, Maglev) else ()
+            if kind is Maglev and self._soon is not None and not set(before).isdisjoint(endpoints):
+                steps: Steps = Maglev[Endpoint].in_steps(endpoints, weights)
+                self._go_on_building(steps, wanted)  # the one before goes on meanwhile
+            else:
+                self._balancer = kind(endpoints, weights)
+
+    def _go_on_building(self, steps: Steps, wanted: tuple[str, list[Endpoint], list[float]]) -> None:
+        if self._built_for is not wanted or self._soon is None:
+            return  # something else is wanted by now
+        try:
+            next(steps)
+        except StopIteration as done:
+            self._balancer = done.value
+            usable = self._usable
+            if usable is not None and all(map(usable, self._balancer.endpoints)):
+                self._usable = None
+        else:
+            self._soon(partial(self._go_on_building, steps, wanted))
 
     def pick(self, tried: Endpoint | None = None, key: int = 0, now: float = 0.0) -> Endpoint | None:
         """Choose an endpoint, another than `tried` if there is one.

@@ -109,7 +109,8 @@ class Staging:
         plane = self._plane
         if self._table is not None:
             clusters = {
-                name: plane.clusters.get(name) or Cluster(name, plane.stats, plane.tell) for name in self._clusters
+                name: plane.clusters.get(name) or Cluster(name, plane.stats, plane.tell, plane.loop.call_soon)
+                for name in self._clusters
             }
             for name, cluster in clusters.items():
                 cluster.configure(self._clusters[name], plane.affinity_secret, plane.now)
