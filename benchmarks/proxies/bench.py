@@ -10,12 +10,12 @@ from rich.console import Console
 from benchmarks.machine import Cores
 from benchmarks.meter import TOLERATED
 from benchmarks.profiles import PROFILES
-from benchmarks.proxies import bodies, hits, idle, rate, workers
+from benchmarks.proxies import bodies, hits, idle, limit, rate, workers
 from benchmarks.proxies.comparison import Options, compare
 from benchmarks.proxies.tables import table
 from benchmarks.report import Figures, Outcome, progress_bar, show
 
-PARTS = ("requests", "tls", "bodies", "cache", "rate", "idle", "workers")
+PARTS = ("requests", "tls", "bodies", "cache", "rate", "idle", "workers", "limit")
 """What is measured, in this order."""
 _FEWER_ROUNDS = 3
 """Of the parts whose figures lie far from one another."""
@@ -53,8 +53,10 @@ def run(
         folder = Path(place)
         if "requests" in parts:
             for count in routes:
+                # The first size of the table is the one that is quoted; the others show what the table costs.
+                size = options if count == routes[0] else fewer
                 for name in profiles:
-                    _requests(found, options, name, count, cores, folder)
+                    _requests(found, size, name, count, cores, folder)
         if "tls" in parts:
             _over_tls(found, options, cores, folder)
         if "bodies" in parts:
@@ -79,6 +81,10 @@ def run(
             with progress_bar(console) as progress:
                 scaling = workers.measure(fewer, cores=cores, folder=folder / "workers", progress=progress)
             found.add("workers", workers.table(scaling), [each.model_dump() for each in scaling], disturbed=False)
+        if "limit" in parts:
+            with progress_bar(console) as progress:
+                added = limit.measure(options, cores=cores, folder=folder / "limit", progress=progress)
+            found.add("limit", limit.table(added), [each.model_dump() for each in added], disturbed=False)
     settings: dict[str, object] = {
         **asdict(options),
         "profiles": list(profiles),

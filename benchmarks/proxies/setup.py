@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.parts import Program
 from benchmarks.proxies.certificate import Certificate
+
+Limit = Literal["machine", "worker", "none"]
 
 _ROOM = 4096
 """Connections that every proxy may have; haproxy keeps fewer to the upstream where it may have few."""
@@ -26,6 +29,7 @@ class Setup:
         streaming: Whether bodies are passed on as they come, for the proxy that would collect them first.
         caching: Whether responses are kept, in memory.
         certificate: What to show to clients, who then speak TLS.
+        limit: Who counts for our rate limit: all workers together, each worker for itself, or nobody.
     """
 
     folder: Path
@@ -37,6 +41,7 @@ class Setup:
     streaming: bool = False
     certificate: Certificate | None = None
     caching: bool = False
+    limit: Limit = "worker"
 
     @property
     def room(self) -> int:

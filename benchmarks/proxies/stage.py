@@ -15,7 +15,7 @@ from benchmarks.proxies.certificate import make_certificate
 from benchmarks.proxies.envoy import ENVOY
 from benchmarks.proxies.haproxy import HAPROXY
 from benchmarks.proxies.nginx import NGINX, STATUS_PATH, upstream_command
-from benchmarks.proxies.setup import Proxy, Setup
+from benchmarks.proxies.setup import Limit, Proxy, Setup
 from benchmarks.proxies.toska import TOSKA
 from benchmarks.proxies.varnish import VARNISH
 
@@ -66,15 +66,18 @@ class Stage:
         streaming: bool = False,
         tls: bool = False,
         caching: bool = False,
+        limit: Limit = "worker",
     ) -> Subject:
         """Start a proxy; with several workers on all cores, else on the one that is measured."""
         proxy: Proxy = CACHES[name] if caching else PROXIES[name]
         program = proxy.find()
-        home = self.folder / f"{name}-{workers}"
+        home = self.folder / f"{name}-{workers}-{limit}"
         home.mkdir()
         (port,) = free_ports(1)
         certificate = make_certificate(home) if tls else None
-        setup = Setup(home, port, self.upstreams, self.routes, connections, workers, streaming, certificate, caching)
+        setup = Setup(
+            home, port, self.upstreams, self.routes, connections, workers, streaming, certificate, caching, limit
+        )
         process = self._stack.enter_context(
             running(
                 name,

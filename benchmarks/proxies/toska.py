@@ -1,4 +1,8 @@
-"""Our own gateway alone, on its default policies, with a rate limit and a circuit that nothing ever reaches."""
+"""Our own gateway alone, on its default policies, with a rate limit and a circuit that nothing ever reaches.
+
+Where it has one worker, that worker counts for the whole machine, and its rate limit says so (`scope: worker`); with
+several, all of them count together (`scope: machine`).
+"""
 
 import json
 from importlib.metadata import version
@@ -9,12 +13,16 @@ from benchmarks.processes import free_ports
 from benchmarks.profiles import route_path
 from benchmarks.proxies.setup import Proxy, Setup
 
-_LIMIT = {"requests": 10_000_000, "per": "1s", "key": "client_ip", "scope": "machine"}
+_LIMIT = {"requests": 10_000_000, "per": "1s", "key": "client_ip"}
 
 
 def _command(program: Program, setup: Setup) -> list[str | Path]:
     endpoints = [{"address": "127.0.0.1", "port": port} for port in setup.upstreams]
-    policies: dict[str, object] = {"cache": {}} if setup.caching else {"rate_limit": _LIMIT}
+    policies: dict[str, object] = {}
+    if setup.caching:
+        policies["cache"] = {}
+    elif setup.limit != "none":
+        policies["rate_limit"] = {**_LIMIT, "scope": setup.limit}
     routes = [
         {
             "name": route_path(route).lstrip("/"),

@@ -54,8 +54,8 @@ def measure(options: Options, *, cores: Cores, folder: Path, progress: Progress)
         load = stage.load(CONNECTIONS)
         pairs = [
             (
-                stage.start(name, connections=CONNECTIONS),
-                stage.start(name, connections=CONNECTIONS, workers=2),
+                stage.start(name, connections=CONNECTIONS, limit="machine"),
+                stage.start(name, connections=CONNECTIONS, workers=2, limit="machine"),
             )
             for name in options.proxies
         ]
@@ -66,8 +66,8 @@ def measure(options: Options, *, cores: Cores, folder: Path, progress: Progress)
                 if number == 1:
                     load.run(one.port, _WARM_UP_S)
                     load.run(two.port, _WARM_UP_S)
-                one_us, _ = _cost(one, load, options.seconds)
-                two_us, busiest = _cost(two, load, options.seconds)
+                one_us, _ = cost(one, load, options.seconds)
+                two_us, busiest = cost(two, load, options.seconds)
                 samples[one.name].append(Sample(one_us=one_us, two_us=two_us, busiest=busiest))
                 progress.advance(bar)
         return [
@@ -81,7 +81,7 @@ def measure(options: Options, *, cores: Cores, folder: Path, progress: Progress)
         ]
 
 
-def _cost(subject: Subject, load: Load, seconds: int) -> tuple[float, float]:
+def cost(subject: Subject, load: Load, seconds: int) -> tuple[float, float]:
     """Processor time a request in µs, and the share of the thread that had most of it."""
     before = subject.running.thread_seconds()
     answers = load.run(subject.port, seconds)
