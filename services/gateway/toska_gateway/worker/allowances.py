@@ -84,7 +84,8 @@ class Allowances:
         try:
             return self._take(first, key, interval_s, burst_s, now)
         finally:
-            lockf(descriptor, LOCK_UN, _BUCKET_BYTES, first * 8)
+            # It is the only one that we hold, and to let go of all spares the kernel what a part may leave over.
+            lockf(descriptor, LOCK_UN)
 
     def give_back(self, key: int, interval_s: float) -> None:
         """Return what was taken, since the request was not served after all."""
@@ -97,7 +98,7 @@ class Allowances:
                 self._times[place + 1] -= interval_s
         finally:
             if locked and descriptor is not None:
-                lockf(descriptor, LOCK_UN, _BUCKET_BYTES, first * 8)
+                lockf(descriptor, LOCK_UN)
 
     def _take(self, first: int, key: int, interval_s: float, burst_s: float, now: float) -> float:
         times = self._times
