@@ -8,6 +8,7 @@ from toska_tests.codings import decode
 from toska_tests.conformance.case import NOTHING, Wants, check
 from toska_tests.conformance.stage import Stage
 from toska_tests.raw_http import Message
+from toska_tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -209,3 +210,42 @@ class Tunnel:
             client.post(payload)
             assert await client.exactly(len(payload)) == payload
         await stage.hang_up()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Send a request, and see a copy of it arrive somewhere else.
+
+    Attributes:
+        send: The request.
+        by: The upstream that answers.
+        shadow: The upstream that gets the copy.
+        target: What both are asked for.
+        sees: What fields both see.
+        takes: What body both see.
+    """
+
+    send: bytes
+    by: str
+    shadow: str
+    target: str | None = None
+    sees: Wants = field(default_factory=lambda: NOTHING)
+    takes: bytes = b""
+
+    async def play(self, stage: Stage) -> None:
+        before = {name: len(stage.upstreams[name].requests) for name in (self.by, self.shadow)}
+        client = await stage.client()
+        answer = await client.ask(self.send)
+        assert answer.status == 200
+        for name, mark in ((self.by, None), (self.shadow, b"true")):
+            requests = stage.upstreams[name].requests
+            await wait_until(_arrived(requests, before[name], self.takes), what=f"{name} has the request, whole")
+            assert len(requests) == before[name] + 1
+            assert self.target in (None, requests[-1].target)
+            check(f"the mark of what {name} sees", requests[-1].values("x-toska-mirror"), mark)
+            for field_name, want in self.sees.items():
+                check(f"what {name} sees as {field_name}", requests[-1].values(field_name), want)
+
+
+def _arrived(requests: list[Message], before: int, body: bytes) -> Callable[[], bool]:
+    return lambda: len(requests) > before and requests[-1].body == body

@@ -114,7 +114,7 @@ class Policies(Document):
     fallback: Fallback | None = None
     ip: IpRules | None = None
     cors: Cors | None = None
-    security_headers: SecuritySwitch = None
+    security_headers: SecuritySwitch = Field(default=None, description="true is all defaults")
     versions: Versions | None = None
     auth: Auth | None = Field(default=None, description="Only requests with a token that is believed pass")
     rate_limit: Annotated[tuple[RateLimit, ...], _ONE_OR_MORE] = Field(
