@@ -1,5 +1,6 @@
 """The `toska` command's words. Each imports what it needs when it is called: none waits for what others need."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class View(StrEnum):
+    """What `toska top` shows a line of."""
+
+    ROUTE = "route"
+    CLUSTER = "cluster"
+    ENDPOINT = "endpoint"
+
 
 Home = Annotated[Path | None, typer.Option("--home", help="State folder of the mesh; default: TOSKA_HOME or .toska")]
 
@@ -153,6 +163,25 @@ def explain(
     request = {"method": method, "url": url, "headers": headers or [], "client": client}
     if not run_explain(AdminApi.find(admin, home), request, as_json=as_json):
         raise typer.Exit(1)
+
+
+@app.command()
+def top(
+    *,
+    by: Annotated[View, typer.Option("--by", help="What a line of the table is")] = View.ROUTE,
+    interval: Annotated[float, typer.Option("--interval", "-i", min=0.2, max=60, help="Seconds between two looks")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="Print one table over one interval, and end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for each interval, with everything")] = False,
+    admin: Annotated[
+        str | None, typer.Option("--admin", metavar="URL", help="Admin API of the gateway; default: the mesh's here")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Watch a gateway: rates, errors and percentiles of its routes, clusters or endpoints, as they are."""
+    from toska_cli.admin_api import AdminApi
+    from toska_cli.top import run_top
+
+    run_top(AdminApi.find(admin, home), by.value, interval, once=once, as_json=as_json)
 
 
 @app.command()

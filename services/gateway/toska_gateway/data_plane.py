@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from toska_common.contracts.gateway import IssuerKeys
+from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 
 
@@ -85,4 +86,8 @@ class DataPlane(Protocol):
 
     async def metrics(self, *, openmetrics: bool = False) -> str:
         """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
+        ...
+
+    async def stats(self) -> GatewayStats:
+        """What was counted, and how things stand."""
         ...

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import structlog
 from toska_common.contracts.gateway import IssuerKeys
+from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 from toska_common.targets import TargetRules
 
@@ -29,6 +30,7 @@ from toska_gateway.prober import Prober
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.span_exporter import SpanExporter
+from toska_gateway.stats_view import build_stats
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.totals import Totals
@@ -300,6 +302,13 @@ class Supervisor:
         self._totals.count(self._exporter.take_counters())
         keys = self._keys.status
         return render(self._totals, self._gauges(), len(self._live()), keys=keys, openmetrics=openmetrics)
+
+    async def stats(self) -> GatewayStats:
+        """What was counted, and how things stand."""
+        await self._refresh_reports()
+        self._totals.count(self._exporter.take_counters())
+        now, workers = anyio.current_time(), len(self._live())
+        return build_stats(self._totals, self._gauges(), instance=self.pseudonym, now=now, workers=workers)
 
     def issuer_keys(self) -> list[IssuerKeys]:
         """How the keys are that tokens are verified with."""

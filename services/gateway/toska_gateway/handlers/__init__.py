@@ -9,6 +9,7 @@ from toska_gateway.handlers.openapi import openapi_routes
 from toska_gateway.handlers.problems import problem_routes
 from toska_gateway.handlers.reload import reload_routes
 from toska_gateway.handlers.scrape import scrape_route
+from toska_gateway.handlers.stats import stats_routes
 from toska_gateway.handlers.status import status_routes
 from toska_gateway.handlers.workers import worker_routes
 from toska_gateway.parts import PartsSlot
@@ -19,6 +20,7 @@ __all__ = ["add_file_handlers", "add_handlers", "add_mesh_handlers", "scrape_rou
 def add_handlers(app: FastAPI, slot: PartsSlot) -> None:
     """What every gateway has."""
     app.include_router(status_routes(slot))
+    app.include_router(stats_routes(slot))
     app.include_router(worker_routes(slot))
     app.include_router(explain_routes(slot))
     app.include_router(cache_routes(slot))
