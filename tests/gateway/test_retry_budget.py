@@ -42,9 +42,9 @@ def test_an_hour_of_dead_upstreams_costs_no_more_than_the_budget_adds() -> None:
     load = Load()
     load.run(3600, rate=100, failing=1.0)
     requests, attempts = sum(load.requests.values()), sum(load.seconds.values())
-    assert 1.19 < attempts / requests <= 1.2  # all of it is used, and nothing more
+    assert 1.17 < attempts / requests < 1.2  # nearly all of it is used, and nothing more
     worst = max(load.seconds[second] / count for second, count in load.requests.items() if count > 60)
-    assert worst < 1.35  # also in the second whose requests were few after one with many
+    assert worst < 1.35  # also in a second whose requests were few after one with many
 
 
 def test_a_thousand_requests_a_second_never_become_twelve_hundred_attempts() -> None:
@@ -53,9 +53,9 @@ def test_a_thousand_requests_a_second_never_become_twelve_hundred_attempts() -> 
     calm = load.now
     load.run(20, rate=1000, failing=1.0)
     for second in range(int(calm) + 1, int(load.now)):
-        assert load.seconds[second] <= 1.25 * load.requests[second]
-    failing = range(int(calm) + 1, int(load.now))
-    assert sum(load.seconds[second] for second in failing) <= 1.201 * sum(load.requests[second] for second in failing)
+        assert load.seconds[second] <= 1.22 * load.requests[second]  # (of some more in the second before)
+    failing = range(int(calm), int(load.now) + 1)
+    assert sum(load.seconds[second] for second in failing) <= 1.2 * sum(load.requests[second] for second in failing)
 
 
 def test_few_failures_are_all_repeated() -> None:

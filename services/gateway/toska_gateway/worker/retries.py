@@ -17,9 +17,10 @@ _SERVER_ERRORS: Final = frozenset(range(500, 600))
 class RetryBudget:
     """What share of a cluster's requests may be repeated: else a cluster that fails gets a multiple of its load.
 
-    Over every second retries stay below `ratio` times the requests, or below `floor` where those are few. One for each
-    cluster and worker: a share of each worker's requests is that share of all of them, so workers need not agree, and
-    only the floor grows with their number.
+    In any second there are at most `ratio` times as many retries as requests, or `floor` where those are few. Nothing is
+    saved up for longer, so that a cluster which breaks down after a calm day is not overrun in its first second. One
+    budget for each cluster and worker: a share of each worker's requests is that share of all of them, so workers need
+    not agree, and only the floor grows with their number.
 
     The request's path pays for one addition, which the cluster makes anyway: `attempts` is how many it has begun so
     far, repeats included.
@@ -30,24 +31,25 @@ class RetryBudget:
     def __init__(self) -> None:
         self.spent = 0  # retries and hedges so far
         self._slot = -1  # not begun
-        self._marks = [(0, 0)] * SLOTS  # attempts and retries as they stood when each tenth of a second began
+        self._marks = [(0, 0)] * (SLOTS + 1)  # attempts and retries as they stood when each tenth of a second began
 
     def tick(self, now: float, attempts: int) -> None:
         """Move on; to be called at least every tenth of a second while there are requests."""
         slot = int(now * SLOTS)
-        gone = slot - self._slot if self._slot >= 0 else 0
-        if gone > 0:
-            for step in range(1, min(gone, SLOTS) + 1):
-                self._marks[(self._slot + step) % SLOTS] = attempts, self.spent
+        marks = self._marks
+        if self._slot >= 0:
+            for step in range(1, min(slot - self._slot, len(marks)) + 1):
+                marks[(self._slot + step) % len(marks)] = attempts, self.spent
         self._slot = max(slot, self._slot)
 
     def spend(self, ratio: float, floor: int, now: float, attempts: int) -> bool:
         """Take one retry out, if there is one left."""
         self.tick(now, attempts)
-        attempts_before, spent_before = self._marks[(self._slot + 1) % SLOTS]
-        spent = self.spent - spent_before
-        requests = attempts - attempts_before - spent
-        if spent + 1 > max(floor, ratio * requests):
+        # The parts are rounded so that retries are those of a second at least, and requests those of one at most.
+        _, spent_long_ago = self._marks[(self._slot + 1) % (SLOTS + 1)]
+        attempts_before, spent_before = self._marks[(self._slot + 2) % (SLOTS + 1)]
+        requests = attempts - attempts_before - (self.spent - spent_before)
+        if self.spent - spent_long_ago + 1 > max(floor, ratio * requests):
             return False
         self.spent += 1
         return True
