@@ -164,7 +164,7 @@ async def test_upstreams_that_break_down_are_not_overrun_in_any_second_however_w
             crowd, attempts = await visit(gateway)
             assert set(crowd.statuses) == {b"503"}
             assert attempts > 1.1 * len(crowd.sent)
-            # Beside the worst second of the crowd itself: on a busy machine it catches up in bursts. Unbounded it is 5.0.
+            # Beside the worst second of the crowd itself, which catches up in bursts; without a budget it is 5.0.
             assert worst_second(backend.asked) < 1.35 * worst_second(calm.sent + crowd.sent)
 
 

@@ -143,8 +143,10 @@ PROBLEM_TYPES: Final = {
               "The service did not answer in the time that the route or the caller's deadline leaves it.",
               "Make it faster, or raise policies.timeout or policies.response_timeout of the route."),
         _type("upstream-overloaded", 503, "Upstream connection limit reached", "upstream",
-              "All connections that a worker may have to this cluster are in use, and so is the queue for them.",
-              "Add instances, or raise limits.max_connections or limits.max_pending of the cluster."),
+              "A worker has all the requests, or connections and requests waiting for one, that it may have to this "
+              "cluster; or none came free in time.",
+              "Come again after Retry-After. Add instances, or raise the cluster's limits: max_requests, "
+              "max_connections, max_pending, pending_timeout."),
         _type("bad-upstream-response", 502, "Upstream sent a malformed response", "upstream",
               "The service answered with something that is not an HTTP response that can be passed on.",
               "The detail names the rule that was broken; correct the service."),

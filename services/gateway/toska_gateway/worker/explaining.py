@@ -142,6 +142,8 @@ def _refusal(plane: "Plane", cluster: "Cluster") -> str:
     breaker = cluster.breaker
     if breaker is not None and not breaker.admits(plane.now):
         return f"its circuit is {breaker.state.value}: next probe in {breaker.retry_after_s(plane.now):.1f} s"
+    if cluster.is_full:
+        return f"it has all the {cluster.max_requests} requests in flight that it may have"
     if cluster.connections >= cluster.max_connections and len(cluster.pending) >= cluster.max_pending:
         return "all its connections are in use, and all places to wait"
     return ""
@@ -161,5 +163,8 @@ def _endpoint(endpoint: "Endpoint", share: float, now: float) -> dict[str, Any]:
 
 def _state(endpoint: "Endpoint", now: float) -> str:
     if endpoint.ejected_until > now:
-        return f"ejected for {endpoint.ejected_until - now:.1f} s, after {endpoint.failures} failures in a row"
+        why = f"{endpoint.failures} failures in a row" if endpoint.unreachable else "bad answers in a row"
+        return f"ejected for {endpoint.ejected_until - now:.1f} s, after {why}"
+    if not endpoint.cluster.is_well(endpoint):
+        return "unhealthy: it fails its health check"
     return "healthy" if endpoint.healthy else "unhealthy"

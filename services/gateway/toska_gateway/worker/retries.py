@@ -17,10 +17,10 @@ _SERVER_ERRORS: Final = frozenset(range(500, 600))
 class RetryBudget:
     """What share of a cluster's requests may be repeated: else a cluster that fails gets a multiple of its load.
 
-    In any second there are at most `ratio` times as many retries as requests, or `floor` where those are few. Nothing is
-    saved up for longer, so that a cluster which breaks down after a calm day is not overrun in its first second. One
-    budget for each cluster and worker: a share of each worker's requests is that share of all of them, so workers need
-    not agree, and only the floor grows with their number.
+    In any second there are at most `ratio` times as many retries as requests, or `floor` where those are few. Nothing
+    is saved up for longer, so that a cluster which breaks down after a calm day is not overrun in its first second.
+    There is one for each cluster and worker: a share of each worker's requests is that share of all of them, so workers
+    need not agree, and only the floor grows with their number.
 
     The request's path pays for one addition, which the cluster makes anyway: `attempts` is how many it has begun so
     far, repeats included.
