@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from benchmarks.processes import free_ports, running
 from benchmarks.report import Figures, Outcome, progress_bar, show
 
 _TAKES = 100_000
-_KEYS = 4_000_000
+_KEYS = 1_000_000, 2_000_000, 4_000_000
 _BATCHES = (1, 8, 64, 512)
 _HOUR = 3600.0
 
@@ -55,14 +55,16 @@ def run(console: Console, options: Options, cores: Cores) -> Outcome:
             for size, found in _ask_redis(port).items():
                 mesh[size].append(found)
             progress.advance(bar)
-        weight, crowded = _weigh()
+        weights = [_weigh(keys) for keys in _KEYS]
         progress.advance(bar)
-    tables = [_local_table(local), _mesh_table(mesh), _weight_table(weight, crowded)]
+    tables = [_local_table(local), _mesh_table(mesh), _weight_table(weights)]
     for table in tables:
         show(console, table)
     figures: dict[str, object] = {name: Spread.of(values).model_dump() for name, values in local.items()}
     figures |= {f"mesh_cpu_{size}": Spread.of([cpu for cpu, _ in found]).model_dump() for size, found in mesh.items()}
-    return Outcome(tables, asdict(options), figures | {"keys": _KEYS, "mib": weight, "crowded": crowded})
+    return Outcome(
+        tables, asdict(options), figures | {"mib_and_crowded": dict(zip(map(str, _KEYS), weights, strict=True))}
+    )
 
 
 def _key(number: int) -> int:
@@ -106,13 +108,15 @@ def _answer(link: MeshAllowances, key: int) -> "asyncio.Future[float | None]":
     return future
 
 
-def _weigh() -> tuple[float, int]:
-    """MiB that a table grows by with so many keys in use, and how many of them had to make room for others."""
-    table = Allowances()
-    before, now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    for number in range(_KEYS):
+def _weigh(keys: int) -> tuple[float, int]:
+    """MiB of a table with so many keys in use, and how many of them had to make room for others."""
+    descriptor = open_shared_memory(size_of(DEFAULT_ENTRIES))
+    table, now = Allowances(descriptor=descriptor), time.monotonic()
+    for number in range(keys):
         table.take(_key(number), 1.0, _HOUR, now)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, table.crowded
+    blocks = os.fstat(descriptor).st_blocks
+    os.close(descriptor)
+    return blocks * 512 / 2**20, table.crowded
 
 
 def _local_table(local: dict[str, list[float]]) -> Figures:
@@ -132,6 +136,9 @@ def _mesh_table(mesh: dict[int, list[tuple[float, float]]]) -> Figures:
     return Figures("A take at mesh scope, Redis on this machine", ("takes", "µs CPU each", "ms until answered"), rows)
 
 
-def _weight_table(weight: float, crowded: int) -> Figures:
-    row = f"{_KEYS:,} keys in use", f"{weight:.0f}", f"{crowded / _KEYS:.1%}"
-    return Figures("Memory of a table", ("", "MiB", "keys that made room"), [row])
+def _weight_table(weights: Sequence[tuple[float, int]]) -> Figures:
+    rows = [
+        (f"{keys:,} keys in use", f"{mib:.0f}", f"{crowded / keys:.1%}")
+        for keys, (mib, crowded) in zip(_KEYS, weights, strict=True)
+    ]
+    return Figures("Memory of a table", ("", "MiB", "keys that made room"), rows)

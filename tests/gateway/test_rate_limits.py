@@ -1,13 +1,16 @@
 """Rate limits over real connections: who is counted together, what clients are told, and exactness over workers."""
 
 import asyncio
+import os
 import re
+import signal
 from collections import Counter
 from typing import Any
 
 import pytest
 from toska_tests.gateways import Gateway, running_gateway, single
-from toska_tests.raw_http import ask, connected, get, request, upstream
+from toska_tests.raw_http import CutOff, ask, connected, get, request, upstream
+from toska_tests.waiting import wait_until
 
 SLOW: dict[str, Any] = {"requests": 3, "per": "1h"}
 """An allowance that does not refill while a test runs."""
@@ -111,3 +114,33 @@ async def test_several_workers_admit_exactly_what_one_would() -> None:
         assert counts == {200: 150, 429: 250}
         assert await gateway.metric("rate_limited_total") == 250
         assert all(worker.requests for worker in gateway.supervisor.workers())
+
+
+async def test_a_worker_killed_under_load_neither_gives_allowances_away_nor_locks_them() -> None:
+    async with upstream() as app, running_gateway(workers=2) as gateway:
+        limit = {"requests": 400, "per": "1h", "key": "route"}
+        await gateway.serve(single(app.port, policies={"rate_limit": limit}))
+        statuses, broken, stop = Counter[int](), 0, asyncio.Event()
+
+        async def hammer() -> None:
+            nonlocal broken
+            while not stop.is_set():
+                try:
+                    async with connected(gateway.address) as client:
+                        while not stop.is_set():
+                            statuses[(await client.ask(get())).status] += 1
+                except (OSError, EOFError, CutOff):
+                    broken += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(hammer())
+            for asked in (60, 180, 300):
+                await wait_until(lambda: statuses[200] >= asked, every=0, what="some are served")  # noqa: B023
+                os.kill(gateway.pids()[0], signal.SIGKILL)
+            await wait_until(lambda: statuses[429] >= 200, what="the allowance is used up, and refused without a lock")
+            stop.set()
+        # What was taken for a request that broke off is gone, and nothing else.
+        assert 400 - broken <= statuses[200] <= 400
+        assert 400 - broken <= len(app.requests) <= 400
+        assert broken >= 1
