@@ -1,9 +1,10 @@
--- What wrk sends and how it reports. Arguments: the file with the request, and the number of routes.
+-- What wrk sends and how it reports. Arguments: the file with the request, the number of routes, and a file of tokens.
 -- In the request, {n} stands for a number that is new with each request (16 hex digits) and {route} for the number of
--- a route, another one each time. A request without either is sent as it is, without calling Lua again.
+-- a route, another one each time, and {token} for one of the tokens in turn. A request without any is sent as it is,
+-- without calling Lua again.
 
 local function split(text)
-  local parts, slots, from = {}, { n = {}, route = {} }, 1
+  local parts, slots, from = {}, { n = {}, route = {}, token = {} }, 1
   while true do
     local first, last, name = text:find("{(%l+)}", from)
     if not first then break end
@@ -21,6 +22,10 @@ function init(args)
   local text = file:read("*a")
   file:close()
   local routes = tonumber(args[2])
+  local tokens = {}
+  if args[3] then
+    for line in io.lines(args[3]) do tokens[#tokens + 1] = line end
+  end
   local parts, slots = split(text)
   if #parts == 1 then
     wrk.format = function() return text end
@@ -34,6 +39,7 @@ function init(args)
     for _, slot in ipairs(slots.n) do parts[slot] = number end
     local route = string.format("%04d", count * 7919 % routes)
     for _, slot in ipairs(slots.route) do parts[slot] = route end
+    for _, slot in ipairs(slots.token) do parts[slot] = tokens[count % #tokens + 1] end
     return table.concat(parts)
   end
 end

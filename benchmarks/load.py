@@ -34,7 +34,7 @@ class Answers(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How hard, from where, and with what request (a file in the words of `load.lua`)."""
+    """How hard, from where, and with what request (a file in the words of `load.lua`; `tokens` is one, too)."""
 
     wrk: Program
     cores: tuple[int, ...]
@@ -42,6 +42,7 @@ class Load:
     request: Path
     routes: int = 1
     tls: bool = False
+    tokens: Path | None = None
 
     def run(self, port: int, seconds: int) -> Answers:
         """Send for this long and report.
@@ -54,6 +55,7 @@ class Load:
             *("setpriv", "--pdeathsig", "TERM", "taskset", "-c", listed(self.cores)),
             *(str(self.wrk.path), "-t", "1", "-c", str(self.connections), "-d", f"{seconds}s", "--timeout", "5s"),
             *("-s", str(_SCRIPT), f"{scheme}://127.0.0.1:{port}/", "--", str(self.request), str(self.routes)),
+            *((str(self.tokens),) if self.tokens is not None else ()),
         ]
         try:
             done = subprocess.run(

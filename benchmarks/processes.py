@@ -82,7 +82,15 @@ def running(
         _stop(process)
 
 
-def wait_until_answering(target: Running, port: int, path: str, *, status: int = 200, tls: bool = False) -> bytes:
+def wait_until_answering(
+    target: Running,
+    port: int,
+    path: str,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    tls: bool = False,
+) -> bytes:
     """Ask until the answer has this status; returns its body.
 
     Raises:
@@ -93,7 +101,7 @@ def wait_until_answering(target: Running, port: int, path: str, *, status: int =
     while time.monotonic() < deadline:
         target.check_alive()
         try:
-            answered, body = fetch(port, path, tls=tls)
+            answered, body = fetch(port, path, headers, tls=tls)
         except (OSError, http.client.HTTPException) as error:
             seen = repr(error)
         else:

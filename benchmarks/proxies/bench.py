@@ -10,12 +10,12 @@ from rich.console import Console
 from benchmarks.machine import Cores
 from benchmarks.meter import TOLERATED
 from benchmarks.profiles import PROFILES
-from benchmarks.proxies import bodies, hits, idle, limit, rate, workers
+from benchmarks.proxies import bodies, hits, idle, limit, rate, secured, workers
 from benchmarks.proxies.comparison import Options, compare
 from benchmarks.proxies.tables import table
 from benchmarks.report import Figures, Outcome, progress_bar, show
 
-PARTS = ("requests", "tls", "bodies", "cache", "rate", "idle", "workers", "limit")
+PARTS = ("requests", "tls", "bodies", "cache", "rate", "idle", "workers", "limit", "secured")
 """What is measured, in this order."""
 _FEWER_ROUNDS = 3
 """Of the parts whose figures lie far from one another."""
@@ -85,6 +85,12 @@ def run(
             with progress_bar(console) as progress:
                 added = limit.measure(options, cores=cores, folder=folder / "limit", progress=progress)
             found.add("limit", limit.table(added), [each.model_dump() for each in added], disturbed=False)
+        if "secured" in parts:
+            with progress_bar(console) as progress:
+                guarded = secured.measure(options, profiles, cores=cores, folder=folder / "secured", progress=progress)
+            for figures in guarded:
+                disturbed = figures.disturbance > TOLERATED
+                found.add(figures.name, table(figures), figures.model_dump(), disturbed=disturbed)
     settings: dict[str, object] = {
         **asdict(options),
         "profiles": list(profiles),

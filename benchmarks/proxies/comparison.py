@@ -87,6 +87,7 @@ def compare(
     progress: Progress,
     streaming: bool = False,
     tls: bool = False,
+    guarded: bool = False,
 ) -> ProfileFigures:
     """Measure every proxy under this profile.
 
@@ -95,7 +96,7 @@ def compare(
     """
     steps = options.rounds * (len(options.proxies) + 1)
     bar = progress.add_task(profile.title, total=steps)
-    with open_stage(profile, cores, folder, routes=routes) as stage:
+    with open_stage(profile, cores, folder, routes=routes, guarded=guarded) as stage:
         subjects = subjects_of(stage, options.proxies, connections=options.connections, streaming=streaming, tls=tls)
         loads = {subject.name: stage.load(options.connections, tls=subject.tls) for subject in subjects}
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
@@ -109,8 +110,17 @@ def compare(
                 progress.advance(bar)
         for subject in subjects:
             stage.check_answer(subject)
+            if subject.log is not None:
+                _check_log(stage, subject, samples[subject.name], options.seconds)
     progress.update(bar, description=profile.title)
     return _summary(profile, routes, subjects, samples)
+
+
+def _check_log(stage: Stage, subject: Subject, samples: Sequence[Sample], seconds: int) -> None:
+    served = sum(sample.per_second for sample in samples) * seconds
+    lines = stage.logged(subject)
+    if lines < 0.99 * served:
+        raise BenchError(f"{subject.name} has {lines} lines in its log for {served:.0f} requests")
 
 
 def _sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> Sample:

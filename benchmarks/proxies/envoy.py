@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.parts import Program, get_script
 from benchmarks.profiles import route_path
 from benchmarks.proxies.certificate import Certificate
+from benchmarks.proxies.guard import Guard
 from benchmarks.proxies.setup import Proxy, Setup
 
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -13,6 +14,44 @@ _QUIET = ("--disable-hot-restart", "--log-level", "error")
 _ROOM = 16_384
 _DOWNSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+
+
+_JWT = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+# What our own lines say, as far as Envoy knows it.
+_LINE = {
+    "time": "%START_TIME%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "method": "%REQ(:METHOD)%",
+    "host": "%REQ(:AUTHORITY)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "duration_ms": "%DURATION%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "endpoint": "%UPSTREAM_HOST%",
+    "upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+}
+
+
+def _guarding(guard: Guard) -> dict[str, object]:
+    provider = {
+        "issuer": guard.issuer,
+        "audiences": [guard.audience],
+        "local_jwks": {"filename": str(guard.keys)},
+        "forward": True,
+        "claim_to_headers": [{"header_name": "x-user", "claim_name": "sub"}],
+        "jwt_cache_config": {"jwt_cache_size": 8192},
+    }
+    rules = [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}]
+    return {
+        "name": "envoy.filters.http.jwt_authn",
+        "typed_config": {"@type": _JWT, "providers": {"issuer": provider}, "rules": rules},
+    }
 
 
 def _address(port: int) -> dict[str, object]:
@@ -30,6 +69,12 @@ def _bootstrap(setup: Setup) -> dict[str, object]:
         {"match": {"path_separated_prefix": route_path(route)}, "route": {"cluster": "everybody"}}
         for route in range(setup.routes)
     ]
+    filters: list[dict[str, object]] = [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}]
+    logs: list[dict[str, object]] = []
+    if setup.guard is not None:
+        filters.insert(0, _guarding(setup.guard))
+        config = {"@type": _LOG, "path": str(setup.log), "log_format": {"json_format": _LINE}}
+        logs.append({"name": "envoy.access_loggers.file", "typed_config": config})
     manager = {
         "@type": _MANAGER,
         "stat_prefix": "edge",
@@ -37,7 +82,8 @@ def _bootstrap(setup: Setup) -> dict[str, object]:
         "normalize_path": True,
         "merge_slashes": True,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+        "http_filters": filters,
+        "access_log": logs,
     }
     chain: dict[str, object] = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]

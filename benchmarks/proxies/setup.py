@@ -7,6 +7,7 @@ from typing import Literal
 
 from benchmarks.parts import Program
 from benchmarks.proxies.certificate import Certificate
+from benchmarks.proxies.guard import Guard
 
 Limit = Literal["machine", "worker", "none"]
 
@@ -30,6 +31,7 @@ class Setup:
         caching: Whether responses are kept, in memory.
         certificate: What to show to clients, who then speak TLS.
         limit: Who counts for our rate limit: all workers together, each worker for itself, or nobody.
+        guard: Whose tokens to ask for; every request is logged then, in `log`.
     """
 
     folder: Path
@@ -42,6 +44,12 @@ class Setup:
     certificate: Certificate | None = None
     caching: bool = False
     limit: Limit = "worker"
+    guard: Guard | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the access log of a guarded proxy is."""
+        return self.folder / "access.log"
 
     @property
     def room(self) -> int:

@@ -13,6 +13,7 @@ from benchmarks.processes import Running, fetch, free_ports, running, wait_until
 from benchmarks.profiles import Profile
 from benchmarks.proxies.certificate import make_certificate
 from benchmarks.proxies.envoy import ENVOY
+from benchmarks.proxies.guard import Guard, make_guard
 from benchmarks.proxies.haproxy import HAPROXY
 from benchmarks.proxies.nginx import NGINX, STATUS_PATH, upstream_command
 from benchmarks.proxies.setup import Limit, Proxy, Setup
@@ -36,6 +37,7 @@ class Subject:
     process: Running | None = None
     workers: int = 1
     tls: bool = False
+    log: Path | None = None
 
     @property
     def running(self) -> Running:
@@ -55,6 +57,7 @@ class Stage:
     request: Path
     upstreams: tuple[int, ...]
     direct: Subject
+    guard: Guard | None
     _stack: ExitStack = field(repr=False)
 
     def start(
@@ -76,7 +79,17 @@ class Stage:
         (port,) = free_ports(1)
         certificate = make_certificate(home) if tls else None
         setup = Setup(
-            home, port, self.upstreams, self.routes, connections, workers, streaming, certificate, caching, limit
+            home,
+            port,
+            self.upstreams,
+            self.routes,
+            connections,
+            workers,
+            streaming,
+            certificate,
+            caching=caching,
+            guard=self.guard,
+            limit=limit,
         )
         process = self._stack.enter_context(
             running(
@@ -87,24 +100,45 @@ class Stage:
                 environment={"TOSKA_HOME": str(home / "home")} | program.environment,
             )
         )
-        subject = Subject(name, proxy.version(program), port, process, workers, tls)
+        log = setup.log if self.guard is not None else None
+        subject = Subject(name, proxy.version(program), port, process, workers, tls, log)
         self.check_answer(subject)
         return subject
 
     def load(self, connections: int, *, tls: bool = False) -> Load:
         """The closed loop that sends this stage's requests."""
-        return Load(get_program("wrk"), self.cores.load, connections, self.request, self.routes, tls)
+        tokens = None if self.guard is None else self.guard.tokens
+        return Load(get_program("wrk"), self.cores.load, connections, self.request, self.routes, tls, tokens)
 
     def check_answer(self, subject: Subject) -> None:
         """One request as the load sends them must be answered with the upstream's own body."""
         profile = self.profile
         target = profile.request(self.routes).split(" ", 2)[1]
         target = target.replace("{n}", "0" * 16).replace("{route}", f"{self.routes - 1:04d}")
+        headers = profile.sample()
+        if self.guard is not None:
+            headers["Authorization"] = f"Bearer {self.guard.token}"
         if subject.process is not None:
-            wait_until_answering(subject.process, subject.port, target, tls=subject.tls)
-        status, body = fetch(subject.port, target, profile.sample(), tls=subject.tls)
+            wait_until_answering(subject.process, subject.port, target, headers=headers, tls=subject.tls)
+        status, body = fetch(subject.port, target, headers, tls=subject.tls)
         if status != 200 or body != profile.body:
             raise BenchError(f"{subject.name} answers {target} with {status} and {body[:200]!r}")
+        if self.guard is not None and subject.process is not None:
+            self._check_guard(subject, target, headers)
+
+    def _check_guard(self, subject: Subject, target: str, headers: dict[str, str]) -> None:
+        """Verified is what is refused when it is wrong, and logged is what stands in the file."""
+        head, body, signature = headers["Authorization"].split(".")
+        forged = f"{head}.{body}.{signature[:9]}{'A' if signature[9] != 'A' else 'B'}{signature[10:]}"
+        status, _ = fetch(subject.port, target, {**headers, "Authorization": forged}, tls=subject.tls)
+        if status != 401:
+            raise BenchError(f"{subject.name} answers a forged token with {status}")
+
+    def logged(self, subject: Subject) -> int:
+        """Lines in the access log of a guarded proxy."""
+        assert subject.log is not None
+        with subject.log.open("rb") as lines:
+            return sum(1 for _ in lines)
 
     def arrived(self) -> int:
         """Requests that have reached the upstream, by its own count (`stub_status`)."""
@@ -113,7 +147,9 @@ class Stage:
 
 
 @contextmanager
-def open_stage(profile: Profile, cores: Cores, folder: Path, *, routes: int = 1) -> Generator[Stage]:
+def open_stage(
+    profile: Profile, cores: Cores, folder: Path, *, routes: int = 1, guarded: bool = False
+) -> Generator[Stage]:
     """The upstream and what is started on the stage, until the block is left."""
     nginx = get_program("nginx")
     upstreams = (*free_ports(2),)
@@ -129,7 +165,8 @@ def open_stage(profile: Profile, cores: Cores, folder: Path, *, routes: int = 1)
         )
         wait_until_answering(upstream, upstreams[0], STATUS_PATH)
         direct = Subject(DIRECT, NGINX.version(nginx), upstreams[0])
-        yield Stage(profile, routes, cores, folder, request, upstreams, direct, stack)
+        guard = make_guard(folder) if guarded else None
+        yield Stage(profile, routes, cores, folder, request, upstreams, direct, guard, stack)
 
 
 def subjects_of(

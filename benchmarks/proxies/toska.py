@@ -21,6 +21,10 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
     policies: dict[str, object] = {}
     if setup.caching:
         policies["cache"] = {}
+    elif setup.guard is not None:
+        guard = setup.guard
+        jwt = {"issuer": guard.issuer, "audience": guard.audience, "jwks_file": str(guard.keys)}
+        policies["auth"] = {"jwt": {**jwt, "forward": {"x-user": "sub"}}}  # and nothing that the other does not do
     elif setup.limit != "none":
         policies["rate_limit"] = {**_LIMIT, "scope": setup.limit}
     routes = [
@@ -33,10 +37,16 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
         for route in range(setup.routes)
     ]
     file = setup.folder / "routes.yaml"
-    cluster = {"endpoints": endpoints, "limits": {"max_connections": setup.room}, "breaker": {}}
+    cluster = {
+        "endpoints": endpoints,
+        "limits": {"max_connections": setup.room},
+        **({} if setup.guard else {"breaker": {}}),
+    }
     server: dict[str, object] = {"limits": {"connections": setup.room, "connections_per_client": setup.room}}
     if setup.certificate is not None:
         server["tls"] = {"certificate": str(setup.certificate.certificate), "key": str(setup.certificate.key)}
+    if setup.guard is not None:
+        server["access_log"] = {"path": str(setup.log)}
     file.write_text(json.dumps({"server": server, "clusters": {"everybody": cluster}, "routes": routes}))
     (admin,) = free_ports(1)
     return [
