@@ -31,6 +31,7 @@ from toska_gateway.worker.via import Via
 if TYPE_CHECKING:
     from toska_gateway.worker.auth.verifier import Verifiers
     from toska_gateway.worker.cache.cache import ResponseCache
+    from toska_gateway.worker.cache.second_level import SecondLevel
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.filters.shelf import FilterShelf
     from toska_gateway.worker.opening import Opening
@@ -93,6 +94,7 @@ class Plane:
         self.spread: Callable[[dict[str, Any]], None] = _nobody_else  # a control message for the other workers
         self.cache: ResponseCache | None = None  # made by the first route that has one
         self.cache_bytes = 0
+        self.cache_wait_s = 0.0
         self.send_spans: Send = _send_nobody
         self.tracer: Tracer | None = None
         self._allowances: dict[str, Allowances] = {}
@@ -115,7 +117,7 @@ class Plane:
     def configure_server(self, server: dict[str, Any]) -> None:
         """Take over the listener's settings; connections that are open keep the reader they have."""
         self.limits = Limits(server["limits"])
-        self.cache_bytes = server["cache"]["memory"]
+        self.cache_bytes, self.cache_wait_s = server["cache"]["memory"], server["cache"]["shared_wait"]
         if self.cache is not None:
             self.cache.store.resize(self.cache_bytes)
         trusted = server["trusted_proxies"]
@@ -157,15 +159,28 @@ class Plane:
 
     def when_linked(self, then: Callable[[], None]) -> None:
         """Connect to what routes need besides endpoints, and call `then` once that stands or has turned out not to."""
-        if self._mesh_allowances is None:
+        links = self._links()
+        left = len(links)
+        if not left:
             then()
-        else:
-            self._mesh_allowances.start(then)
+
+        def one_less() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        for link in links:
+            link.start(one_less)
+
+    def _links(self) -> "list[MeshAllowances | SecondLevel]":
+        shared = None if self.cache is None else self.cache.shared
+        return [link for link in (self._mesh_allowances, shared) if link is not None]
 
     async def close_links(self) -> None:
         """Close what `when_linked` opened."""
-        if self._mesh_allowances is not None:
-            await self._mesh_allowances.stop()
+        for link in self._links():
+            await link.stop()
 
     def cluster(self, name: str) -> Cluster | None:
         """The cluster of that name."""

@@ -43,6 +43,10 @@ COUNTERS: Final = {
     "cache_stored": "Responses that were stored",
     "cache_evictions": "Stored responses that made room, or were not wanted enough to stay",
     "cache_served_bytes": "Bytes of bodies that were served from the store",
+    "cache_shared_hits": "Responses that were found in the second level",
+    "cache_shared_misses": "Responses that were not",
+    "cache_shared_late": "Questions that the second level did not answer in time",
+    "cache_shared_damaged": "Answers of the second level that were no responses, or others than asked for",
     "traces_exported": "Sampled requests whose spans a collector has taken",
     "traces_dropped": "Sampled requests whose spans came to no collector",
 }
@@ -232,6 +236,10 @@ class WorkerStats:
     cache_stored: int
     cache_evictions: int
     cache_served_bytes: int
+    cache_shared_hits: int
+    cache_shared_misses: int
+    cache_shared_late: int
+    cache_shared_damaged: int
     traces_exported: int
     traces_dropped: int
 

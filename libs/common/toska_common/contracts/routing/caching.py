@@ -87,6 +87,10 @@ class ResponseCache(Document):
 
 
 class CacheMemory(Document):
-    """What a gateway worker keeps responses in."""
+    """Where responses are kept: in each worker's memory, and in Redis if `TOSKA_CACHE_URL` names one."""
 
     memory: Size = Field(default=64 << 20, ge=1 << 20, description="Of each worker, overhead included")
+    shared_wait: Duration = Field(
+        default=timedelta(milliseconds=10),
+        description="How long a request waits for Redis at most",
+    )

@@ -7,6 +7,7 @@ from toska_gateway.worker.cache.fetch import Fetch
 from toska_gateway.worker.cache.flights import Flight
 from toska_gateway.worker.cache.keys import read_url, write_url
 from toska_gateway.worker.cache.refresh import MOST_AT_ONCE, Errand
+from toska_gateway.worker.cache.second_level import SecondLevel
 from toska_gateway.worker.cache.store import ResponseStore
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class ResponseCache:
         store: What is kept.
         flights: What is being asked for, by what it would be stored under.
         errands: Refreshes in the background.
+        shared: What other gateways keep too, if there is such a place.
     """
 
     def __init__(self, plane: "Plane") -> None:
@@ -28,6 +30,7 @@ class ResponseCache:
         self.store = ResponseStore(plane.cache_bytes)
         self.flights: dict[bytes, Flight[Fetch]] = {}
         self.errands: set[Errand] = set()
+        self.shared = SecondLevel(plane) if plane.cache_url.startswith("redis") else None
         self._evictions = 0
 
     @property
@@ -41,15 +44,27 @@ class ResponseCache:
         stats.cache_stored += self.store.put(entry)
         stats.cache_evictions += self.store.evictions - self._evictions
         self._evictions = self.store.evictions
+        if self.shared is not None:
+            self.shared.keep(entry)
+
+    def adopt(self, entry: Entry) -> None:
+        """Keep here what others have shared."""
+        names = self.store.names_for(entry.primary, entry.vary)
+        if names == entry.vary:
+            self.store.put(entry)
 
     def forget(self, entry: Entry) -> None:
         """Forget a response that the origin has replaced by one that is not kept."""
         self.store.remove(entry)
+        if self.shared is not None:
+            self.shared.forget(entry.url)
 
     def invalidate(self, urls: list[bytes]) -> None:
         """These have changed (RFC 9111 §4.4): forget them, and have the other workers do the same."""
         for url in urls:
             self.store.forget_url(url)
+            if self.shared is not None:
+                self.shared.forget(url)
         self._plane.spread({"op": "forget", "urls": [write_url(url) for url in urls]})
 
     def forget_urls(self, urls: list[str]) -> int:
@@ -58,11 +73,14 @@ class ResponseCache:
 
     def purge(self, message: dict[str, Any]) -> int:
         """Forget what an operator names: everything, a route's, or a URL's; returns how many responses that were."""
-        if message.get("url"):
-            return self.forget_urls([message["url"]])
-        if message.get("route"):
-            return self.store.forget_route(message["route"])
-        return self.store.forget_all()
+        url, route = message.get("url"), message.get("route")
+        if url:
+            if self.shared is not None:
+                self.shared.forget(read_url(url))
+            return self.forget_urls([url])
+        if self.shared is not None:
+            self.shared.purge(route or "")
+        return self.store.forget_route(route) if route else self.store.forget_all()
 
     def state(self) -> tuple[int, int]:
         """Bytes and entries that are stored, in the order of `toska_gateway.gauges.Gauges.OF_CACHES`."""

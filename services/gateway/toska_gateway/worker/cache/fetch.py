@@ -113,7 +113,7 @@ class Fetch:
                 policy.cache.forget(entry)  # the origin has something newer, which is not for us to keep
             if not self.asked.is_conditional and head.status not in _ERRORS:
                 policy.cache.store.mark_uncacheable(self.mark, policy.now)
-            self._land(None)
+            self.land(None)
             return None
         return Recorder(self, policy.max_entry_bytes)
 
@@ -153,13 +153,13 @@ class Fetch:
         frame(entry, body)
         self._policy.cache.keep(entry, self._policy)
         self._policy.cache.store.mark_cacheable(self.mark)
-        self._land(entry)
+        self.land(entry)
 
     def give_up(self) -> None:
         """The body is longer than what is kept."""
         self._new = None
         self._policy.cache.store.mark_uncacheable(self.mark, self._policy.now)
-        self._land(None)
+        self.land(None)
 
     def _still_so(self, exchange: "Exchange", head: ResponseHead) -> "BodyStage | None":
         """The origin says that what is stored has not changed (RFC 9111 §4.3.4)."""
@@ -174,18 +174,18 @@ class Fetch:
             policy.cache.forget(stored)
             policy.cache.store.mark_uncacheable(self.mark, policy.now)
             entry = stored
-            self._land(None)
+            self.land(None)
         else:
             self._address(entry)
             frame(entry, stored.body)
             policy.cache.keep(entry, policy)
-            self._land(entry)
+            self.land(entry)
         self._count("revalidated")
         return self._put_in_place(exchange, head, entry, policy.now, cookies)
 
     def _stand_in(self, exchange: "Exchange", head: ResponseHead, entry: Entry, now: float) -> "BodyStage | None":
         self._count("stand_in")
-        self._land(entry)
+        self.land(entry)
         return self._put_in_place(exchange, head, entry, now, [])
 
     def _put_in_place(
@@ -212,10 +212,10 @@ class Fetch:
         """There is no response but an error of our own: answer with what is stored, if that may be."""
         entry, now = self.entry, self._policy.now
         if entry is None or not may_stand_in(entry, self.asked.directives, now):
-            self._land(None)
+            self.land(None)
             return False
         self._count("stand_in")
-        self._land(entry)
+        self.land(entry)
         member = b"%b; %b; ttl=%d; detail=unreachable" % (self._policy.name, self.why, entry.ttl(now))
         self._policy.serve(exchange, self.asked, entry, member)
         return True
@@ -234,7 +234,8 @@ class Fetch:
         self.flight = flight
         self._policy.forward(exchange, self)
 
-    def _land(self, entry: Entry | None) -> None:
+    def land(self, entry: Entry | None) -> None:
+        """Those who wait for the response have waited long enough: here it is, or it will not come."""
         flight, self.flight = self.flight, None
         if flight is not None:
             flight.land(entry)

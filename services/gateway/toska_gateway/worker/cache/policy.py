@@ -11,6 +11,7 @@ the origin said it had not changed, `coalesced` with what another request fetche
 """
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.cache.answering import answer_with
@@ -205,9 +206,33 @@ class CachePolicy:
                 return False
             if fetch.storable and not fetch.asked.is_conditional:
                 fetch.flight = Flight(mark, cache.flights)
+        shared = cache.shared
+        if shared is not None and shared.shared and fetch.storable and fetch.entry is None:
+            passage.cached = fetch
+            passage.waits_for = shared.find(
+                fetch.url, fetch.primary, self.route, exchange.head, partial(self._found, exchange, fetch)
+            )
+            return False
         fetch.prepare()
         passage.cached = fetch
         return True
+
+    def _found(self, exchange: "Exchange", fetch: Fetch, entry: Entry | None) -> None:
+        """The second level has said what it has."""
+        passage = exchange.passage
+        if passage is None or exchange.responding:
+            return
+        passage.waits_for = passage.cached = None
+        if entry is not None and self._suits(entry, fetch):
+            self.cache.adopt(entry)
+            if judge(entry, fetch.asked.directives, self._plane.now) is Use.HIT:
+                exchange.route.stats.cached("hit")
+                fetch.land(entry)
+                member = b"%b; hit; ttl=%d; detail=shared" % (self.name, entry.ttl(self._plane.now))
+                self.serve(exchange, fetch.asked, entry, member)
+                return
+            fetch.entry = entry
+        self.forward(exchange, fetch)
 
     def _refresh(self, exchange: "Exchange", fetch: Fetch) -> None:
         cache = self.cache

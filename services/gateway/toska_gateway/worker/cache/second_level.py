@@ -1,0 +1,336 @@
+"""Responses that all gateways with the same `TOSKA_CACHE_URL=redis://…` share, behind each worker's own.
+
+    apart ──connected──▶ shared ──an answer that is late──▶ shared (whoever waited goes on to the upstream)
+      ▲                     └──connection lost, or silent for a second──┐
+      └──────────────────────── after a growing pause ◀─────────────────┘
+
+A worker asks here what it does not have, and waits for `server.cache.shared_wait` at most; it never asks while Redis is
+away, and storing is waited for by nobody. Of each URL Redis holds one hash, so that a change of it is one deletion: `v`
+and a digest of a key name the fields that Vary names, `e` and a digest of the whole key hold the response. What a purge
+ends that names a route, or everything, is told by a time: what was stored before it is not there.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from toska_common.clock import now_utc
+
+from toska_gateway.worker.cache.entry import Entry
+from toska_gateway.worker.cache.vary import variant_key
+from toska_gateway.worker.cache.wire import Damaged, pack, unpack
+from toska_gateway.worker.http1 import RequestHead
+
+if TYPE_CHECKING:
+    from toska_gateway.worker.plane import Plane
+
+_GIVE_UP_S: Final = 1.0
+_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.1, 2.0
+_READS, _WRITES = 64, 16
+_MOST_WAITING_BYTES: Final = 8 << 20
+"""Of responses that are still to be stored; what comes beyond that is kept by its worker alone."""
+_PREFIX: Final = b"toska:cache:1:"
+_PURGES: Final = _PREFIX + b"purges"
+_EVERYTHING: Final = b"*"
+_STORE: Final = """
+if redis.call('HLEN', KEYS[1]) > 64 then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+local life = tonumber(ARGV[1])
+if redis.call('PTTL', KEYS[1]) < life then redis.call('PEXPIRE', KEYS[1], life) end
+"""
+"""A URL with ever more variants begins anew."""
+
+Answer = Callable[[Entry | None], None]
+
+
+class Question:
+    """One request's, under way.
+
+    Attributes:
+        url: What is asked for.
+        primary: The key, but for Vary.
+        route: For which it has to have been stored.
+        head: Of the request.
+        field: Where the response stands in the URL's hash.
+        timer: When nobody waits any longer.
+    """
+
+    __slots__ = ("_answer", "field", "head", "primary", "route", "timer", "url")
+
+    def __init__(self, url: bytes, primary: bytes, route: str, head: RequestHead, answer: Answer) -> None:
+        self.url = url
+        self.primary = primary
+        self.route = route
+        self.head = head
+        self.field = _field(b"e", primary)
+        self.timer: asyncio.TimerHandle | None = None
+        self._answer: Answer | None = answer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still wants to know."""
+        return self._answer is not None
+
+    def cancel(self) -> None:
+        """Whoever asked no longer wants to know."""
+        self._answer = None
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def settle(self, entry: Entry | None) -> None:
+        """Answer, once."""
+        answer = self._answer
+        self.cancel()
+        if answer is not None:
+            answer(entry)
+
+
+class SecondLevel:
+    """A worker's way to it.
+
+    Attributes:
+        shared: Whether Redis answers; else nothing is asked.
+    """
+
+    def __init__(self, plane: "Plane") -> None:
+        self.shared = False
+        self._plane = plane
+        self._questions: deque[Question] = deque()
+        self._asked: Sequence[Question] = ()
+        self._writes: deque[_Write] = deque()
+        self._waiting_bytes = 0
+        self._wanted = asyncio.Event()
+        self._known_away = False
+        self._tried = False
+        self._then: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, then: Callable[[], None]) -> None:
+        """Begin to connect, and to stay connected; `then` is called once the first attempt has come to an end."""
+        if self._task is None:
+            self._task = self._plane.loop.create_task(self._run())
+        if self._tried:
+            then()
+        else:
+            self._then.append(then)
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    # -- what a worker asks of it
+
+    def find(self, url: bytes, primary: bytes, route: str, head: RequestHead, answer: Answer) -> Question:
+        """Look for the response to a request; `answer` is called in a later turn of the loop, and soon."""
+        question = Question(url, primary, route, head, answer)
+        question.timer = self._plane.loop.call_later(self._plane.cache_wait_s, self._settle, question, None, "late")
+        self._questions.append(question)
+        self._wanted.set()
+        return question
+
+    def keep(self, entry: Entry) -> None:
+        """Store a response, some time soon, for as long as it is of use."""
+        now = self._plane.now
+        life_s = entry.ttl(now) + max(entry.stale_while_revalidate_s, entry.stale_if_error_s)
+        size = len(entry.body) + len(entry.head)
+        if life_s < 1 or not self.shared or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            return
+        fields: list[bytes] = [_field(b"e", entry.key), pack(entry, now, now_utc().timestamp())]
+        if entry.vary:
+            fields += [_field(b"v", entry.primary), b",".join(entry.vary)]
+        self._write(_Write(size, (_place(entry.url),), (int(life_s * 1000), *fields)))
+
+    def forget(self, url: bytes) -> None:
+        """Forget a URL, for all gateways."""
+        self._write(_Write(0, ("UNLINK", _place(url)), None))
+
+    def purge(self, route: str = "") -> None:
+        """Forget what was stored for a route until now, or everything."""
+        self._write(_Write(0, ("HSET", _PURGES, _purge_field(route), repr(now_utc().timestamp())), None))
+
+    def _write(self, write: "_Write") -> None:
+        if self.shared:
+            self._waiting_bytes += write.size
+            self._writes.append(write)
+            self._wanted.set()
+
+    def _settle(self, question: Question, entry: Entry | None, outcome: str) -> None:
+        if question.is_open:
+            stats = self._plane.stats
+            name = f"cache_shared_{outcome}"
+            setattr(stats, name, getattr(stats, name) + 1)
+            question.settle(entry)
+
+    # -- the connection
+
+    async def _run(self) -> None:
+        # Imported beside the loop and not in it: it takes 0.15 s.
+        await self._plane.loop.run_in_executor(None, import_module, "redis.asyncio")
+        pause = _PAUSE_FIRST_S
+        while True:
+            try:
+                async with asyncio.timeout(_GIVE_UP_S):
+                    client, store = await self._connect()
+                pause = _PAUSE_FIRST_S
+                async with contextlib.aclosing(client):
+                    await self._converse(client, store)
+            except Exception as error:  # noqa: BLE001 - whatever it is, each worker has what it has itself meanwhile
+                self._go_apart(error)
+            finally:
+                self._drop_everything()
+                self._have_tried()
+            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - so that workers do not come at once
+            pause = min(_PAUSE_MAX_S, pause * 2)
+
+    async def _connect(self) -> tuple[Any, Any]:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no types
+            self._plane.cache_url,
+            single_connection_client=True,
+            # How long is waited, and what is tried again, is decided here and not below.
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        try:
+            store = client.register_script(_STORE)
+            # It has to be able to write, too: a replica, or a memory that is full, is not of use.
+            await store(keys=[_PREFIX + b"probe"], args=[1000, "f", "x"])
+        except BaseException:
+            await client.aclose()
+            raise
+        return client, store
+
+    async def _converse(self, client: Any, store: Any) -> None:
+        self._become_shared()
+        self._have_tried()
+        while True:
+            await self._wanted.wait()
+            questions = self._asked = [question for question in _taken(self._questions, _READS) if question.is_open]
+            writes = _taken(self._writes, _WRITES)
+            if not self._questions and not self._writes:
+                self._wanted.clear()
+            pipeline = client.pipeline(transaction=False)
+            for question in questions:
+                pipeline.hmget(_place(question.url), question.field, _field(b"v", question.primary))
+            if questions:
+                pipeline.hgetall(_PURGES)
+            for write in writes:
+                self._waiting_bytes -= write.size
+                if write.stored is None:
+                    pipeline.execute_command(*write.words)
+                else:
+                    await store(keys=list(write.words), args=list(write.stored), client=pipeline)
+            async with asyncio.timeout(_GIVE_UP_S):
+                replies: list[Any] = await pipeline.execute()
+            self._asked = ()
+            purges: dict[bytes, bytes] = replies[len(questions)] if questions else {}
+            for question, (data, names) in zip(questions, replies, strict=False):
+                self._take(question, data, names, purges)
+
+    def _take(self, question: Question, data: bytes | None, names: bytes | None, purges: dict[bytes, bytes]) -> None:
+        """What came for a question: a response, nothing, or the fields that say which response it is."""
+        if names:
+            field = _field(b"e", variant_key(question.primary, tuple(names.split(b",")), question.head))
+            if field != question.field and question.is_open:
+                question.field = field
+                self._questions.append(question)
+                self._wanted.set()
+                return
+        entry, outcome = self._read(question, data, purges)
+        self._plane.loop.call_soon(self._settle, question, entry, outcome)
+
+    def _read(self, question: Question, data: bytes | None, purges: dict[bytes, bytes]) -> tuple[Entry | None, str]:
+        if data is None:
+            return None, "misses"
+        try:
+            entry, stored_at = unpack(data, self._plane.now, now_utc().timestamp())
+            purged_at = max(float(purges.get(field, 0)) for field in (_EVERYTHING, _purge_field(question.route)))
+        except (Damaged, ValueError):
+            return None, "damaged"
+        # Whoever can write there could put a response anywhere: it has to say itself what it answers.
+        primary = question.primary
+        key = variant_key(primary, entry.vary, question.head) if entry.vary else primary
+        if (entry.url, entry.primary, entry.key, entry.route) != (question.url, primary, key, question.route):
+            return None, "damaged"
+        return (entry, "hits") if stored_at > purged_at else (None, "misses")
+
+    def _have_tried(self) -> None:
+        self._tried = True
+        then, self._then = self._then, []
+        for call in then:
+            self._plane.loop.call_soon(call)
+
+    def _drop_everything(self) -> None:
+        """Nobody goes on waiting; what was to be stored is not."""
+        self.shared = False
+        questions = [*self._asked, *self._questions]
+        self._asked = ()
+        self._questions.clear()
+        self._writes.clear()
+        self._waiting_bytes = 0
+        self._wanted.clear()
+        for question in questions:
+            self._plane.loop.call_soon(self._settle, question, None, "late")
+
+    def _become_shared(self) -> None:
+        self.shared = True
+        if self._known_away:
+            self._known_away = False
+            self._plane.tell("info", "cache_shared_again", {"store": _where(self._plane.cache_url)})
+
+    def _go_apart(self, error: Exception) -> None:
+        if not self._known_away:
+            self._known_away = True
+            reason = str(error) or type(error).__name__
+            self._plane.tell("warning", "cache_not_shared", {"store": _where(self._plane.cache_url), "reason": reason})
+
+
+class _Write:
+    """Something to be done there: a command, or with `stored` the script's key and arguments."""
+
+    __slots__ = ("size", "stored", "words")
+
+    def __init__(self, size: int, words: tuple[Any, ...], stored: tuple[Any, ...] | None) -> None:
+        self.size = size
+        self.words = words
+        self.stored = stored
+
+
+T = TypeVar("T")
+
+
+def _taken(queue: deque[T], most: int) -> list[T]:
+    """The first few of a queue, taken out of it."""
+    return [queue.popleft() for _ in range(min(most, len(queue)))]
+
+
+def _place(url: bytes) -> bytes:
+    return _PREFIX + blake2b(url, digest_size=16).hexdigest().encode()
+
+
+def _field(kind: bytes, key: bytes) -> bytes:
+    return kind + blake2b(key, digest_size=16).digest()
+
+
+def _purge_field(route: str) -> bytes:
+    return b"r" + route.encode() if route else _EVERYTHING
+
+
+def _where(url: str) -> str:
+    """Where Redis is, for the log: without its password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}"
