@@ -27,4 +27,5 @@ class AddTenant(Filter):
         if tenant is None:
             raise Reject(404, "there is no shop at this host")
         request.headers[self.settings.header] = tenant
+        request.variant = tenant  # one tenant never gets from the cache what was for another
         request.state["tenant"] = tenant

@@ -207,6 +207,7 @@ async def test_head_is_answered_as_get_would_be_without_a_body(gateway: Gateway)
         async with connected(gateway.address) as client:
             for _ in range(2):  # and the connection goes on in order
                 answer = await client.ask(request("HEAD", "/", BROWSER), to="HEAD")
+                assert answer.start == b"HTTP/1.1 200 OK"
                 assert (answer.value("content-encoding"), answer.value("content-length")) == (b"br", None)
                 assert answer.value("vary") == b"accept-encoding"
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from toska_gateway.errors import RenewalFailed
 from toska_tests.codings import decode
 from toska_tests.gateways import Gateway, running_gateway, single
-from toska_tests.raw_http import OK, Conversation, ask, chunks, connected, get, request, response, upstream
+from toska_tests.raw_http import OK, Conversation, CutOff, ask, chunks, connected, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
 MB = 1 << 20
@@ -59,6 +59,22 @@ async def test_a_filter_sees_the_request_and_can_answer_it(gateway: Gateway) -> 
         assert app.requests == []
         head = await ask(gateway.address, request("HEAD"), to="HEAD")
         assert (head.status, head.body) == (201, b"")
+
+
+async def test_a_response_knows_its_request_as_filters_left_it(gateway: Gateway) -> None:
+    async with upstream() as app:
+        await gateway.serve(filtered(app.port, "Recall"))
+        answer = await ask(gateway.address, get("/", "x-one: 1"))
+        assert answer.value("x-recall") == b"host,x-added,x-one"
+
+
+async def test_a_connection_goes_on_after_a_body_was_refused_that_had_waited(gateway: Gateway) -> None:
+    async with upstream() as app:
+        await gateway.serve(filtered(app.port, "SlowTrace", "Fail"))
+        async with connected(gateway.address) as client:
+            for _ in range(2):
+                assert (await client.ask(request("POST", "/", "x-at: request-feed", body=b"a body"))).status == 500
+            assert (await client.ask(get())).body == b"ok"
 
 
 async def test_a_filter_can_refuse_at_every_place(gateway: Gateway) -> None:
@@ -248,6 +264,32 @@ async def test_what_filters_make_of_a_body_is_compressed_and_the_upstream_is_ask
         assert decode("br", answer.body) == b"WORD " * 1000 + b"!"
 
 
+async def test_the_cache_tells_responses_apart_by_what_a_filter_says(gateway: Gateway) -> None:
+    """One tenant must never get from the cache what was for another, also if the upstream forgets to say Vary."""
+
+    async def script(conversation: Conversation) -> None:
+        while True:
+            tenant = (await conversation.request()).value("x-tenant") or b""
+            await conversation.send(response(200, "cache-control: max-age=60", body=tenant))
+
+    async with upstream(script) as app:
+        await gateway.serve(filtered(app.port, "Tenant", cache={}))
+        served = [(await ask(gateway.address, get("/", f"x-who: {who}"))).body for who in "abab"]
+        assert served == [b"a", b"b", b"a", b"b"]
+        assert len(app.requests) == 2
+
+
+async def test_filters_see_responses_of_the_cache_too(gateway: Gateway) -> None:
+    async with upstream(response(200, "cache-control: max-age=60", body=b"kept")) as app:
+        await gateway.serve(
+            filtered(app.port, "Upper", ("Trace", {"name": "t"}), ("SlowTrace", {"name": "s"}), cache={})
+        )
+        for _ in range(3):
+            answer = await ask(gateway.address, get())
+            assert (answer.body, answer.value("x-trace")) == (b"KEPT!", b"st")
+        assert len(app.requests) == 1
+
+
 async def test_new_code_is_loaded_by_renewing_workers_and_broken_code_is_not(tmp_path: Path) -> None:
     def write(text: str) -> None:
         (tmp_path / "edited_filters.py").write_text(
@@ -291,6 +333,37 @@ async def test_a_client_that_leaves_ends_what_its_request_waits_for(gateway: Gat
         await gateway.until_quiet()
         assert await gateway.metric("filter_faults_total", filter="unruly_filters:Hang") == 0
         assert (await ask(gateway.address, get())).body == b"ok"
+
+
+async def test_filters_are_told_of_bodies_that_were_broken_off(gateway: Gateway, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request_head()
+        if await cut.get() == "response":
+            await conversation.chunked()
+            await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of it")
+            conversation.reset()
+        await conversation.until_closed()
+
+    def noted(*lines: str) -> bool:
+        return note.exists() and note.read_text().split("\n")[:-1] == list(lines)
+
+    cut: asyncio.Queue[str] = asyncio.Queue()
+    async with upstream(script) as app:
+        await gateway.serve(filtered(app.port, ("NoteAborts", {"path": str(note)})))
+        async with connected(gateway.address) as client:
+            await client.send(request("POST", "/", "content-length: 100") + b"half of it")
+            cut.put_nowait("request")
+            await wait_until(lambda: bool(app.requests))
+            client.reset()
+        await wait_until(lambda: noted("request aborted"))
+        cut.put_nowait("response")
+        async with connected(gateway.address) as client:
+            await client.send(request("POST", "/", body=b"all of it"))
+            with pytest.raises((CutOff, ConnectionError, EOFError)):
+                await client.response()
+        await wait_until(lambda: noted("request aborted", "request finished", "response aborted"))
 
 
 async def test_other_requests_are_served_while_one_waits_for_a_filter(gateway: Gateway, tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_a_wrong_setting_is_named_with_its_variable_and_the_reason(
     assert reason in str(caught.value)
 
 
+def test_filters_are_found_in_the_working_directory_or_where_a_setting_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.from_environment().filters_folder == tmp_path
+    monkeypatch.setenv("TOSKA_FILTERS_PATH", "own")
+    assert Settings.from_environment().filters_folder == tmp_path / "own"
+
+
 def test_the_password_of_a_cache_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOSKA_CACHE_URL", "redis://:hunter2@cache:6379/0")
     assert "hunter2" not in repr(Settings.from_environment())

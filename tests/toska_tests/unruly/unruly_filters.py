@@ -55,6 +55,23 @@ class Count(Filter):
         request.headers["x-count"] = str(self._count)
 
 
+class Tenant(Filter):
+    """Has the upstream answer by a header."""
+
+    def on_request(self, request: Request) -> None:
+        request.headers["x-tenant"] = request.variant = request.headers["x-who"]
+
+
+class Recall(Filter):
+    """Tells with the response what the request was."""
+
+    def on_request(self, request: Request) -> None:
+        request.headers["x-added"] = "1"
+
+    def on_response(self, response: Response) -> None:
+        response.headers["x-recall"] = ",".join(sorted(response.request.headers))
+
+
 class Tell(Filter):
     """Answers with what it sees of the request."""
 
@@ -166,6 +183,37 @@ class Hang(Filter):
         except asyncio.CancelledError:
             Path(self.settings.path).write_text("cancelled", encoding="utf-8")
             raise
+
+
+class NoteAborts(Filter):
+    """Notes which bodies were broken off."""
+
+    settings: NoteSettings
+
+    def on_request(self, request: Request) -> None:
+        request.filter_body(NotedBody(self.settings.path, "request"))
+
+    def on_response(self, response: Response) -> None:
+        response.filter_body(NotedBody(self.settings.path, "response"))
+
+
+class NotedBody(BodyFilter):
+    """One body."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path = Path(path)
+        self._name = name
+
+    def finish(self) -> bytes:
+        self._note("finished")
+        return b""
+
+    def abort(self) -> None:
+        self._note("aborted")
+
+    def _note(self, what: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._name} {what}\n")
 
 
 class Block(Filter):

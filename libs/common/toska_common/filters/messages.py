@@ -77,9 +77,14 @@ class Request:
         claims: Of the token that `auth` has verified, or `None`.
         headers: Its fields.
         state: What filters note about this request, for their other hooks and for each other.
+        variant: What the route's cache tells responses apart by, beside the URL. Whoever has the upstream answer one
+            client otherwise than another, by a header that it sets, says here how; else it is the upstream's `Vary`
+            that has to.
     """
 
-    __slots__ = ("_state", "body_filters", "claims", "client", "headers", "host", "method", "path", "query", "route")
+    __slots__ = (
+        "_state", "body_filters", "claims", "client", "headers", "host", "method", "path", "query", "route", "variant",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class Request:
         self.route = route
         self.claims = claims
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self.variant = ""
         self.body_filters: list[BodyFilter] | None = None
         self._state: dict[str, Any] | None = None
 

@@ -68,6 +68,8 @@ class Filters:
             decided = partial(self._request_decided, at, place, exchange, passage, request)
             passage.waits_for = Waiting(place, _call_in(result), decided)
             return False
+        if request.variant:
+            passage.variant += b"\0" + request.variant.encode("utf-8", "surrogatepass")
         if self._on_response:
             # What comes after this is the gateway's own writing, which is not for reading.
             request.headers = Headers.over(list(exchange.head.parts), exchange.head.special)
