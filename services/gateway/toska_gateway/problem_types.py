@@ -36,6 +36,9 @@ PROBLEM_TYPES: Final = {
               "The route does not serve clients of this address: policies.ip says which it does.",
               "Come from an address that is served. Behind a load balancer, let server.trusted_proxies name it: else "
               "its address is taken for the client's."),
+        _type("https-only", 403, "Served over HTTPS only", "caller",
+              "The route is not served over plain HTTP (policies.require_https).",
+              "Use an https:// URL. Of a proxy that speaks TLS for the gateway, server.trusted_proxies has to know."),
         _type("cors-denied", 403, "Not allowed to pages of this origin", "caller",
               "A page of another origin asked for leave (a preflight), or opened a WebSocket, and policies.cors of the "
               "route does not allow it; the detail says whether it is the origin, the method or a header.",

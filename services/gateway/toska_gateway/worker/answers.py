@@ -25,6 +25,7 @@ TITLES: Final = {
     "unsupported-version": "HTTP version not supported",
     "cors-denied": "Not allowed to pages of this origin",
     "ip-denied": "Address not served",
+    "https-only": "Served over HTTPS only",
     "unknown-api-version": "Unknown version of the API",
     "api-version-gone": "Version of the API is gone",
     "fault-injected": "Fault on purpose",

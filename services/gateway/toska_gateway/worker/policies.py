@@ -9,7 +9,7 @@ A policy is compiled once for each route and worker. A route without any pays on
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
-from toska_gateway.worker.edge.access import IpRules
+from toska_gateway.worker.edge.access import HttpsRequired, IpRules
 from toska_gateway.worker.edge.cors import Cors
 from toska_gateway.worker.edge.faults import Faults
 from toska_gateway.worker.edge.mirror import Mirror
@@ -151,12 +151,14 @@ _FACTORIES: Final[dict[str, Factory]] = {
     "mirror": Mirror,
     "auth": _auth,
     "rate_limit": compile_rate_limits,
+    "require_https": HttpsRequired,
     "security_headers": SecurityHeaders,
     "versions": Versions,
 }
 _GATES: Final = (
     "security_headers",
     "ip",
+    "require_https",
     "cors",
     "versions",
     "auth",

@@ -4,7 +4,7 @@ Every name is part of the contract and may only be joined by others. What a gate
 asking for it is an error and never silently ignored.
 """
 
-from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.access import IpRules, RequireHttps
 from toska_common.contracts.routing.auth import Auth, Jwt, TokenPlace
 from toska_common.contracts.routing.browsers import Cors, Hsts, SecurityHeaders
 from toska_common.contracts.routing.caching import CacheKey, CacheMemory, ResponseCache
@@ -87,6 +87,7 @@ __all__ = [
     "ProxyProtocol",
     "RateLimit",
     "Redirect",
+    "RequireHttps",
     "Respond",
     "ResponseCache",
     "RetryPolicy",

@@ -1,11 +1,12 @@
-"""Who is let in by address."""
+"""Who is let in: by address, and by the way they come."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.routing.server import TrustedPeer
+from toska_common.contracts.routing.words import switched
 
 
 class IpRules(Document):
@@ -24,3 +25,13 @@ class IpRules(Document):
         if not self.allow and not self.deny:
             raise ValueError("give allow, deny, or both")
         return self
+
+
+class RequireHttps(Document):
+    """Requests over plain HTTP, to us or to the first of `server.trusted_proxies`, are not served."""
+
+    otherwise: Literal["redirect", "refuse"] = Field(default="redirect", description="308 to https, or 403")
+    port: int = Field(default=443, ge=1, le=65535, description="Where https is served")
+
+
+HttpsSwitch = Annotated[RequireHttps | None, BeforeValidator(switched)]

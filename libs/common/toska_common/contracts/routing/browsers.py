@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing.words import HeaderName, HeaderValue
+from toska_common.contracts.routing.words import HeaderName, HeaderValue, switched
 from toska_common.units import Duration
 
 ANY = "*"
@@ -94,13 +94,6 @@ class Hsts(Document):
         return self
 
 
-def _switch(value: object) -> object:
-    """`true` is all defaults, `false` leaves it out."""
-    if value is True:
-        return {}
-    return None if value is False else value
-
-
 ReferrerPolicy = Literal[
     "no-referrer", "no-referrer-when-downgrade", "origin", "origin-when-cross-origin", "same-origin", "strict-origin",
     "strict-origin-when-cross-origin", "unsafe-url",
@@ -110,7 +103,7 @@ ReferrerPolicy = Literal[
 class SecurityHeaders(Document):
     """Fields that make browsers careful. `security_headers: true` is all defaults; a field that is null is not sent."""
 
-    hsts: Annotated[Hsts | None, BeforeValidator(_switch)] = Hsts()
+    hsts: Annotated[Hsts | None, BeforeValidator(switched)] = Hsts()
     content_type_options: bool = Field(default=True, description="X-Content-Type-Options: nosniff")
     frame_options: Literal["DENY", "SAMEORIGIN"] | None = "SAMEORIGIN"
     referrer_policy: ReferrerPolicy | None = "strict-origin-when-cross-origin"
@@ -125,4 +118,4 @@ class SecurityHeaders(Document):
     override: bool = Field(default=False, description="Replace what the upstream says; else it has the last word")
 
 
-SecuritySwitch = Annotated[SecurityHeaders | None, BeforeValidator(_switch)]
+SecuritySwitch = Annotated[SecurityHeaders | None, BeforeValidator(switched)]

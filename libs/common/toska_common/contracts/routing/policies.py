@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing.access import IpRules
+from toska_common.contracts.routing.access import HttpsSwitch, IpRules
 from toska_common.contracts.routing.auth import Auth
 from toska_common.contracts.routing.browsers import Cors, SecuritySwitch
 from toska_common.contracts.routing.caching import ResponseCache
@@ -113,6 +113,7 @@ class Policies(Document):
     hedge: Hedge | None = None
     fallback: Fallback | None = None
     ip: IpRules | None = None
+    require_https: HttpsSwitch = Field(default=None, description="true is all defaults")
     cors: Cors | None = None
     security_headers: SecuritySwitch = Field(default=None, description="true is all defaults")
     versions: Versions | None = None

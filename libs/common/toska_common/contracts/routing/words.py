@@ -57,3 +57,10 @@ FRAMING = frozenset(
     }
 )  # fmt: skip
 """Header fields that are the gateway's own: no rule changes them."""
+
+
+def switched(value: object) -> object:
+    """Settings that can be written as a switch: `true` is all defaults, `false` is to leave them out."""
+    if value is True:
+        return {}
+    return None if value is False else value

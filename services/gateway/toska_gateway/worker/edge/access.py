@@ -1,8 +1,10 @@
-"""Who is served, by address: the client's own, also behind trusted proxies."""
+"""Who is served: by address, and by the way they come; the client's own, also behind trusted proxies."""
 
 from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.edge.networks import Networks, read_address
+from toska_gateway.worker.edge.rewriting import bare_authority
+from toska_gateway.worker.http1 import ASTERISK, CRLF, encode_path
 from toska_gateway.worker.http1.grammar import remember
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 _UNIX: Final = "unix:"
 _UNIX_CLIENT: Final = b"unix"
 _REMEMBERED: Final = 8192
+_HTTPS_PORT: Final = 443
 
 
 class IpRules:
@@ -47,3 +50,27 @@ class IpRules:
         if address is None or address in self._deny:
             return False
         return self._allow is None or address in self._allow
+
+
+class HttpsRequired:
+    """Sends those who come over plain HTTP to https, or away."""
+
+    __slots__ = ("_port", "_refuses")
+
+    def __init__(self, settings: dict[str, Any], route: str, plane: "Plane") -> None:
+        port: int = settings["port"]
+        self._port = b"" if port == _HTTPS_PORT else b":%d" % port
+        self._refuses = settings["otherwise"] == "refuse"
+
+    def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
+        """Let the request pass if it came over TLS."""
+        head = exchange.head
+        if exchange.down.forwarding.scheme_of(head) == b"https":
+            return True
+        host = bare_authority(head.host)
+        if self._refuses or not host or head.path == ASTERISK:
+            exchange.fail(403, "https-only", "this route is served over https only")
+            return False
+        place = b"https://" + host + self._port + encode_path(head.path) + head.query
+        exchange.answer(308, "text/plain; charset=utf-8", b"", extra=b"location: " + place + CRLF)
+        return False

@@ -129,7 +129,7 @@ class Redirect:
         path = head.path if self._prefix is None else self._prefix + head.path[self._cut :] or b"/"
         if not self._scheme and not self._host:
             return encode_path(path)
-        host = self._host or (_without_port(head.host) if self._scheme else head.host)
+        host = self._host or (bare_authority(head.host) if self._scheme else head.host)
         if not host:
             raise BadMessage(400, "bad-host", "without a Host nobody can say where to go instead")
         return (self._scheme or forwarding.scheme_of(head)) + b"://" + host + encode_path(path)
@@ -143,5 +143,6 @@ def _plain(captured: bytes) -> bytes:
     return captured.replace(b"\x01", b"/").replace(b"\x02", b"\\")
 
 
-def _without_port(host: bytes) -> bytes:
+def bare_authority(host: bytes) -> bytes:
+    """A Host without its port, as it was written."""
     return host.partition(b"]")[0] + b"]" if host[:1] == b"[" else host.partition(b":")[0]
