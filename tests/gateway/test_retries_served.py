@@ -295,6 +295,25 @@ async def test_an_upgrade_is_not_repeated(gateway: Gateway) -> None:
         assert len(app.requests) == 1
 
 
+async def test_the_time_of_a_try_ends_with_a_tunnels_beginning(gateway: Gateway) -> None:
+    async def script(conversation: Conversation) -> None:
+        await conversation.request_head()
+        await conversation.send(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        await conversation.exactly(4)
+        await asyncio.sleep(0.2)
+        await conversation.send(b"pong")
+
+    async with upstream(script) as app:
+        wanted = document(app.port, retry_on=["timeout"], per_try_timeout="100ms")
+        wanted["routes"][0]["policies"]["upgrade"] = ["websocket"]
+        await gateway.serve(wanted)
+        async with connected(gateway.address) as client:
+            await client.send(get("/", "connection: upgrade", "upgrade: websocket"))
+            assert (await client.response()).status == 101
+            await client.send(b"ping")
+            assert await client.exactly(4) == b"pong"
+
+
 async def test_nothing_is_repeated_once_a_byte_of_the_response_has_gone(gateway: Gateway) -> None:
     async def script(conversation: Conversation) -> None:
         await conversation.request()

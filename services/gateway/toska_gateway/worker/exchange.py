@@ -650,6 +650,7 @@ class Exchange(Attempts):
 
     def start_tunnel(self, upstream: "Upstream", head: ResponseHead, rest: bytes) -> None:
         """The upstream agreed to switch protocols: from here on bytes pass as they come (RFC 9110 §7.8)."""
+        self._stop_timer()
         self.status = head.status
         self.responding = True
         self.tunnelled = True
