@@ -36,8 +36,8 @@ from toska_gateway.worker.stats import EndpointStats, WorkerStats
 from toska_gateway.worker.telling import Tell, tell_nobody
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.attempts import Attempts
     from toska_gateway.worker.certificates import ClientContext
+    from toska_gateway.worker.dispatch import Dispatch
     from toska_gateway.worker.http1 import RequestHead
     from toska_gateway.worker.upstream import Upstream
 
@@ -150,7 +150,7 @@ class Cluster:
         self.version = ""
         self.endpoints: dict[str, Endpoint] = {}
         self.connections = 0
-        self.pending: deque[Attempts] = deque()
+        self.pending: deque[Dispatch] = deque()
         self.started = 0
         self.finished = 0
         self.budget = RetryBudget()
@@ -375,7 +375,7 @@ class Cluster:
         min(pools, key=lambda idle: idle[0].idle_since).pop(0).close()
         return True
 
-    def stop_waiting(self, exchange: "Attempts") -> None:
+    def stop_waiting(self, exchange: "Dispatch") -> None:
         """Take an exchange out of those that wait for a connection, if it is one of them."""
         with contextlib.suppress(ValueError):
             self.pending.remove(exchange)
