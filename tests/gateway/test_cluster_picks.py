@@ -182,10 +182,10 @@ def test_endpoints_live_on_across_updates_under_their_key() -> None:
     assert {"0", "2", "3"} == set(picked(cluster, 20))
 
 
-def keyed(soon: Callable[[Callable[[], None]], object] | None, *numbers: int) -> Cluster:
-    """A cluster by Maglev."""
+def keyed(soon: Callable[[Callable[[], None]], object] | None, *numbers: int, balancer: str = "maglev") -> Cluster:
+    """A cluster that goes by a key."""
     cluster = Cluster("app", soon=soon)
-    cluster.configure(settings(balancer="ip_hash"))
+    cluster.configure(settings(balancer=balancer, hash_key={"path": True}))
     cluster.update([item(number) for number in numbers], "1")
     return cluster
 
@@ -196,9 +196,10 @@ def owners(cluster: Cluster) -> list[str]:
     return [endpoint.key for endpoint in found if endpoint is not None]
 
 
-def test_a_large_table_is_filled_beside_requests_while_the_one_before_goes_on() -> None:
+@pytest.mark.parametrize("balancer", ["maglev", "ring_hash"])
+def test_a_large_table_is_filled_beside_requests_while_the_one_before_goes_on(balancer: str) -> None:
     turns: list[Callable[[], None]] = []
-    cluster = keyed(turns.append, 0, 1, 2, 3)
+    cluster = keyed(turns.append, 0, 1, 2, 3, balancer=balancer)
     before = owners(cluster)
     assert turns == []  # the first one is made at once: there is none to go on with
     cluster.update([item(number) for number in (0, 1, 2, 4)], "2", 1.0)
@@ -210,7 +211,7 @@ def test_a_large_table_is_filled_beside_requests_while_the_one_before_goes_on() 
     cluster.connected(cluster.endpoints["1"], 3.0)
     while turns:
         turns.pop(0)()
-    assert owners(cluster) == owners(keyed(None, 0, 1, 2, 4))
+    assert owners(cluster) == owners(keyed(None, 0, 1, 2, 4, balancer=balancer))
 
 
 def test_of_two_changes_in_a_row_the_last_one_counts() -> None:

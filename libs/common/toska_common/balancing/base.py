@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ class Named(Weighted, Protocol):
 
 
 E = TypeVar("E", bound=Weighted)
+T = TypeVar("T")
 
 Usable = Callable[[E], bool]
 """Whether an endpoint may be picked now: its circuit is closed, it has not been tried already."""
@@ -68,6 +69,15 @@ class Balancer(ABC, Generic[E]):
             if usable(endpoint):
                 return endpoint
         return None
+
+
+def outcome_of(steps: Generator[None, None, T]) -> T:
+    """What comes of steps that are taken all at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
 
 
 def hash_of(key: bytes) -> int:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from struct import unpack
 from typing import TypeVar
 
-from toska_common.balancing.base import Balancer, Named, Usable
+from toska_common.balancing.base import Balancer, Named, Usable, outcome_of
 
 TABLE_SIZES = (65_537, 655_373)
 """Primes. The first serves up to a hundredth of it in endpoints, as the paper asks for evenness; then the second,
@@ -70,12 +70,7 @@ class Maglev(Balancer[N]):
 
 def fill(names: Sequence[str], weights: Sequence[float]) -> "array[int]":
     """The table: at each place the index of its endpoint."""
-    steps = filling(names, weights)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
+    return outcome_of(filling(names, weights))
 
 
 def filling(names: Sequence[str], weights: Sequence[float]) -> "Generator[None, None, array[int]]":

@@ -8,18 +8,21 @@ import math
 import random
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from hashlib import blake2b
 from struct import unpack
 from typing import TypeVar
 
-from toska_common.balancing.base import Balancer, Named, Usable
+from toska_common.balancing.base import Balancer, Named, Usable, outcome_of
 
 POINTS = 160
 """Points of an endpoint of mean weight: shares are then even within about 8% (one standard deviation)."""
 MAX_POINTS = 1 << 20
 """Largest ring; of more endpoints each has fewer points."""
 
+_STEP = 1024
+"""Points made or sorted in one step."""
+_PARTS, _PART_BITS = 1 << 10, 64 - 10
 _OWNER = (1 << 20) - 1
 """A place on the ring is a number whose last 20 bits say whose it is: one array to search and nothing to look up."""
 
@@ -27,20 +30,30 @@ N = TypeVar("N", bound=Named)
 
 
 class RingHash(Balancer[N]):
-    """The endpoint that owns a key."""
+    """The endpoint that owns a key.
+
+    Making a ring takes 4 ms for a hundred endpoints and 60 for a thousand. Who cannot do without its thread for so long
+    has it made `in_steps`.
+    """
 
     def __init__(
-        self, endpoints: Sequence[N], weights: Sequence[float] | None = None, *, chance: random.Random | None = None
+        self,
+        endpoints: Sequence[N],
+        weights: Sequence[float] | None = None,
+        *,
+        chance: random.Random | None = None,
+        places: "array[int] | None" = None,
     ) -> None:
         super().__init__(endpoints, weights, chance=chance)
-        counts = point_counts(self.weights)
-        places = [
-            point & ~_OWNER | index
-            for index, endpoint in enumerate(self.endpoints)
-            for point in _points_of(endpoint.key, counts[index])
-        ]
-        places.sort()
-        self._places = array("Q", places)
+        if places is None:
+            places = outcome_of(placing([endpoint.key for endpoint in self.endpoints], self.weights))
+        self._places = places
+
+    @classmethod
+    def in_steps(cls, endpoints: Sequence[N], weights: Sequence[float]) -> "Generator[None, None, RingHash[N]]":
+        """Make one in steps of under a millisecond; what the generator returns is the balancer."""
+        places = yield from placing([endpoint.key for endpoint in endpoints], weights)
+        return cls(endpoints, weights, places=places)
 
     def pick(self, usable: Usable[N] | None = None, key: int = 0, now: float = 0.0) -> N | None:
         places = self._places
@@ -63,6 +76,31 @@ class RingHash(Balancer[N]):
                 if len(asked) == len(self.endpoints):
                     break
         return None
+
+
+def placing(names: Sequence[str], weights: Sequence[float]) -> "Generator[None, None, array[int]]":
+    """Make a ring step by step: the places in their order.
+
+    Points are put into parts of the circle as they are made, so that each part can be sorted by itself.
+    """
+    parts: list[list[int]] = [[] for _ in range(_PARTS)]
+    since = 0
+    for index, (name, count) in enumerate(zip(names, point_counts(weights), strict=True)):
+        for point in _points_of(name, count):
+            parts[point >> _PART_BITS].append(point & ~_OWNER | index)
+        since += count
+        if since >= _STEP:
+            since = 0
+            yield
+    places = array("Q")
+    for part in parts:
+        part.sort()
+        places.extend(part)
+        since += len(part)
+        if since >= _STEP:
+            since = 0
+            yield
+    return places
 
 
 def point_counts(weights: Sequence[float]) -> list[int]:

@@ -99,7 +99,7 @@ class Endpoint:
         return f"{self.address}:{self.port}" if self.port else self.address
 
 
-_BALANCERS: Final[dict[str, Callable[..., Balancer[Endpoint]]]] = {
+_BALANCERS: Final[dict[str, type[Balancer[Endpoint]]]] = {
     "round_robin": RoundRobin,
     "weighted_round_robin": RoundRobin,
     "random": Random,
@@ -109,8 +109,13 @@ _BALANCERS: Final[dict[str, Callable[..., Balancer[Endpoint]]]] = {
     "ring_hash": RingHash,
     "maglev": Maglev,
 }
-Steps = Generator[None, None, Maglev[Endpoint]]
-_BY_KEY: Final = frozenset({"ip_hash", "ring_hash", "maglev"})
+_Steps = Generator[None, None, Balancer[Endpoint]]
+_IN_STEPS: Final[dict[str, Callable[[list[Endpoint], list[float]], _Steps]]] = {
+    "ip_hash": Maglev[Endpoint].in_steps,
+    "ring_hash": RingHash[Endpoint].in_steps,
+    "maglev": Maglev[Endpoint].in_steps,
+}
+"""Those that go by a key, and take long to make."""
 
 
 class Cluster:
@@ -270,7 +275,7 @@ class Cluster:
         rotation = rotate(members, self._policy, now)
         self.changes_at = back if rotation.changes_at is None else min(back, rotation.changes_at)
         self._usable = None
-        if self._kind in _BY_KEY:
+        if self._kind in _IN_STEPS:
             # Keys stay with their endpoints while one of them is away, so the balancer knows all and is told whom not
             # to take; also while it is one that knows endpoints which have left.
             self._build(members, [float(endpoint.weight) for endpoint in members])
@@ -285,15 +290,14 @@ class Cluster:
         wanted = (self._kind, endpoints, weights)
         if wanted != self._built_for:
             self._built_for = wanted
-            kind = _BALANCERS[self._kind]
-            before = self._balancer.endpoints if isinstance(self._balancer, Maglev) else ()
-            if kind is Maglev and self._soon is not None and not set(before).isdisjoint(endpoints):
-                steps: Steps = Maglev[Endpoint].in_steps(endpoints, weights)
-                self._go_on_building(steps, wanted)  # the one before goes on meanwhile
+            kind, in_steps = _BALANCERS[self._kind], _IN_STEPS.get(self._kind)
+            before = self._balancer.endpoints if isinstance(self._balancer, kind) else ()
+            if in_steps is not None and self._soon is not None and not set(before).isdisjoint(endpoints):
+                self._go_on_building(in_steps(endpoints, weights), wanted)  # the one before goes on meanwhile
             else:
                 self._balancer = kind(endpoints, weights)
 
-    def _go_on_building(self, steps: Steps, wanted: tuple[str, list[Endpoint], list[float]]) -> None:
+    def _go_on_building(self, steps: _Steps, wanted: tuple[str, list[Endpoint], list[float]]) -> None:
         if self._built_for is not wanted or self._soon is None:
             return  # something else is wanted by now
         try:
