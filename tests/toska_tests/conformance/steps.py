@@ -249,3 +249,72 @@ class Copied:
 
 def _arrived(requests: list[Message], before: int, body: bytes) -> Callable[[], bool]:
     return lambda: len(requests) > before and requests[-1].body == body
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Send a request's head and wait to be asked for its body.
+
+    Attributes:
+        head: With `Expect: 100-continue`.
+        body: Sent once asked for.
+    """
+
+    head: bytes
+    body: bytes
+
+    async def play(self, stage: Stage) -> None:
+        client = await stage.client(fresh=True)
+        await client.send(self.head)
+        asked = await client.head()
+        assert asked.status == 100, f"{asked.head!r}"
+        answer = await client.ask(self.body)
+        assert answer.status == 200
+        assert [one.body for name in stage.news() for one in stage.upstreams[name].requests[-1:]] == [self.body]
+
+
+@dataclass(frozen=True)
+class FirstBytes:
+    """See the beginning of a body while its end has not been made yet.
+
+    Attributes:
+        send: The request.
+        begins: What has to come at once.
+    """
+
+    send: bytes
+    begins: bytes
+
+    async def play(self, stage: Stage) -> None:
+        client = await stage.client(fresh=True)
+        await client.send(self.send)
+        head = await client.head()
+        assert head.status == 200
+        seen = b""
+        while self.begins not in seen:
+            more = await client.some()
+            assert more, f"ended after {seen!r}"
+            seen += more
+        await stage.hang_up()
+
+
+@dataclass(frozen=True)
+class Eventually:
+    """Ask until the answers are as they have to be: what the engine finds out by itself takes a moment.
+
+    Attributes:
+        send: The request, which may be sent often.
+        by: The only upstream that answers any of ten in a row.
+    """
+
+    send: bytes
+    by: str
+
+    async def play(self, stage: Stage) -> None:
+        async def settled() -> bool:
+            # By what answers say: health checks ask upstreams, too.
+            answers = [await (await stage.client()).ask(self.send) for _ in range(10)]
+            by = {answer.value("x-served-by") for answer in answers}
+            return by == {self.by.encode()} and {answer.status for answer in answers} == {200}
+
+        await wait_until(settled, within=10, what=f"only {self.by} answers")

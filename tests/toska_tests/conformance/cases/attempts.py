@@ -4,12 +4,20 @@ import asyncio
 from collections.abc import Sequence
 
 from toska_tests.conformance.case import DEAD, Case, policies
-from toska_tests.conformance.steps import Ask
+from toska_tests.conformance.steps import Ask, Eventually
 from toska_tests.gateways import route
 from toska_tests.raw_http import Conversation, get, request, response
 
 _TURNS = {"a": {"endpoints": ["a", "b"], "balancer": "round_robin"}}
 _BUSY = response(503, body=b"busy")
+
+
+async def ill(conversation: Conversation) -> None:
+    """Answer requests, and fail health checks."""
+    while True:
+        message = await conversation.request()
+        well = not message.target.startswith("/health")
+        await conversation.send(response(200 if well else 500, "x-served-by: a", body=b"ok"))
 
 
 async def slow(conversation: Conversation) -> None:
@@ -21,6 +29,30 @@ async def slow(conversation: Conversation) -> None:
 
 
 CASES: Sequence[Case] = (
+    Case(
+        "an endpoint that fails its health check is left out",
+        [Eventually(get("/x"), by="b")],
+        clusters={
+            "a": {
+                "endpoints": ["a", "b"],
+                "balancer": "round_robin",
+                "health_check": {"path": "/health", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1},
+            }
+        },
+        upstreams={"a": ill},
+    ),
+    Case(
+        "an endpoint that answers with failures in a row is left out",
+        [Eventually(get(), by="b")],
+        clusters={
+            "a": {
+                "endpoints": ["a", "b"],
+                "balancer": "round_robin",
+                "outlier": {"consecutive_5xx": 2, "base_ejection": "60s"},
+            }
+        },
+        upstreams={"a": response(500)},
+    ),
     Case(
         "a status that is to be retried is tried elsewhere",
         [Ask(request(method), gets={"x-served-by": b"b"}) for method in ("GET", "GET", "PUT", "DELETE", "GET")],

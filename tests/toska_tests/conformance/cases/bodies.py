@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from toska_tests.conformance.case import Case, policies
-from toska_tests.conformance.steps import Ask
+from toska_tests.conformance.steps import Announced, Ask, FirstBytes
 from toska_tests.raw_http import Conversation, chunks, get, request, response
 
 _LARGE = bytes(range(256)) * 4000
@@ -28,7 +28,35 @@ async def after_an_interim(conversation: Conversation) -> None:
     await conversation.send(response(200, body=b"done"))
 
 
+async def an_event_at_a_time(conversation: Conversation) -> None:
+    """Send the first event, and no other."""
+    await conversation.request()
+    await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+    await conversation.until_closed()
+
+
+async def asking_for_the_body(conversation: Conversation) -> None:
+    """Ask for a body that is announced."""
+    while True:
+        head = await conversation.request_head()
+        await conversation.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        head.body = await conversation.exactly(int(head.value("content-length") or b"0"))
+        await conversation.send(response(200, body=b"ok"))
+
+
 CASES: Sequence[Case] = (
+    Case(
+        "events arrive as they are sent",
+        [FirstBytes(get(), b"data: 1\n\n")],
+        upstreams={"a": an_event_at_a_time},
+    ),
+    Case(
+        "a body that waits to be asked for is asked for",
+        [
+            Announced(b"POST / HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n", b"hello"),
+        ],
+        upstreams={"a": asking_for_the_body},
+    ),
     Case(
         "a request's body of known length arrives whole",
         [

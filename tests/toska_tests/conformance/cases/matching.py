@@ -156,6 +156,17 @@ CASES: Sequence[Case] = (
         [taking("a", "a", path_prefix="/a")],
     ),
     Case(
+        "escaped slashes are kept where the route says so, and separate nothing",
+        [
+            Ask(get("/kept/a%2fb"), by="a", target="/kept/a%2Fb"),
+            Ask(get("/kept%2Fa"), 400, error="bad-target", closes=True),
+        ],
+        [
+            taking("kept", "a", path_prefix="/kept") | {"policies": {"escaped_slashes": "keep"}},
+            taking("rest", "b"),
+        ],
+    ),
+    Case(
         "a target in absolute form stands for its host and path",
         [Ask(get("http://shop.test/x?y", host="other"), by="a", target="/x?y", sees={"host": b"shop.test"})],
         _HOSTS,

@@ -1,4 +1,4 @@
-"""Versions of an API, and faults on purpose."""
+"""Versions of an API beside each other, and faults on purpose."""
 
 import re
 from collections.abc import Sequence
