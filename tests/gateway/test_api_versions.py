@@ -1,5 +1,6 @@
 """Versions of an API: how requests name them, who serves them, and what is told of those that end."""
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -200,3 +201,48 @@ async def test_a_route_that_answers_itself_knows_versions_too(gateway: Gateway) 
     )
     assert (await ask(gateway.address, get("/api", "X-API-Version: 1"))).body == b"hello"
     assert (await ask(gateway.address, get("/api", "X-API-Version: 2"))).status == 400
+
+
+async def test_whatever_a_client_writes_it_gets_a_known_version_or_a_refusal(gateway: Gateway) -> None:
+    chance = random.Random(7)
+    pieces = [
+        "1",
+        "2.1",
+        "9",
+        "v",
+        "V1",
+        ".",
+        ";",
+        ",",
+        '"',
+        "=",
+        "v=",
+        ";v=1",
+        "application/",
+        "vnd.shop.",
+        ".v2",
+        "+json",
+    ]
+    pieces += ["a/b;v=1", "application/vnd.shop.v2+json", "v2.1/", "v1/x", "?api-version=1", "1"]
+    pieces += ["/", "%31", "?api-version=", "&", " ", "\t", "\xe9", "-", "vnd..v1", "*/*"]
+
+    def written(*without: str) -> str:
+        return "".join(
+            chance.choice([one for one in pieces if one not in without])
+            for _ in range(chance.choice([0, 1, 1, 2, 3, 7]))
+        )
+
+    async with upstream() as app:
+        await gateway.serve(document(app.port, {"by": ["path", "header", "media_type", "query"], "strip_path": True}))
+        async with connected(gateway.address) as client:
+            for _ in range(300):
+                target = "/api/" + written(" ", "\t", "\xe9", '"')
+                seen = len(app.requests)
+                fields = [f"{name}: {written()}" for name in ("X-API-Version", "Accept") if chance.random() < 0.4]
+                answer = await client.ask(get(target, *fields))
+                if answer.status == 200:
+                    assert app.requests[-1].value("x-api-version") in (b"1", b"2", b"2.1")
+                else:
+                    assert (answer.status, answer.error) in ((400, "unknown-api-version"), (406, "unknown-api-version"))
+                    assert len(app.requests) == seen
+    assert 15 < len(app.requests) < 285
