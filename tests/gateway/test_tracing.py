@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from toska_common.routing.problems import InvalidDocument
 from toska_gateway import span_exporter
 from toska_gateway.wire import Known, messages
 from toska_gateway.worker.tracing import Parent, read_parent
@@ -166,7 +168,8 @@ async def collecting() -> AsyncGenerator[tuple[Collector, Laid]]:
         collector.port = server.port
 
         def document(*ports: int, sample: float = 1.0, **more: Any) -> dict[str, Any]:
-            tracing = {"endpoint": f"http://127.0.0.1:{server.port}", "sample": sample, "headers": {"x-token": "t"}}
+            tracing = {"endpoint": f"http://127.0.0.1:{server.port}", "sample": sample, "headers": {"x-tenant": "t"}}
+            tracing |= more.pop("tracing", {})
             server_settings = {"tracing": tracing, **more.pop("server", {})}
             return {"server": server_settings, "clusters": {"app": cluster(*ports)}, "routes": [route("all")], **more}
 
@@ -215,7 +218,7 @@ async def test_a_sampled_request_has_a_span_of_its_own_and_one_of_its_attempt() 
         resource = collector.requests[0].resource_spans[0].resource
         assert {item.key: item.value.string_value for item in resource.attributes}["service.name"] == "toska-gateway"
         assert collector.headers[0]["content-type"] == "application/x-protobuf"
-        assert collector.headers[0]["x-token"] == "t"
+        assert collector.headers[0]["x-tenant"] == "t"
 
         async def counted() -> bool:
             return await gateway.metric("traces_exported_total") == 1
@@ -319,8 +322,32 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_memory(monkeypat
             await wait_until(dropped)
 
 
+async def test_credentials_are_read_from_files_as_they_are_now(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    files = {"tracing": {"header_files": {"authorization": str(token)}}}
+    async with collecting() as (collector, document), upstream() as app, running_gateway() as gateway:
+        await gateway.serve(document(app.port, **files))
+        for secret in ("Bearer one", "Bearer two"):
+            token.write_text(secret + "\n")
+            before = len(collector.headers)
+            await ask(gateway.address, get())
+            await wait_until(lambda before=before: len(collector.headers) > before)
+        assert [headers["authorization"] for headers in collector.headers] == ["Bearer one", "Bearer two"]
+
+
+def test_a_credential_among_the_headers_is_refused_since_routing_can_be_read() -> None:
+    tracing = {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": "Bearer x"}}
+    with pytest.raises(InvalidDocument) as refused:
+        snapshot_of({"server": {"tracing": tracing}, "routes": []})
+    assert "header_files" in str(refused.value.problems)
+
+
 async def test_a_gateways_credentials_for_its_collector_do_not_reach_workers() -> None:
-    tracing = {"endpoint": "http://127.0.0.1:4318", "headers": {"authorization": "Bearer secret"}}
+    tracing = {
+        "endpoint": "http://127.0.0.1:4318",
+        "headers": {"x-tenant": "secret"},
+        "header_files": {"authorization": "secret"},
+    }
     snapshot = snapshot_of({"server": {"tracing": tracing}, "routes": []})
     table = next(iter(messages(Known(), snapshot, frozenset())))
     assert table["server"]["tracing"] == {"sample": 0.01}

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -41,14 +42,16 @@ class SpanExporter:
 
     Args:
         instance: What tells this gateway from others in the spans' resource.
+        folder: Where relative paths begin.
 
     Attributes:
         exported: Requests whose spans were taken, since they were last counted.
         dropped: Those whose spans were not, and will not be.
     """
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, folder: Path) -> None:
         self._instance = instance
+        self._folder = folder
         self._tracing: Tracing | None = None
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._arrived = anyio.Event()
@@ -125,7 +128,11 @@ class SpanExporter:
             return "tracing was turned off"
         resource = {"service.name": tracing.service_name, "service.version": __version__}
         body = encode(batch, {**resource, "service.instance.id": self._instance}, __version__)
-        headers = {**tracing.headers, "content-type": "application/x-protobuf"}
+        try:
+            secrets = {name: await self._read(file) for name, file in tracing.header_files.items()}
+        except (OSError, ValueError) as error:
+            return _Later(f"a file of header_files cannot be read: {error}", 0.0)
+        headers = {**tracing.headers, **secrets, "content-type": "application/x-protobuf"}
         try:
             async with session.post(place_of(tracing), data=body, headers=headers, allow_redirects=False) as response:
                 await response.read()
@@ -135,6 +142,13 @@ class SpanExporter:
                 return "" if response.status == 200 else f"it answers {response.status}"
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return _Later(str(error) or type(error).__name__, 0.0)
+
+    async def _read(self, file: str) -> str:
+        """A header's value; read anew each time, since credentials are renewed."""
+        text = (await anyio.Path(self._folder / file).read_text(encoding="ascii")).strip()
+        if not text.isprintable():
+            raise ValueError(f"{file} has more than one line")
+        return text
 
     def _tell_failure(self, reason: str) -> None:
         if not self._failing and self._tracing is not None:

@@ -104,7 +104,7 @@ class Supervisor:
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
         self._totals = Totals()
-        self._exporter = SpanExporter(self.pseudonym)
+        self._exporter = SpanExporter(self.pseudonym, tls_folder.absolute())
         self._tidy_at = 0.0
         self._prober: Prober | None = None  # once a cluster wants its health checked
         self._lock = anyio.Lock()

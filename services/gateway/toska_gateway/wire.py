@@ -17,7 +17,7 @@ from toska_gateway.worker.staging import Staging
 _SLICE = 40
 """Routes in one message: compiled by a worker in well under a millisecond."""
 _ENDPOINT_SLICE = 500
-_PARENTS_OWN: Any = {"tls": True, "tracing": {"endpoint": True, "headers": True, "service_name": True}}
+_PARENTS_OWN: Any = {"tls": True, "tracing": {"endpoint", "headers", "header_files", "service_name"}}
 """Of the server's settings, what workers have no use for, or get in another form."""
 
 

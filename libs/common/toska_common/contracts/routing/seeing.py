@@ -12,13 +12,13 @@ from toska_common.contracts.routing.words import HeaderName, HeaderValue
 STDOUT: Final = "stdout"
 
 
-def _log_place(value: str) -> str:
+def _file(value: str) -> str:
     if "\0" in value or value.endswith("/"):
-        raise ValueError("give the path of a file, or stdout")
+        raise ValueError("give the path of a file")
     return value
 
 
-LogPlace = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_log_place)]
+FilePlace = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_file)]
 
 
 class AccessLog(Document):
@@ -27,7 +27,7 @@ class AccessLog(Document):
     It may be rotated at any time: a file that was moved away is replaced by a new one.
     """
 
-    path: LogPlace = Field(description="stdout, or a file; a relative path begins where those of certificates do")
+    path: FilePlace = Field(description="stdout, or a file; a relative path begins where those of certificates do")
     sample: float = Field(default=1.0, ge=0, le=1, description="Share of the requests that get a line")
     errors_always: bool = Field(
         default=True, description="Requests that failed (5xx, or broken off) get one whatever `sample` says"
@@ -68,14 +68,25 @@ class Tracing(Document):
     )
     sample: float = Field(default=0.01, ge=0, le=1, description="Share of the traces that begin here")
     headers: Mapping[HeaderName, HeaderValue] = Field(
-        default_factory=dict[str, str], description="Sent with each batch, such as a token"
+        default_factory=dict[str, str], description="Sent with each batch; no secrets, for routing can be read"
+    )
+    header_files: Mapping[HeaderName, FilePlace] = Field(
+        default_factory=dict[str, str],
+        description="Sent with each batch, each the content of a file, which may change; relative as certificates are",
     )
     service_name: str = Field(default="toska-gateway", min_length=1, max_length=128)
 
-    @field_validator("headers")
+    @field_validator("headers", "header_files")
     @classmethod
     def _not_ours(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         wrong = sorted({"host", "content-length", "content-type", "transfer-encoding", "connection"} & set(value))
         if wrong:
             raise ValueError(f"{', '.join(wrong)} is the exporter's own")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secrets(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if "authorization" in value:
+            raise ValueError("everybody who may read the routing would see it: name a file in header_files")
         return value
