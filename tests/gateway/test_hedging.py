@@ -58,7 +58,7 @@ async def test_a_rival_answers_for_an_endpoint_that_does_not_and_the_loser_is_ca
         assert await gateway.metric("hedges_total") - hedges == len(dead.requests) >= 1
         await until_closed(dead, len(dead.requests))
         assert await gateway.active() == 0
-        assert await gateway.metric("endpoint_failures_total", reason="cancelled") >= 1
+        assert await gateway.metric("endpoint_failures_total", reason="abandoned") >= 1
 
 
 async def test_who_answers_in_time_has_no_rival(gateway: Gateway) -> None:
