@@ -36,7 +36,7 @@ CASES: Sequence[Case] = (
             "a": {
                 "endpoints": ["a", "b"],
                 "balancer": "round_robin",
-                "health_check": {"path": "/health", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1},
+                "health_check": {"path": "/health", "interval": "500ms", "timeout": "500ms", "rise": 1, "fall": 1},
             }
         },
         upstreams={"a": ill},
