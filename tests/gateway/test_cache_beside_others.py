@@ -1,0 +1,163 @@
+"""The cache beside the route's other policies: tokens, versions, compression, CORS, fallbacks, and the access log."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toska_tests.gateways import Gateway, cluster, single
+from toska_tests.issuers import SigningKey, jwt_policy
+from toska_tests.raw_http import Conversation, Script, ask, get, response, upstream
+from toska_tests.waiting import wait_until
+
+KEY = SigningKey("ES256")
+FRESH = "cache-control: max-age=60"
+PUBLIC = "cache-control: public, max-age=60"
+
+
+@pytest.fixture(autouse=True)
+async def nothing_stored(gateway: Gateway) -> None:
+    """What one test has stored outlives its routes, and is no other test's."""
+    await gateway.supervisor.purge({})
+
+
+def numbered(*fields: str) -> Script:
+    """Answers with a running number, over all connections, and these fields."""
+    given = 0
+
+    async def script(conversation: Conversation) -> None:
+        nonlocal given
+        while True:
+            await conversation.request()
+            given += 1
+            await conversation.send(response(200, *fields, body=str(given).encode()))
+
+    return script
+
+
+async def bodies(gateway: Gateway, *requests: bytes) -> list[bytes]:
+    return [(await ask(gateway.address, message)).body for message in requests]
+
+
+def token(sub: str) -> str:
+    return f"Authorization: Bearer {KEY.token(sub=sub)}"
+
+
+@pytest.mark.parametrize("jwt", [{}, {"forward_token": False}, {"forward_token": False, "forward": {"x-user": "sub"}}])
+async def test_a_verified_users_response_is_nobody_elses(gateway: Gateway, jwt: dict[str, Any]) -> None:
+    """Also where the upstream sees no token any more, and so has no Authorization to vary by."""
+    async with upstream(numbered(FRESH)) as app:
+        policies = {"auth": {"jwt": jwt_policy(KEY, **jwt)}, "cache": {}}
+        await gateway.serve(single(app.port, policies=policies))
+        alice, bob = token("alice"), token("bob")
+        assert await bodies(gateway, get("/", alice), get("/", bob), get("/", alice)) == [b"1", b"2", b"3"]
+
+
+async def test_a_user_whose_token_is_a_cookie_is_a_user(gateway: Gateway) -> None:
+    async with upstream(numbered(FRESH)) as app:
+        jwt = jwt_policy(KEY, token_from={"cookie": "session"})
+        await gateway.serve(single(app.port, policies={"auth": {"jwt": jwt}, "cache": {"ignore_cookies": True}}))
+        asked = [get("/", f"Cookie: session={KEY.token(sub=sub)}") for sub in ("alice", "bob")]
+        assert await bodies(gateway, *asked) == [b"1", b"2"]
+
+
+async def test_nobody_comes_past_the_door_to_what_is_stored(gateway: Gateway) -> None:
+    async with upstream(numbered(PUBLIC)) as app:
+        policies = {"auth": {"jwt": jwt_policy(KEY), "scopes": ["read"]}, "cache": {}}
+        await gateway.serve(single(app.port, policies=policies))
+        reader = f"Authorization: Bearer {KEY.token(sub='alice', scope='read')}"
+        assert await bodies(gateway, get("/", reader), get("/", reader)) == [b"1", b"1"]
+        refused = [await ask(gateway.address, message) for message in (get(), get("/", token("bob")))]
+        assert [answer.status for answer in refused] == [401, 403]
+
+
+async def test_a_key_by_claim_has_a_response_for_each_user(gateway: Gateway) -> None:
+    async with upstream(numbered(PUBLIC)) as app:
+        policies = {"auth": {"jwt": jwt_policy(KEY)}, "cache": {"key": {"claims": ["sub"]}}}
+        await gateway.serve(single(app.port, policies=policies))
+        alice, bob, nobody = token("alice"), token("bob"), f"Authorization: Bearer {KEY.token(sub=None)}"
+        asked = [get("/", alice), get("/", bob), get("/", alice), get("/", bob), get("/", nobody), get("/", nobody)]
+        assert await bodies(gateway, *asked) == [b"1", b"2", b"1", b"2", b"3", b"4"]
+
+
+async def test_versions_have_responses_of_their_own(gateway: Gateway) -> None:
+    """Of one cluster too, which is told the version in a header that clients never see in a URL."""
+    async with upstream(numbered(PUBLIC)) as app:
+        versions: dict[str, Any] = {"by": ["header"], "default": "2", "known": {"1": {}, "2": {}}}
+        await gateway.serve(single(app.port, policies={"versions": versions, "cache": {}}))
+        old = get("/", "X-API-Version: 1")
+        assert await bodies(gateway, old, get(), old, get()) == [b"1", b"2", b"1", b"2"]
+
+
+async def test_what_is_stored_is_compressed_for_each_as_they_like(gateway: Gateway) -> None:
+    text = b"all the same " * 200
+
+    async def script(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            await conversation.send(response(200, PUBLIC, 'etag: "v1"', "content-type: text/plain", body=text))
+
+    async with upstream(script) as app:
+        await gateway.serve(single(app.port, policies={"compress": {"algorithms": ["gzip"]}, "cache": {}}))
+        zipped, plain, again = [
+            await ask(gateway.address, message)
+            for message in (get("/", "Accept-Encoding: gzip"), get(), get("/", "Accept-Encoding: gzip"))
+        ]
+        assert [gzip.decompress(answer.body) for answer in (zipped, again)] == [text, text]
+        assert plain.body == text
+        etag = (again.value("etag") or b"").decode()
+        assert etag == 'W/"v1"'
+        same = await ask(gateway.address, get("/", "Accept-Encoding: gzip", f"If-None-Match: {etag}"))
+        assert (same.status, same.body) == (304, b"")
+        assert len(app.requests) == 1
+
+
+async def test_origins_are_told_each_for_itself_that_they_may_read_what_is_stored(gateway: Gateway) -> None:
+    async with upstream(numbered(PUBLIC, "access-control-allow-origin: https://wrong.example")) as app:
+        cors = {"allow_origins": ["https://a.example", "https://b.example"], "allow_methods": ["GET"]}
+        await gateway.serve(single(app.port, policies={"cors": cors, "cache": {}}))
+        origins = ["https://a.example", "https://b.example", "https://c.example"]
+        answers = [await ask(gateway.address, get("/", f"Origin: {origin}")) for origin in origins * 2]
+    allowed = [answer.value("access-control-allow-origin") for answer in answers]
+    assert allowed == [b"https://a.example", b"https://b.example", None] * 2
+    assert {answer.body for answer in answers} == {b"1"}
+
+
+async def test_what_a_fallback_answers_is_not_kept_for_the_cluster_that_is_away(gateway: Gateway) -> None:
+    async def failing(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            await conversation.send(response(503, body=b"no"))
+
+    async with upstream(failing) as app, upstream(numbered(PUBLIC)) as other:
+        policies = {"retry": {"attempts": 1}, "fallback": {"cluster": "other", "on": ["503"]}, "cache": {}}
+        document = single(app.port, policies=policies)
+        document["clusters"]["other"] = cluster(other.port)
+        await gateway.serve(document)
+        assert await bodies(gateway, get(), get()) == [b"1", b"2"]
+
+
+async def test_a_stale_response_goes_before_a_fallback(gateway: Gateway) -> None:
+    fields = ["cache-control: max-age=60, stale-if-error=60", "age: 70"]
+    async with upstream(numbered(*fields)) as app:
+        policies = {"fallback": {"respond": {"body": "static"}}, "cache": {}}
+        await gateway.serve(single(app.port, policies=policies))
+        assert await bodies(gateway, get()) == [b"1"]
+    assert await bodies(gateway, get(), get("/other")) == [b"1", b"static"]
+
+
+async def test_hits_are_in_the_access_log(gateway: Gateway, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with upstream(numbered(FRESH)) as app:
+        document = single(app.port, policies={"cache": {}})
+        document["server"]["access_log"] = {"path": str(log)}
+        await gateway.serve(document)
+        await bodies(gateway, get("/seen"), get("/seen"))
+
+        def both() -> bool:
+            return log.exists() and log.read_text().count("\n") == 2
+
+        await wait_until(both, within=5, what="two lines of the log")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["status"], line["route"]) for line in lines] == [(200, "all")] * 2
