@@ -34,6 +34,7 @@ def test_the_defaults_are_the_documented_ports_on_loopback() -> None:
         ("TOSKA_GATEWAY_ROUTER_URL", "http://router:99999", "no valid port"),
         ("TOSKA_GATEWAY_ROUTES", "nowhere.yaml", "is not a file"),
         ("TOSKA_GATEWAY_ENGINE", "nginx", "'python'"),
+        ("TOSKA_FILTERS_PATH", "no-such-folder", "no-such-folder is not a folder"),
         ("TOSKA_CACHE_URL", "memcached://cache", "write memory://, redis://host:port/0"),
         ("TOSKA_CACHE_URL", "redis:///0", "names no host"),
         ("TOSKA_CACHE_URL", "redis://cache:port", "no number from 0 to 65535"),
@@ -55,6 +56,7 @@ def test_filters_are_found_in_the_working_directory_or_where_a_setting_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert Settings.from_environment().filters_folder == tmp_path
+    (tmp_path / "own").mkdir()
     monkeypatch.setenv("TOSKA_FILTERS_PATH", "own")
     assert Settings.from_environment().filters_folder == tmp_path / "own"
 

@@ -107,6 +107,13 @@ class Settings(ServiceSettings):
             raise ValueError(f"{value} is not a file")
         return None if value is None else value.expanduser().absolute()
 
+    @field_validator("filters_path")
+    @classmethod
+    def _readable_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return None if value is None else value.expanduser().absolute()
+
     @field_validator("cache_url")
     @classmethod
     def _known_cache(cls, value: SecretStr) -> SecretStr:
@@ -162,7 +169,7 @@ class Settings(ServiceSettings):
     @property
     def filters_folder(self) -> Path:
         """Where modules of filters are looked for."""
-        return Path.cwd() if self.filters_path is None else self.filters_path.expanduser().absolute()
+        return self.filters_path or Path.cwd()
 
     @property
     def bound_admin_host(self) -> str:
