@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from toska_gateway.errors import RenewalFailed
 from toska_tests.codings import decode
 from toska_tests.gateways import Gateway, running_gateway, single
+from toska_tests.issuers import SigningKey, jwt_policy
 from toska_tests.raw_http import OK, Conversation, CutOff, ask, chunks, connected, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
@@ -75,6 +76,15 @@ async def test_a_connection_goes_on_after_a_body_was_refused_that_had_waited(gat
             for _ in range(2):
                 assert (await client.ask(request("POST", "/", "x-at: request-feed", body=b"a body"))).status == 500
             assert (await client.ask(get())).body == b"ok"
+
+
+async def test_filters_see_the_claims_of_a_verified_token_and_cannot_change_them(gateway: Gateway) -> None:
+    key = SigningKey("ES256")
+    await gateway.serve(filtered(1, "Claim", auth={"jwt": jwt_policy(key)}))
+    for _ in range(2):  # verified, then remembered
+        answer = await ask(gateway.address, get("/", f"authorization: Bearer {key.token(sub='ann')}"))
+        assert (answer.status, answer.body) == (200, b"ann")
+    assert (await ask(gateway.address, get())).status == 401  # who has none does not come so far
 
 
 async def test_a_filter_can_refuse_at_every_place(gateway: Gateway) -> None:

@@ -72,6 +72,18 @@ class Recall(Filter):
         response.headers["x-recall"] = ",".join(sorted(response.request.headers))
 
 
+class Claim(Filter):
+    """Answers with whom the token is for, after an attempt to change that."""
+
+    def on_request(self, request: Request) -> Answer:
+        assert request.claims is not None
+        try:
+            request.claims["sub"] = "root"  # type: ignore[index]  # the mistake
+        except TypeError:
+            return Answer(request.claims["sub"])
+        return Answer("changed")
+
+
 class Tell(Filter):
     """Answers with what it sees of the request."""
 

@@ -5,6 +5,7 @@ Requests pass them in the order of the route, responses in the opposite one, so 
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from toska_common.filters import Answer, BodyFilter, Headers, Request, Response
@@ -43,7 +44,8 @@ class Filters:
             head.host.decode("latin-1"),
             exchange.down.forwarding.client(head).decode("latin-1"),
             exchange.route.name,
-            passage.claims,
+            # (Tokens that are known share their claims.)
+            None if passage.claims is None else MappingProxyType(passage.claims),
             Headers.over(head.parts, head.special),
         )
         return self._enter_from(0, exchange, passage, request)
