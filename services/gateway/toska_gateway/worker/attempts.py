@@ -109,8 +109,7 @@ class Attempts(Dispatch):
 
     def _timed_out(self) -> None:
         """There was no response within the response timeout, or within the request's."""
-        if self._race is not None:
-            self._race.end()
+        self._end_race()
         detail = f"cluster {self.cluster.name} did not answer in time"
         if self._active and self._has_time(0.0):
             self._attempt_failed("timeout", 504, "upstream-timeout", detail)
@@ -188,8 +187,7 @@ class Attempts(Dispatch):
     def _repeat(self, pause: float) -> None:
         self.plane.stats.retries += 1
         tried = self.endpoint
-        if self._race is not None:
-            self._race.end()
+        self._end_race()
         self._end_attempt(failed=True)
         if self._replay is not None:  # else nothing was sent, and the body is still waiting to be
             self._pending_body = list(self._replay)
@@ -211,8 +209,7 @@ class Attempts(Dispatch):
         self._stop_timer()
         if head.status in self.route.retry.statuses and self._tries_for_better(head):
             return False
-        if self._race is not None:
-            self._race.end()
+        self._end_race()
         fallback = self.route.fallback
         if fallback is not None and head.status in fallback.statuses and self._may_fall_back(fallback, sent=True):
             self._withhold(head.status)
@@ -251,6 +248,7 @@ class Attempts(Dispatch):
 
     def adopt(self, rival: Rival, upstream: "Upstream") -> None:
         """Go on with the attempt of a rival that has the response."""
+        self._end_race()
         if self._active:
             if self._upstream is not None and self.endpoint is not None:
                 cancelled(self.endpoint, self.sent, self.plane.now)
@@ -272,8 +270,7 @@ class Attempts(Dispatch):
             condition = "connect"
         if condition not in fallback.conditions or not self._may_fall_back(fallback, sent=sent):
             return False
-        if self._race is not None:
-            self._race.end()
+        self._end_race()
         self._end_attempt(failed=is_upstreams_fault(status, code) or None)
         self._fall_back(fallback, condition)
         return True
@@ -296,7 +293,7 @@ class Attempts(Dispatch):
         cluster = self.plane.cluster(fallback.cluster)
         assert cluster is not None  # noqa: S101 - as `_may_fall_back` has seen
         self.added += why
-        self.cluster, self._home, self._tries, self._race = cluster, None, 0, None
+        self.cluster, self._home, self._tries = cluster, None, 0
         if self._replay is not None:
             self._pending_body = list(self._replay)
         self._dispatch(None)

@@ -239,14 +239,19 @@ class Dispatch(Caller):
     def _drop_attempts(self) -> None:
         """End whatever is under way; what is to be thought of it is said at the end."""
         self._stop_timer()
-        if self._race is not None:
-            self._race.end()
+        self._end_race()
         if self.waiting:
             self.waiting = False
             self.cluster.stop_waiting(self)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
+
+    def _end_race(self) -> None:
+        """Cancel the attempt's rivals; nothing is left that would need the collector."""
+        race, self._race = self._race, None
+        if race is not None:
+            race.end()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

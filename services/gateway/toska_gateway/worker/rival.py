@@ -179,8 +179,7 @@ class Rival(Caller):
             self._race.leave(self)
             Drain(upstream)
             return
-        self._race.leave(self)
-        self._race.end()
+        self._race.leave(self)  # (else it would be cancelled with the others)
         exchange.adopt(self, upstream)
         exchange.response_head(head, body, last=last)
 
