@@ -156,7 +156,7 @@ async def test_nobody_waits_longer_than_said_for_a_redis_that_hangs(redis: Redis
         second = asking(link, 1, HOUR, HOUR)  # queued behind one that is under way
         async with asyncio.timeout(5):
             assert (await first, await second) == (None, None)
-        assert loop.time() - started < WAIT_S + 0.2
+        assert loop.time() - started < WAIT_S + 0.5  # and not the second after which a connection is given up
         assert not link.shared
         redis.thaw()
         await wait_until(lambda: link.shared, what="the late answer shows that it is there")
