@@ -1,6 +1,6 @@
 """The access log: a line of JSON for each request, put together from parts that are mostly made already.
 
-A line costs its request two to three microseconds; writing it is another thread's (`log_writer`), which is given all
+A line costs its request 2.3 µs by itself, 4 among all else; writing it is another thread's (`log_writer`), given all
 lines of a tenth of a second, or 64 KiB of them. What a client says is escaped, so a line is one line and has our
 members only, whatever comes. Credentials of the mesh are masked; Authorization and Cookie are never looked at.
 """
@@ -38,7 +38,7 @@ _SECRET_PARAMETER = re.compile(
 _MASK: Final = b"***"
 _LINE: Final = (
     b'{"time":"%b.%03dZ",%b"method":"%b","host":"%b","path":"%b",%b"status":%d,"bytes_in":%d,"bytes_out":%d,'
-    b'"duration_ms":%.3f,"route":%b,%b"request_id":%b,"trace_id":"%b"%b}\n'
+    b'"duration_ms":%.3f,"route":%b,%b"request_id":"%b","trace_id":"%b"%b}\n'
 )
 _UPSTREAM: Final = b'%b"upstream_ms":%.3f,"attempts":%d,'
 
@@ -101,12 +101,17 @@ class AccessLog:
         upstream = b""
         if endpoint is not None:
             upstream = _UPSTREAM % (endpoint.log_part or _name(endpoint), exchange.upstream_s * 1e3, attempts)
-        trace_id = exchange.known_trace()
-        given = head.special.get(b"x-request-id")
+        trace_id = exchange.trace_id or exchange.known_trace()
+        request_id, client = trace_id, down.log_part or _describe(down)
+        if down.forwarding.trusted:
+            client = _describe(down, head)
+            given = head.special.get(b"x-request-id")
+            if given is not None:
+                request_id = quote(given[0])[1:-1]
         line = _LINE % (
             self._date,
             (at - second) * 1000,
-            _describe(down, head) if down.forwarding.trusted else down.log_part or _describe(down),
+            client,
             head.method,
             head.host,
             encode_path(head.path),
@@ -117,7 +122,7 @@ class AccessLog:
             (ended - started) * 1e3,
             exchange.route.quoted,
             upstream,
-            quote(given[0]) if given is not None and down.forwarding.trusted else b'"%b"' % trace_id,
+            request_id,
             trace_id,
             more,
         )
@@ -171,7 +176,7 @@ class AccessLog:
             0.0,
             name,
             b"",
-            b'"%b"' % trace_id,
+            trace_id,
             trace_id,
             more,
         )

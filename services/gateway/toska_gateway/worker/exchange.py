@@ -9,6 +9,7 @@ cut-off response can never be taken for a whole one.
 
 from asyncio import TimerHandle
 from collections.abc import Mapping, Sequence
+from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -200,11 +201,14 @@ class Exchange(Attempts):
     def _begin_trace(self) -> bytes:
         """Go on with the caller's trace, or begin one; returns the field lines for the next hop."""
         ids = new_trace_ids()
-        if self.plane.tracer is None and b"traceparent" not in self.head.special:
+        tracer = self.plane.tracer
+        if b"traceparent" in self.head.special:
+            lines = carry_on(self, ids)
+        elif tracer is not None and random() < tracer.share:  # noqa: S311 - a sample, no secret
+            lines = carry_on(self, ids, chosen=True)
+        else:
             self.trace_id = trace_id = ids[:32]
             lines = b"traceparent: 00-%b-%b-00\r\n" % (trace_id, ids[32:])
-        else:
-            lines = carry_on(self, ids)
         self._trace_lines = lines
         return lines
 

@@ -95,13 +95,16 @@ class Tracer:
     """Decides which requests are sampled, and gathers what they leave.
 
     Args:
-        settings: `share` of the traces that begin here.
+        settings: `server.tracing` as plain data; of it only `sample`.
         send: Takes batches.
+
+    Attributes:
+        share: Of the traces that begin here, those that are sampled.
     """
 
     def __init__(self, settings: dict[str, Any], send: Send) -> None:
         self.settings = settings
-        self._share: float = settings["sample"]
+        self.share: float = settings["sample"]
         self._send = send
         self._waiting: list[dict[str, Any]] = []
         self._dropped = 0
@@ -110,7 +113,7 @@ class Tracer:
         """Whether a request is sampled: as the caller has decided, if it is one whose word counts."""
         if parent is not None and trusted:
             return bool(parent.flags & SAMPLED)
-        return random() < self._share  # noqa: S311 - a sample, no secret
+        return random() < self.share  # noqa: S311 - a sample, no secret
 
     def finish(self, exchange: "Exchange", trace: Trace, ended: float) -> None:
         """A sampled request has come to its end."""
@@ -128,19 +131,20 @@ class Tracer:
         return dropped
 
 
-def carry_on(exchange: "Exchange", ids: bytes) -> bytes:
+def carry_on(exchange: "Exchange", ids: bytes, *, chosen: bool = False) -> bytes:
     """Go on with the caller's trace or begin one, and decide about sampling; returns the field lines for the next hop.
 
     Args:
         exchange: Whose `trace_id`, and `trace` if it is sampled, are set.
         ids: New ones, for what is missing.
+        chosen: That it is sampled has been decided.
     """
     tracer = exchange.plane.tracer
     parent = read_parent(exchange.head.special)
     flags = parent.flags if parent is not None else 0
     exchange.trace_id = trace_id = parent.trace_id if parent is not None else ids[:32]
     if tracer is not None:
-        sampled = tracer.samples(parent, trusted=exchange.down.forwarding.trusted)
+        sampled = chosen or tracer.samples(parent, trusted=exchange.down.forwarding.trusted)
         flags = flags & ~SAMPLED | sampled
         if sampled:
             exchange.trace = Trace(parent, ids[32:])
