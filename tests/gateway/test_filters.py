@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -298,6 +299,39 @@ async def test_filters_see_responses_of_the_cache_too(gateway: Gateway) -> None:
             answer = await ask(gateway.address, get())
             assert (answer.body, answer.value("x-trace")) == (b"KEPT!", b"st")
         assert len(app.requests) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_bodies_come_through_waits_slices_filters_and_codings_in_order(gateway: Gateway, seed: int) -> None:
+    chance = random.Random(seed)
+    coding = chance.choice(["br", "zstd", "gzip"])
+    answers = [
+        [chance.randbytes(2) * chance.choice([1, 50, 5000, 40_000, 150_000]) for _ in range(chance.randint(1, 8))]
+        for _ in range(4)
+    ]
+
+    async def script(conversation: Conversation) -> None:
+        for pieces in answers:
+            await conversation.request()
+            body = b"".join(pieces)
+            if chance.random() < 0.5:
+                await conversation.send(response(200, "content-type: text/plain", body=body))
+                continue
+            head = response(200, "content-type: text/plain", "transfer-encoding: chunked", length=False)
+            await conversation.send(head + chunks(pieces[:1])[: -len(b"0\r\n\r\n")])
+            for piece in pieces[1:]:
+                await conversation.send(chunks([piece])[: -len(b"0\r\n\r\n")])
+            await conversation.send(b"0\r\n\r\n")
+
+    async with upstream(script) as app:
+        await gateway.serve(filtered(app.port, ("SlowTrace", {"name": "s"}), "Upper", compress={"min_bytes": 0}))
+        async with connected(gateway.address, window=chance.choice([0, 4096])) as client:
+            await client.send(get("/", f"accept-encoding: {coding}") * len(answers))
+            for pieces in answers:
+                answer = await client.response()
+                assert answer.value("content-encoding") == coding.encode()
+                assert decode(coding, answer.body) == b"".join(pieces).upper() + b"!"
+                client.received.clear()
 
 
 async def test_new_code_is_loaded_by_renewing_workers_and_broken_code_is_not(tmp_path: Path) -> None:
