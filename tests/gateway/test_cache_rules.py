@@ -289,6 +289,17 @@ def test_a_stale_response_stands_in_for_an_error_for_as_long_as_either_side_says
     assert not may_stand_in(stored, asked(b"no-cache"), NOW + 64)
 
 
+def test_after_a_failure_nobody_waits_for_the_next_one() -> None:
+    stored = entry("cache-control: max-age=60, stale-if-error=60")
+    nothing = read_request_directives(None)
+    stored.failed_until = STALE + 5
+    assert judge(stored, nothing, STALE) is Use.WHILE_REVALIDATING
+    assert judge(stored, nothing, STALE + 5) is Use.VALIDATE_STALE
+    assert judge(stored, read_request_directives(b"max-age=60"), STALE) is Use.VALIDATE_ASKED
+    stored.failed_until = NOW + 999
+    assert judge(stored, nothing, NOW + 120) is Use.VALIDATE_STALE
+
+
 def test_pragma_counts_only_where_there_is_no_cache_control() -> None:
     assert read_request_directives(None, b"no-cache").no_cache
     assert not read_request_directives(b"max-age=5", b"no-cache").no_cache

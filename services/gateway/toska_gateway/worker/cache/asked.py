@@ -30,23 +30,19 @@ CONDITIONS: Final = frozenset({b"if-none-match", b"if-modified-since", b"if-rang
 _ORIGIN_ONLY: Final = (b"if-match", b"if-unmodified-since")
 _OVERRIDDEN: Final = b"!"
 
-_lines: dict[bytes, bytes] = {}
+known_lines: dict[bytes, bytes] = {}
+"""What field lines are to a cache, as `sort_line` has found."""
 
 
-def _sort(line: bytes) -> bytes:
+def sort_line(line: bytes) -> bytes:
+    """The name of a field that matters, the mark of one that changes what the request means, or nothing."""
     name = field_name(line)
     if name in _CREDENTIALS or name in (b"authorization", b"cookie"):
         # Not remembered: credentials do not outlive their request.
         return b"cookie" if name == b"cookie" else b"authorization"
     kind = name if name in _MATTERS else _OVERRIDDEN if name.replace(b"_", b"-") in _OVERRIDES else b""
-    remember(_lines, line, kind, 4096)
+    remember(known_lines, line, kind, 4096)
     return kind
-
-
-def sorted_line(line: bytes) -> bytes:
-    """What a field line is to a cache: the name of a field that matters, a mark, or nothing."""
-    kind = _lines.get(line)
-    return _sort(line) if kind is None else kind
 
 
 class Asked:
@@ -56,11 +52,11 @@ class Asked:
 
     def __init__(self, head: RequestHead) -> None:
         fields: dict[bytes, bytes] = _NOTHING
-        known = _lines.get
+        known = known_lines.get
         for part in head.parts:
             kind = known(part)
             if kind is None:
-                kind = _sort(part)
+                kind = sort_line(part)
             if kind:
                 if fields is _NOTHING:
                     fields = {}

@@ -27,14 +27,15 @@ class Entry:
         no_cache: It is validated before each use.
         must_revalidate: It is never used stale.
         immutable: It will not change while it is fresh (RFC 8246).
+        failed_until: The upstream could not be asked about it lately; so long it is not waited for again.
         for_authorized: Requests with Authorization may have it.
         for_cookies: Requests with cookies may have it.
     """
 
     __slots__ = (
-        "body", "born_at", "etag", "for_authorized", "for_cookies", "head", "hit", "immutable", "key", "last_modified",
-        "lifetime_s", "must_revalidate", "no_cache", "primary", "route", "stale_if_error_s", "stale_while_revalidate_s",
-        "status", "url", "vary",
+        "body", "born_at", "etag", "failed_until", "for_authorized", "for_cookies", "head", "hit", "immutable", "key",
+        "last_modified", "lifetime_s", "must_revalidate", "no_cache", "primary", "route", "stale_if_error_s",
+        "stale_while_revalidate_s", "status", "url", "vary",
     )  # fmt: skip
 
     key: bytes
@@ -60,6 +61,7 @@ class Entry:
 
     def __init__(self) -> None:
         self.hit = None
+        self.failed_until = 0.0
 
     @property
     def size(self) -> int:

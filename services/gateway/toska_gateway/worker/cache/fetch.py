@@ -32,6 +32,8 @@ def copy_of(head: RequestHead) -> RequestHead:
 
 _ERRORS: Final = frozenset({500, 502, 503, 504})
 """What a stale response may stand in for (RFC 5861 §4)."""
+FAILURE_S: Final = 5.0
+"""How long an upstream that failed is not waited for by those who can be given something stale."""
 
 
 class Fetch:
@@ -185,6 +187,7 @@ class Fetch:
 
     def _stand_in(self, exchange: "Exchange", head: ResponseHead, entry: Entry, now: float) -> "BodyStage | None":
         self._count("stand_in")
+        entry.failed_until = now + FAILURE_S
         self.land(entry)
         return self._put_in_place(exchange, head, entry, now, [])
 
@@ -215,6 +218,7 @@ class Fetch:
             self.land(None)
             return False
         self._count("stand_in")
+        entry.failed_until = now + FAILURE_S
         self.land(entry)
         member = b"%b; %b; ttl=%d; detail=unreachable" % (self._policy.name, self.why, entry.ttl(now))
         self._policy.serve(exchange, self.asked, entry, member)

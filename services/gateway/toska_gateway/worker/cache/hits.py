@@ -6,7 +6,7 @@ which decides all over again. So this may only ever say yes where the gate would
 
 from typing import TYPE_CHECKING, Final
 
-from toska_gateway.worker.cache.asked import sorted_line
+from toska_gateway.worker.cache.asked import known_lines, sort_line
 from toska_gateway.worker.cache.entry import Entry
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class Hits:
             return None
         policy = self._policy
         cookies = False
+        known = known_lines.get
         for part in head.parts:
-            kind = sorted_line(part)
+            kind = known(part)
+            if kind is None:
+                kind = sort_line(part)
             if kind:
                 if kind != _COOKIE:
                     return None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from toska_gateway.worker.cache.fetch import Fetch, copy_of
+from toska_gateway.worker.cache.fetch import FAILURE_S, Fetch, copy_of
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.http1 import BadMessage, ResponseHead
 from toska_gateway.worker.passage import Passage
@@ -111,8 +111,10 @@ class Refresh(Exchange):
         super()._pass_on_head(head, body, (self._cache_policy,), last=last)
 
     def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0, extra: bytes = b"") -> None:
-        if self.passage is not None and isinstance(self.passage.cached, Fetch):
-            self.passage.cached.entry = None  # nobody is there who could be given it instead
+        fetch = None if self.passage is None else self.passage.cached
+        if isinstance(fetch, Fetch) and fetch.entry is not None:
+            fetch.entry.failed_until = self.plane.now + FAILURE_S
+            fetch.entry = None  # nobody is there who could be given it instead
         super().fail(status, code, detail, retry_after=retry_after, extra=extra)
 
     def _record(self) -> None:

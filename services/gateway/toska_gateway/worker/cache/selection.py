@@ -4,7 +4,8 @@ fresh ──────────► hit
 stale ─┬─ stale-while-revalidate ─► served, and asked for anew meanwhile
        └─ otherwise ─► validated ─┬─ 304 ─► fresh
                                   ├─ another response ─► stored in its place
-                                  └─ an error ─► stands in, within stale-if-error
+                                  └─ an error ─► stands in, within stale-if-error; for
+                                                     the next seconds nobody else waits for it
 """
 
 from enum import Enum
@@ -41,6 +42,9 @@ def judge(entry: Entry, asked: RequestDirectives, now: float) -> Use:
     if asked.max_stale is not None and (asked.max_stale < 0 or -ttl <= asked.max_stale):
         return Use.HIT
     if -ttl < entry.stale_while_revalidate_s:
+        return Use.WHILE_REVALIDATING
+    if entry.failed_until > now and may_stand_in(entry, asked, now):
+        # Whoever comes now need not wait for the same failure again: one request in the background finds out for all.
         return Use.WHILE_REVALIDATING
     return Use.VALIDATE_STALE
 
