@@ -100,6 +100,7 @@ def _attacks() -> dict[str, str]:
         "no exp": KEY.token(exp=None),
         "exp that is text": KEY.token(exp=str(seconds(300))),
         "exp that is true": KEY.token(exp=True),
+        "nbf that is true": KEY.token(nbf=True),
         "exp that is endless": KEY.token(exp=10**30),
         "exp below zero": KEY.token(exp=-1),
         "not valid yet": KEY.token(nbf=seconds(600)),
