@@ -249,6 +249,19 @@ async def test_every_request_has_one_whole_line_while_the_file_is_rotated_under_
         assert await gateway.metric("access_log_dropped_total") == 0
 
 
+async def test_a_new_file_that_whoever_rotates_has_made_is_written_to(tmp_path: Path) -> None:
+    file, old = tmp_path / "access.jsonl", tmp_path / "access.jsonl.1"
+    async with upstream(response(200)) as app, logging_gateway(file, app.port) as gateway:
+        await ask(gateway.address, get("/before"))
+        await lines_of(file)
+        file.rename(old)
+        file.touch(mode=0o600)
+        await ask(gateway.address, get("/after"))
+        assert [line["path"] for line in await lines_of(file)] == ["/after"]
+        assert [line["path"] for line in logged(old)] == ["/before"]
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_full_disk_costs_lines_and_no_request() -> None:
     async with upstream(response(200, body=b"x")) as app, logging_gateway("/dev/full", app.port) as gateway:
         for _ in range(20):
