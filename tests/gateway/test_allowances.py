@@ -116,8 +116,9 @@ TAKER = """
 import json, sys
 from toska_gateway.worker.allowances import Allowances
 table = Allowances(1024, int(sys.argv[1]))
+print("ready", flush=True)
 sys.stdin.readline()
-print(json.dumps(sum(table.take(1 << 63, 1.0, 5000.0, 100.0) >= 0 for _ in range(4000))))
+print(json.dumps(sum(table.take(1 << 63, 1.0, 50000.0, 100.0) >= 0 for _ in range(40000))))
 """
 
 
@@ -133,11 +134,14 @@ def test_what_processes_admit_together_is_exact(shared: int) -> None:
         for _ in range(3)
     ]
     for taker in takers:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == "ready\n"
+    for taker in takers:
         assert taker.stdin is not None
         taker.stdin.write("go\n")
         taker.stdin.flush()
     admitted = [json.loads(taker.communicate(timeout=30)[0]) for taker in takers]
-    assert sum(admitted) == 5000
+    assert sum(admitted) == 50_000
     assert os.pread(shared, ENTRY_BYTES, 0) != bytes(ENTRY_BYTES)
 
 

@@ -18,7 +18,7 @@ machine.
 import mmap
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
 from os import sched_yield
-from time import monotonic
+from time import sleep
 from typing import Final
 
 WAYS: Final = 8
@@ -28,9 +28,13 @@ DEFAULT_ENTRIES: Final = 1 << 22
 _BUCKET_BYTES: Final = WAYS * ENTRY_BYTES
 _BUCKET_WORDS: Final = _BUCKET_BYTES // 8
 _TRY: Final = LOCK_EX | LOCK_NB
-_PATIENCE_S: Final = 0.05
-"""A lock is held for two microseconds, and for longer only by a worker that lost its processor meanwhile. Waiting holds
-up everybody's requests, so it is done once: while the lock is still away, it is not waited for again."""
+_SPINS: Final = 16
+_PAUSE_S: Final = 0.00005
+_ATTEMPTS: Final = 500
+"""A lock is held for two microseconds, and for longer only by a worker that lost its processor meanwhile. It is waited
+for as long as it takes to try so often, which is about 50 ms; counted, since on a machine that stood still nobody had
+the time to let go. Waiting holds up everybody's requests, so it is done once: while the lock is still away, it is not
+waited for again."""
 _ROUNDING_S: Final = 1e-9
 
 
@@ -134,15 +138,14 @@ class Allowances:
         return place
 
     def _wait_for_lock(self, descriptor: int, start: int) -> bool:
-        deadline = 0.0
-        while True:
+        for attempt in range(1 if self._gave_up else _ATTEMPTS):
             try:
                 lockf(descriptor, _TRY, _BUCKET_BYTES, start)
             except OSError:
-                deadline = deadline or monotonic() + (0.0 if self._gave_up else _PATIENCE_S)
-                if monotonic() >= deadline:
-                    break
-                sched_yield()  # to whoever holds it
+                if attempt < _SPINS:
+                    sched_yield()  # to whoever holds it
+                else:
+                    sleep(_PAUSE_S)  # whoever holds it has no processor, and gets none from those that spin
             else:
                 self._gave_up = False
                 return True
