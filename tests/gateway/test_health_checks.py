@@ -229,10 +229,10 @@ async def test_a_check_goes_nowhere_where_requests_may_not(gateway: Gateway) -> 
     [
         ({"interval": "50ms"}, "interval lies between 100ms and 1h"),
         ({"timeout": "6s"}, "at most the interval"),
-        ({"expect": ["399-200"]}, "the lower status comes first"),
-        ({"expect": []}, "at least 1 item"),
-        ({"path": "ready"}, "pattern"),
-        ({"path": "/a b"}, "pattern"),
+        ({"expect": ["399-200"]}, "lower end first"),
+        ({"expect": []}, "at least one status"),
+        ({"path": "ready"}, "starts with /"),
+        ({"path": "/a b"}, "without spaces"),
         ({"rise": 0}, "greater than or equal to 1"),
     ],
 )

@@ -1,9 +1,10 @@
 """What becomes of a request whose upstream fails it: tried again, tried twice at once, or served from elsewhere."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
@@ -11,17 +12,25 @@ from toska_common.contracts.routing.respond import Respond
 from toska_common.contracts.routing.words import NUMBER_AS_WORD
 from toska_common.units import Duration, Size
 
-RetryCondition = Annotated[
-    str, NUMBER_AS_WORD, StringConstraints(pattern=r"^(connect|reset|timeout|5xx|[45][0-9]{2})$")
-]
+_FAILURES = ("connect", "reset", "timeout")
+_REFUSALS = ("unavailable", "circuit_open", "overloaded")
+_STATUS = re.compile(r"5xx|[45][0-9]{2}")
+
+
+def _condition_of(*words: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in words and not _STATUS.fullmatch(value):
+            raise ValueError(f'{value!r} is none of {", ".join(words)}, 5xx, and statuses from 400 on such as "503"')
+        return value
+
+    return AfterValidator(check)
+
+
+RetryCondition = Annotated[str, NUMBER_AS_WORD, _condition_of(*_FAILURES)]
 """What an attempt can fail by: `connect` (no connection, or not in time), `reset` (it broke off before a response),
 `timeout` (no response in time), or a status."""
 
-FallbackCondition = Annotated[
-    str,
-    NUMBER_AS_WORD,
-    StringConstraints(pattern=r"^(unavailable|circuit_open|overloaded|connect|reset|timeout|5xx|[45][0-9]{2})$"),
-]
+FallbackCondition = Annotated[str, NUMBER_AS_WORD, _condition_of(*_REFUSALS, *_FAILURES)]
 """`RetryCondition`, or why there was no attempt at all: no endpoint, an open circuit, a limit that is reached."""
 
 
@@ -100,12 +109,12 @@ class Fallback(Document):
 
     cluster: ResourceName | None = None
     respond: Respond | None = None
-    on: tuple[FallbackCondition, ...] = Field(
-        default=("unavailable", "circuit_open", "overloaded", "connect", "reset", "timeout"), min_length=1
-    )
+    on: tuple[FallbackCondition, ...] = (*_REFUSALS, *_FAILURES)
 
     @model_validator(mode="after")
     def _one_answer(self) -> Self:
+        if not self.on:
+            raise ValueError("on names at least one condition; leave it out for all but statuses")
         if (self.cluster is None) == (self.respond is None):
             raise ValueError("give either cluster or respond")
         return self
