@@ -38,10 +38,10 @@ OnChange = Callable[[str, list[str]], None]
 class _Watch:
     """Checks one endpoint again and again."""
 
-    def __init__(self, prober: "Prober", endpoint: Endpoint, rules: CheckRules, delay: float) -> None:
+    def __init__(self, prober: "Prober", endpoint: Endpoint, rules: CheckRules, delay: float, verdict: Verdict) -> None:
         self.endpoint = endpoint
         self.rules = rules
-        self.verdict = Verdict()
+        self.verdict = verdict
         self._prober = prober
         self._probe: Probe | None = None
         self._timer = prober.loop.call_later(delay, self._check)
@@ -125,9 +125,8 @@ class Prober:
         for message in messages(self._known, snapshot, mesh_owned, tls):
             staging.take(message)
         problems = staging.commit()
-        if problems:  # the workers took the same, so there is something that only the parent does wrong
-            log.error("health_checks_not_changed", problems=problems)
-            return
+        if problems:  # (never: compiling is deterministic, and they have come first)
+            raise RuntimeError(f"workers took what the prober cannot: {problems}")
         self.plane.forget_endpoints()
         self._known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
 
@@ -135,8 +134,8 @@ class Prober:
         """Check exactly the endpoints that the cluster has now, by these settings."""
         cluster, watches = self.plane.clusters[name], self._watches.setdefault(name, {})
         rules = CheckRules(settings)
-        gone = [key for key, watch in watches.items() if cluster.endpoints.get(key) is not watch.endpoint]
         left_out = self._unhealthy_in(name)
+        gone = {key: watch for key, watch in watches.items() if cluster.endpoints.get(key) is not watch.endpoint}
         for key in gone:
             watches.pop(key).stop()
         fresh = [endpoint for key, endpoint in cluster.endpoints.items() if key not in watches]
@@ -144,7 +143,11 @@ class Prober:
             watch.rules = rules
         spread = min(rules.interval, max(_FIRST_S, len(fresh) / _CHECKS_A_SECOND))
         for endpoint in fresh:
-            watches[endpoint.key] = _Watch(self, endpoint, rules, random.uniform(0.0, spread))  # noqa: S311 - as above
+            before = gone.get(endpoint.key)  # the same address, spoken to by another TLS, is as well as it was
+            known = before is not None and str(before.endpoint) == str(endpoint)
+            verdict = before.verdict if before is not None and known else Verdict()
+            delay = random.uniform(0.0, spread)  # noqa: S311 - as above
+            watches[endpoint.key] = _Watch(self, endpoint, rules, delay, verdict)
         if self._unhealthy_in(name) != left_out:
             self._on_change(name, self._unhealthy_in(name))
 

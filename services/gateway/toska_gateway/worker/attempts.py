@@ -139,23 +139,23 @@ class Attempts(Dispatch):
             retry_after: Seconds, if known.
             sent: Whether an upstream may have seen the request.
         """
+        elsewhere = len(self.cluster.endpoints) > 1
         pause = -1.0
-        if not sent:
-            # Nothing was sent, so even a POST may go elsewhere; and whoever is there has not failed yet.
-            elsewhere = len(self.cluster.endpoints) > 1
-            if elsewhere or self._may_come_back(code):
-                pause = 0.0 if elsewhere and self._tries == 1 else self.route.retry.pause(self._tries)
-        elif self.is_repeatable():
+        if code == "upstream-tls-failed" and not elsewhere:
+            pass  # who does not believe a certificate does not believe it the next time either
+        elif sent:
+            pause = self.route.retry.pause(self._tries) if self.is_repeatable() else pause
+        elif elsewhere and self._tries == 1:
+            pause = 0.0  # nothing was sent, so even a POST may go there; and whoever is there has not failed yet
+        elif elsewhere or self._is_in_rotation():
             pause = self.route.retry.pause(self._tries)
         if pause >= 0 and condition in self.route.retry.conditions and self._may_repeat(pause):
             self._repeat(pause)
         else:
             self.fail(status, code, detail, retry_after=retry_after)
 
-    def _may_come_back(self, code: str) -> bool:
-        """Whether the only endpoint may be asked again: it is not ejected, and no certificate stands in the way."""
-        endpoint = self.endpoint
-        return endpoint is not None and endpoint.ejected_until <= self.plane.now and code != "upstream-tls-failed"
+    def _is_in_rotation(self) -> bool:
+        return self.endpoint is not None and self.endpoint.ejected_until <= self.plane.now
 
     # -- again
 

@@ -17,9 +17,7 @@ _PATH = re.compile(r"/[\x21-\x7e]*")
 def _range(value: str) -> str:
     low, dash, high = value.partition("-")
     if not _RANGE.fullmatch(value) or (dash and low > high):
-        raise ValueError(
-            f"{value!r} is no status (204), class (2xx), or range with its lower end first (200-399)"
-        )
+        raise ValueError(f"{value!r} is no status (204), class (2xx), or range with its lower end first (200-399)")
     return value
 
 
