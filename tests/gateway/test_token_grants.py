@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from toska_tests.gateways import Gateway, running_gateway, single
 from toska_tests.issuers import SigningKey, jwt_policy, seconds
-from toska_tests.raw_http import Conversation, Message, Upstream, ask, connected, get, request, upstream
+from toska_tests.raw_http import Conversation, Message, Upstream, ask, connected, get, request, response, upstream
 
 KEY = SigningKey("ES256")
 
@@ -108,7 +108,7 @@ async def test_no_spelling_of_a_claims_header_gets_past(gateway: Gateway, app: U
     for token in (None, KEY.token()):  # which has no such claims
         assert (await ask_with(gateway, token, f"{spelling}: root")).status == 200
     for heard in app.requests:
-        assert b"root" not in heard.head
+        assert b"root" not in [value for _, value in heard.fields]
 
 
 @pytest.mark.parametrize("sub", ["a\r\nx-admin: 1", "a\0", "a\nb", " a", "a\x7f", "", "x" * 5000])
@@ -295,3 +295,27 @@ async def test_a_token_is_verified_once_for_all_routes_and_changes_of_routes() -
             for target in ("/", f"{prefix}x"):
                 assert (await ask(gateway.address, get(target, f"Authorization: Bearer {token}"))).status == 200
         assert await gateway.metric("tokens_verified_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("control", "asked"), [("public, max-age=60", ["alice"]), ("max-age=60", ["alice", "bob", "alice"])]
+)
+@pytest.mark.parametrize("place", [{}, {"forward_token": False}, {"token_from": {"header": "x-token"}}])
+async def test_nothing_that_is_kept_gets_around_the_token(
+    gateway: Gateway, place: dict[str, Any], control: str, asked: list[str]
+) -> None:
+    """What one user was answered is kept for others only if the upstream says so, wherever the token stands."""
+    jwt = jwt_policy(KEY, forward={"x-user": "sub"}, **place)
+    answer = response(200, f"cache-control: {control}", body=b"ok")
+    async with upstream(answer) as app:
+        await gateway.serve(single(app.port, policies={"auth": {"jwt": jwt}, "cache": {}}))
+        field = "X-Token: " if "token_from" in place else "Authorization: Bearer "
+        target = (
+            f"/{len(control)}-{len(place)}-{'forward_token' in place}"  # (what is kept outlives a change of routes)
+        )
+        for user in ("alice", "bob", "alice"):
+            heard = await ask(gateway.address, get(target, field + KEY.token(sub=user)))
+            assert (heard.status, heard.body) == (200, b"ok")
+        assert (await ask(gateway.address, get(target))).status == 401
+        assert (await ask(gateway.address, get(target, field + KEY.token(aud="bank")))).status == 401
+        assert [(message.value("x-user") or b"").decode() for message in app.requests] == asked
