@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toska_tests.gateways import Gateway, cluster, single
+from toska_tests.gateways import Gateway, cluster, running_gateway, single
 from toska_tests.issuers import SigningKey, jwt_policy
 from toska_tests.raw_http import Conversation, Script, ask, get, response, upstream
 from toska_tests.waiting import wait_until
 
+UNRULY = Path(__file__).parents[1] / "toska_tests" / "unruly"
 KEY = SigningKey("ES256")
 FRESH = "cache-control: max-age=60"
 PUBLIC = "cache-control: public, max-age=60"
@@ -145,6 +146,26 @@ async def test_a_stale_response_goes_before_a_fallback(gateway: Gateway) -> None
         await gateway.serve(single(app.port, policies=policies))
         assert await bodies(gateway, get()) == [b"1"]
     assert await bodies(gateway, get(), get("/other")) == [b"1", b"static"]
+
+
+async def test_a_user_whom_a_filter_has_introduced_is_a_user() -> None:
+    """Credentials that a filter takes away were there, and what the upstream says to a name is that user's."""
+
+    async def script(conversation: Conversation) -> None:
+        while True:
+            message = await conversation.request()
+            assert (message.value("cookie"), message.value("authorization")) == (None, None)
+            await conversation.send(response(200, FRESH, body=message.value("x-user") or b""))
+
+    async with upstream(script) as app, running_gateway(filters=UNRULY) as gateway:
+        policies: dict[str, Any] = {"filters": ["unruly_filters:Introduce"], "cache": {}}
+        await gateway.serve(single(app.port, policies=policies))
+        fields = ["Cookie: user=alice", "Cookie: user=bob", "Authorization: Bearer carol", "Authorization: Bearer dave"]
+        asked = [get("/", field) for field in fields]
+        assert await bodies(gateway, get(), *asked, get()) == [
+            b"nobody", b"alice", b"bob", b"carol", b"dave", b"nobody",
+        ]  # fmt: skip
+        assert len(app.requests) == 5
 
 
 async def test_hits_are_in_the_access_log(gateway: Gateway, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class Passage:
         shadow: The request's copy for a shadow cluster.
         filtered: The request as the route's filters see it.
         holds: Not all gates are passed: what comes of the body is held.
+        showed: Whether the client sent credentials, and cookies, before filters could take them away.
         stages: What the request's body passes through; gates add to it.
         variant: What another policy chose that the response follows from, and nobody sees in the URL: a version.
         waits_for: What has to come before the gate that was entered last decides.
@@ -33,7 +34,7 @@ class Passage:
 
     __slots__ = (
         "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "filtered", "holds", "path", "shadow",
-        "stages", "variant", "waits_for",
+        "showed", "stages", "variant", "waits_for",
     )  # fmt: skip
 
     def __init__(self, gates: Sequence[Gate]) -> None:
@@ -45,6 +46,7 @@ class Passage:
         self.filtered: Request | None = None
         self.path = b""
         self.shadow: Shadow | None = None
+        self.showed: tuple[bool, bool] = (False, False)
         self.stages: list[BodyStage] = []
         self.variant = b""
         self.waits_for: Cancellable | None = None

@@ -166,12 +166,13 @@ _GATES: Final = (
     "fault",
     "mirror",
     "compress",
+    "witness",
     "filters",
     "cache",
 )
 """Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them.
 
-Compression only notes what the client takes, before filters can change that.
+Compression only notes what the client takes, before filters can change that, and the cache's witness who it says it is.
 """
 _SHAPERS: Final = ("cache", "filters", "compress", "versions", "security_headers", "cors")
 """What is kept is what the upstream said; what is compressed is what the filters made of it."""
@@ -194,6 +195,10 @@ class CompiledPolicies:
             for name, make in _FACTORIES.items()
             if policies.get(name) not in (None, (), [], {}, False)
         }
+        if "cache" in made and "filters" in made:
+            from toska_gateway.worker.cache.policy import Witness
+
+            made["witness"] = Witness()
         self.gates: tuple[Gate, ...] = tuple(_those(made, _GATES, Gate))
         self.shapers: tuple[Shaper, ...] = tuple(_those(made, _SHAPERS, Shaper))
         late = _SHAPERS[_SHAPERS.index("cache") + 1 :]

@@ -73,6 +73,19 @@ class Change:
         self._policy.cache.invalidate([self._url])
 
 
+class Witness:
+    """Notes what a request shows of its user, ahead of filters that may put something of their own in its place.
+
+    What an upstream answers to `X-User: alice`, made out of a cookie by a filter, is Alice's all the same.
+    """
+
+    def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
+        """Look, and let it go on."""
+        asked = Asked(exchange.head)
+        passage.showed = asked.has_authorization, asked.has_cookies
+        return True
+
+
 class CachePolicy:
     """The cache of one route, compiled.
 
@@ -152,8 +165,8 @@ class CachePolicy:
             primary = self._keys.primary(exchange, url)
         except NoKey:
             return self._pass_by(exchange, passage, asked)
-        authorized = asked.has_authorization or passage.claims is not None
-        cookies = asked.has_cookies and not self.cookies_harmless
+        authorized = asked.has_authorization or passage.claims is not None or passage.showed[0]
+        cookies = (asked.has_cookies or passage.showed[1]) and not self.cookies_harmless
         store = self.cache.store
         key = store.key_for(primary, head)
         entry = store.find_plain(key)
