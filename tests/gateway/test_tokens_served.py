@@ -157,3 +157,36 @@ async def test_a_token_that_is_not_right_is_refused_and_not_repeated(
     told = answer.head + answer.body
     for part in token.split("."):
         assert len(part) < 4 or part.encode() not in told
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        ({"header": "x-jwt"}, "X_Jwt: forged"),
+        ({"header": "x-jwt"}, "X_JWT: forged"),
+        ({"cookie": "sid"}, "Cookie: a=b; sid =forged"),
+        ({"cookie": "sid"}, "Cookie: sid\t= forged"),
+        (None, "Authorization: Bearer\tforged"),
+        (None, "Authorization: bearer  forged"),
+    ],
+)
+async def test_no_spelling_brings_an_unverified_token_to_the_upstream(
+    gateway: Gateway, app: Upstream, place: dict[str, str] | None, field: str
+) -> None:
+    """WSGI folds _ into -, cookies are read with space around =, and schemes are split off at any white space."""
+    more = {} if place is None else {"token_from": place}
+    await serve(gateway, app, {**jwt_policy(KEY), **more}, optional=True)
+    await ask(gateway.address, get("/", field))
+    await ask(gateway.address, get("/", "x-after: 1"))  # what was sent before has arrived
+    assert b"forged" not in b"".join(message.head for message in app.requests)
+
+
+async def test_a_twin_of_the_tokens_field_goes_and_the_token_stays(gateway: Gateway, app: Upstream) -> None:
+    await serve(gateway, app, {**jwt_policy(KEY), "token_from": {"header": "x-jwt"}, "forward": {"x-user": "sub"}})
+    token = KEY.token()
+    answer = await ask(gateway.address, get("/", "X_Jwt: forged", f"X-Jwt: {token}", "X_User: root", "X-User: root"))
+    assert answer.status == 200
+    (message,) = app.requests
+    assert message.value("x-jwt") == token.encode()
+    assert b"forged" not in message.head
+    assert b"root" not in message.head

@@ -41,8 +41,8 @@ class TokenGate:
     """The policy `auth` of one route, compiled."""
 
     __slots__ = (
-        "_by_line", "_challenge", "_demands", "_field", "_forwarded", "_forwards_token", "_known", "_of_no_concern",
-        "_optional", "_place", "_roles", "_scopes", "_verifier",
+        "_by_line", "_challenge", "_demands", "_field", "_forwards_token", "_known", "_of_no_concern", "_optional",
+        "_ours", "_place", "_roles", "_scopes", "_verifier",
     )  # fmt: skip
 
     def __init__(self, settings: Mapping[str, Any], route_name: str, verifier: Verifier) -> None:
@@ -53,7 +53,8 @@ class TokenGate:
         self._field = place.field
         self._by_line = not isinstance(place, CookieToken)
         self._forwards_token: bool = jwt["forward_token"]
-        self._forwarded = frozenset(name.encode("ascii").replace(b"_", b"-") for name in jwt["forward"])
+        # The token's own field too: in another spelling it would be a token that nobody has verified.
+        self._ours = frozenset(name.encode("ascii").replace(b"_", b"-") for name in (*jwt["forward"], place.field.decode()))
         self._of_no_concern = verifier.of_no_concern
         self._optional: bool = settings["optional"]
         self._scopes = frozenset(settings["scopes"])
@@ -77,13 +78,15 @@ class TokenGate:
                     if line is not None:
                         return self._refuse_two(exchange)
                     line = part
-                elif name.replace(b"_", b"-") in self._forwarded:
+                elif name.replace(b"_", b"-") in self._ours:
                     posing = True
                 elif name not in FLEETING:
                     remember(of_no_concern, part, None, _MAX_LINES)
         if posing:
-            forwarded = self._forwarded
-            parts[1:] = [part for part in parts[1:] if field_name(part).replace(b"_", b"-") not in forwarded]
+            ours = self._ours
+            parts[1:] = [
+                part for part in parts[1:] if part is line or field_name(part).replace(b"_", b"-") not in ours
+            ]
         key = line if line is None or self._by_line else self._place.key(line)
         if line is None or key is None:
             return self._without_token(exchange)

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from toska_gateway.worker.http1 import CRLF, field_value
 
-_SCHEME: Final = b"bearer "
+_SCHEME: Final = b"bearer"
 
 
 class TokenPlace(Protocol):
@@ -38,8 +38,9 @@ class BearerToken:
         return line
 
     def token(self, key: bytes) -> bytes | None:
-        value = field_value(key)
-        return value[len(_SCHEME) :].strip(b" ") if value[: len(_SCHEME)].lower() == _SCHEME else None
+        # A tab as well as a space: an upstream that splits at white space would take what nobody has verified.
+        scheme, *rest = field_value(key).split(None, 1)
+        return rest[0].strip(b" \t") if rest and scheme.lower() == _SCHEME else None
 
     def without(self, line: bytes) -> bytes | None:
         return None
@@ -67,21 +68,26 @@ class CookieToken:
     field = b"cookie"
 
     def __init__(self, name: str) -> None:
-        self._start = name.encode("ascii") + b"="
+        self._name = name.encode("ascii")
 
     def key(self, line: bytes) -> bytes | None:
-        found = [cookie for cookie in self._cookies(line) if cookie.startswith(self._start)]
+        found = [value for value in map(self._value, self._cookies(line)) if value is not None]
         if not found:
             return None
         # Of two with one name nobody knows which the upstream would take: no token looks like both.
-        return b";".join(cookie[len(self._start) :] for cookie in found).strip(b'"')
+        return b";".join(found).strip(b'"')
 
     def token(self, key: bytes) -> bytes | None:
         return key
 
     def without(self, line: bytes) -> bytes | None:
-        kept = [cookie for cookie in self._cookies(line) if not cookie.startswith(self._start)]
+        kept = [cookie for cookie in self._cookies(line) if self._value(cookie) is None]
         return b"cookie: " + b"; ".join(kept) + CRLF if kept else None
+
+    def _value(self, cookie: bytes) -> bytes | None:
+        # RFC 6265 has no space around the equals sign, and upstreams that bear with one must not be told otherwise.
+        name, equals, value = cookie.partition(b"=")
+        return value.lstrip(b" \t") if equals and name.rstrip(b" \t") == self._name else None
 
     @staticmethod
     def _cookies(line: bytes) -> list[bytes]:
