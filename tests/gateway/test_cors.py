@@ -253,3 +253,15 @@ async def test_why_a_preflight_went_elsewhere_is_told_by_what_it_asks_for() -> N
         told = explain(plane, preflight(SHOP, "PUT", "Access-Control-Request-Headers: x-beta"), "127.0.0.1", "http")
     assert told["rank"] == 1
     assert told["others"] == [{"rank": 0, "reasons": ["method is not GET"]}]
+
+
+@pytest.mark.parametrize("fields", [(), ("origin: https://a.example",)])
+async def test_what_is_no_preflight_announces_no_headers(gateway: Gateway, fields: tuple[str, ...]) -> None:
+    """Else OPTIONS would be a way round a route's condition."""
+    async with upstream() as app:
+        document = single(app.port, policies={"cors": {"allow_origins": ["https://a.example"]}})
+        document["routes"][0]["match"]["headers"] = {"x-secret": "1"}
+        await gateway.serve(document)
+        asked = request("OPTIONS", "/", *fields, "access-control-request-headers: x-secret")
+        assert (await ask(gateway.address, asked)).error == "no-route"
+    assert not app.requests

@@ -35,7 +35,12 @@ def preflighted_method(head: RequestHead) -> bytes | None:
 
 
 def announced_headers(head: RequestHead) -> frozenset[bytes]:
-    """The names, lower-case, of the headers that a preflight asks leave for; their values it does not tell."""
+    """The names, lower-case, of the headers that a preflight asks leave for; their values it does not tell.
+
+    What is no preflight announces nothing: it is answered by the upstream, so it has to fit the route as it stands.
+    """
+    if preflighted_method(head) is None:
+        return frozenset()
     listed = head.field(REQUESTED_HEADERS) or b""
     return frozenset(name.strip(b" \t").lower() for name in listed.split(b",")) - {b""}
 
