@@ -20,10 +20,9 @@ _OVERRIDES: Final = frozenset(
         b"x-method-override", b"x-original-host", b"x-original-url", b"x-rewrite-url",
     }
 )  # fmt: skip
-# What services that know no better say who asks with: taken for an Authorization, so that nobody else gets the answer.
-_CREDENTIALS: Final = frozenset(
-    {b"api-key", b"x-access-token", b"x-amz-security-token", b"x-api-key", b"x-auth-token", b"x-goog-api-key"}
-)
+# How the names end of what services that know no better say who asks with: taken for an Authorization, so that nobody
+# else gets the answer. (Many write api_key, and upstreams that fold _ into - take any of them so.)
+_CREDENTIALS: Final = (b"api-key", b"apikey", b"-token", b"-authorization", b"-jwt", b"-assertion", b"-session")
 _NOTHING: Final[dict[bytes, bytes]] = {}
 CONDITIONS: Final = frozenset({b"if-none-match", b"if-modified-since", b"if-range", b"range"})
 """What a request is stripped of that asks for a whole representation on the cache's behalf."""
@@ -37,10 +36,11 @@ known_lines: dict[bytes, bytes] = {}
 def sort_line(line: bytes) -> bytes:
     """The name of a field that matters, the mark of one that changes what the request means, or nothing."""
     name = field_name(line)
-    if name in _CREDENTIALS or name in (b"authorization", b"cookie"):
+    folded = name.replace(b"_", b"-")
+    if folded.endswith(_CREDENTIALS) or name in (b"authorization", b"cookie"):
         # Not remembered: credentials do not outlive their request.
         return b"cookie" if name == b"cookie" else b"authorization"
-    kind = name if name in _MATTERS else _OVERRIDDEN if name.replace(b"_", b"-") in _OVERRIDES else b""
+    kind = name if name in _MATTERS else _OVERRIDDEN if folded in _OVERRIDES else b""
     remember(known_lines, line, kind, 4096)
     return kind
 

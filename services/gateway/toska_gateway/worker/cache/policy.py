@@ -65,7 +65,8 @@ class Change:
             self._policy.cache.invalidate(urls)
 
     def stand_in(self, exchange: "Exchange") -> bool:
-        """Nothing stands in for it."""
+        """Nothing stands in for it, and what has failed may have changed something all the same."""
+        self.cancel()
         return False
 
     def cancel(self) -> None:

@@ -129,6 +129,7 @@ def refresh(policy: "CachePolicy", exchange: Exchange, fetch: Fetch, under_way: 
     background.passage.holds = False
     if exchange.passage is not None:
         background.passage.claims = exchange.passage.claims
+        background.passage.path = exchange.passage.path  # another's path would be stored as this one's
     fetch.exchange = background
     fetch.in_background = True
     background.passage.cached = fetch
