@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toska_tests.gateways import Gateway, cluster, running_gateway, single
 from toska_tests.issuers import SigningKey, jwt_policy
-from toska_tests.raw_http import Conversation, Script, ask, get, response, upstream
+from toska_tests.raw_http import Conversation, Script, ask, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
 UNRULY = Path(__file__).parents[1] / "toska_tests" / "unruly"
@@ -182,3 +182,55 @@ async def test_hits_are_in_the_access_log(gateway: Gateway, tmp_path: Path) -> N
         await wait_until(both, within=5, what="two lines of the log")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["status"], line["route"]) for line in lines] == [(200, "all")] * 2
+
+
+async def test_a_refresh_asks_for_the_path_that_the_version_left(gateway: Gateway) -> None:
+    stale = response(200, "cache-control: max-age=0, stale-while-revalidate=60", 'etag: "a"', body=b"x")
+    async with upstream(stale) as app:
+        versions = {"known": {"1": {}}, "by": ["path"], "strip_path": True}
+        await gateway.serve(single(app.port, policies={"versions": versions, "cache": {}}))
+        assert await bodies(gateway, get("/v1/items"), get("/v1/items")) == [b"x", b"x"]
+        await wait_until(lambda: len(app.requests) == 2, what="the refresh")
+        assert [message.target for message in app.requests] == ["/items", "/items"]
+
+
+@pytest.mark.parametrize("failure", [response(503), b""], ids=["503", "reset"])
+async def test_what_stands_in_for_errors_does_not_hide_them_from_ejection(gateway: Gateway, failure: bytes) -> None:
+    given = 0
+
+    async def script(conversation: Conversation) -> None:
+        nonlocal given
+        while True:
+            await conversation.request()
+            given += 1
+            if given > 1 and not failure:
+                return
+            await conversation.send(response(200, "cache-control: max-age=0", 'etag: "a"') if given == 1 else failure)
+
+    async with upstream(script) as app:
+        document = single(app.port, policies={"retry": {"attempts": 1}, "cache": {"stale_if_error": "1h"}})
+        document["clusters"]["app"] = cluster(app.port, outlier={"consecutive_gateway_errors": 3})
+        await gateway.serve(document)
+        before = await gateway.metric("ejections_total")
+        answers = [await ask(gateway.address, get("/", "cache-control: max-age=0")) for _ in range(4)]
+        assert [answer.status for answer in answers] == [200] * 4
+        assert await gateway.metric("ejections_total") == before + 1
+
+
+async def test_a_change_that_may_have_happened_makes_what_is_stored_out_of_date(gateway: Gateway) -> None:
+    given = 0
+
+    async def script(conversation: Conversation) -> None:
+        nonlocal given
+        while True:
+            message = await conversation.request()
+            if message.method == "POST":
+                return  # done, and broken off before it could say so
+            given += 1
+            await conversation.send(response(200, FRESH, body=str(given).encode()))
+
+    async with upstream(script) as app:
+        await gateway.serve(single(app.port, policies={"cache": {}}))
+        assert await bodies(gateway, get(), get()) == [b"1", b"1"]
+        assert (await ask(gateway.address, request("POST", body=b"change"))).status == 502
+        assert await bodies(gateway, get()) == [b"2"]

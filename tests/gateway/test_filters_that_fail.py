@@ -265,3 +265,19 @@ async def test_many_requests_that_time_out_at_once_leave_nothing_behind(gateway:
         assert {answer.status for answer in answers} == {504}
         await gateway.until_quiet()
         assert (await ask(gateway.address, get())).body == b"ok"
+
+
+async def test_a_request_that_was_answered_is_not_sent_again_because_a_filter_waits(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    async with upstream() as one, upstream() as two:
+        policies = {
+            "response_timeout": "500ms",
+            "retry": {"attempts": 3, "retry_on": ["timeout", "connect"]},
+            "filters": [{"use": "unruly_filters:Hang", "timeout": "3s", "settings": {"path": str(tmp_path / "note")}}],
+        }
+        await gateway.serve(single(one.port, two.port, policies=policies))
+        answer = await ask(gateway.address, request("POST", "/", "x-at: response", body=b"once"))
+        assert (answer.status, answer.error) == (504, "policy-timeout")
+        assert len(one.requests) + len(two.requests) == 1
+        await gateway.until_quiet()

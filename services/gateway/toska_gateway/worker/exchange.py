@@ -55,7 +55,7 @@ class Exchange(Attempts):
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_close_after", "_done", "_shaping", "_trace_lines", "error", "passage", "received", "rechunk", "returned",
+        "_close_after", "_done", "_endpoint_said", "_shaping", "_trace_lines", "error", "passage", "received", "rechunk", "returned",
         "started", "trace_id", "tunnelled", "upstream_s",
     )  # fmt: skip
 
@@ -83,6 +83,7 @@ class Exchange(Attempts):
         self.returned = 0  # bytes of the response's
         self.status = 0
         self.error = ""  # the code of our own answer, or why the response broke off
+        self._endpoint_said = 0  # the status of the upstream's response, whatever shapers make of it; 0: there is none
         self.upstream_s = 0.0  # from sending the last attempt to the head of its response
         self.trace_id = b""
         self.trace: Trace | None = None  # if it is sampled
@@ -311,6 +312,8 @@ class Exchange(Attempts):
         if self.responding:
             self.error = "upstream-timeout"
             self.down.abort()
+        elif self._shaping is not None:  # nothing of the upstream's is missing, so nothing would be better another time
+            self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the response in time")
         elif self.passage is not None and self.passage.holds:
             self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the request in time")
         elif not self.request_done and self._upstream is not None and not self.down.paused:
@@ -435,6 +438,7 @@ class Exchange(Attempts):
         """Pass on the head of the final response, with the whole body if it is here already."""
         if self._upstream is not None:
             self.upstream_s = self._upstream.waited
+        self._endpoint_said = head.status
         route = self.route
         if not route.watched or self._is_welcome(head):
             self._pass_on_head(head, body, route.shapers, last=last)
@@ -478,7 +482,7 @@ class Exchange(Attempts):
         if edits is not None:
             edits.apply(parts, self)
         cluster = self.cluster
-        if cluster.curious:
+        if cluster.curious and self._endpoint_said:
             self._tell_cluster(head)
         if self.added:
             parts.append(self.added)
@@ -520,7 +524,7 @@ class Exchange(Attempts):
         if cluster.timed:
             endpoint.latency.observe(perf_counter() - self.sent, self.plane.now)
         if cluster.outliers.by_answers:
-            self.plane.note(endpoint, self.status)
+            self.plane.note(endpoint, self._endpoint_said)
         if cluster.affinity is not None and endpoint is not self._home:
             head.parts += cluster.affinity.cookie_for(endpoint)
 
