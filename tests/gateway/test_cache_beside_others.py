@@ -187,7 +187,7 @@ async def test_hits_are_in_the_access_log(gateway: Gateway, tmp_path: Path) -> N
 async def test_a_refresh_asks_for_the_path_that_the_version_left(gateway: Gateway) -> None:
     stale = response(200, "cache-control: max-age=0, stale-while-revalidate=60", 'etag: "a"', body=b"x")
     async with upstream(stale) as app:
-        versions = {"known": {"1": {}}, "by": ["path"], "strip_path": True}
+        versions: dict[str, Any] = {"known": {"1": {}}, "by": ["path"], "strip_path": True}
         await gateway.serve(single(app.port, policies={"versions": versions, "cache": {}}))
         assert await bodies(gateway, get("/v1/items"), get("/v1/items")) == [b"x", b"x"]
         await wait_until(lambda: len(app.requests) == 2, what="the refresh")

@@ -69,7 +69,9 @@ async def test_an_answer_to_credentials_is_nobody_elses(gateway: Gateway, contro
     assert await served(gateway, fields, *asked) == [b"1", b"2", b"3"]
 
 
-@pytest.mark.parametrize("field", ["X-Api-Key", "X_Api_Key", "api_key", "apikey", "X-Auth-Token", "X-Session-Token", "X-Access-Token"])
+@pytest.mark.parametrize(
+    "field", ["X-Api-Key", "X_Api_Key", "api_key", "apikey", "X-Auth-Token", "X-Session-Token", "X-Access-Token"]
+)
 async def test_keys_in_other_fields_are_credentials_too(gateway: Gateway, field: str) -> None:
     asked = get("/", f"{field}: a"), get("/", f"{field}: b"), PLAIN
     assert await served(gateway, ["cache-control: max-age=60"], *asked) == [b"1", b"2", b"3"]

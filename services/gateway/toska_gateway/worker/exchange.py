@@ -55,8 +55,8 @@ class Exchange(Attempts):
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_close_after", "_done", "_endpoint_said", "_shaping", "_trace_lines", "error", "passage", "received", "rechunk", "returned",
-        "started", "trace_id", "tunnelled", "upstream_s",
+        "_close_after", "_done", "_endpoint_said", "_shaping", "_trace_lines", "error", "passage", "received",
+        "rechunk", "returned", "started", "trace_id", "tunnelled", "upstream_s",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:

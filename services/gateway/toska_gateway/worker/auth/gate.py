@@ -54,7 +54,9 @@ class TokenGate:
         self._by_line = not isinstance(place, CookieToken)
         self._forwards_token: bool = jwt["forward_token"]
         # The token's own field too: in another spelling it would be a token that nobody has verified.
-        self._ours = frozenset(name.encode("ascii").replace(b"_", b"-") for name in (*jwt["forward"], place.field.decode()))
+        self._ours = frozenset(
+            name.encode("ascii").replace(b"_", b"-") for name in (*jwt["forward"], place.field.decode())
+        )
         self._of_no_concern = verifier.of_no_concern
         self._optional: bool = settings["optional"]
         self._scopes = frozenset(settings["scopes"])
@@ -84,9 +86,7 @@ class TokenGate:
                     remember(of_no_concern, part, None, _MAX_LINES)
         if posing:
             ours = self._ours
-            parts[1:] = [
-                part for part in parts[1:] if part is line or field_name(part).replace(b"_", b"-") not in ours
-            ]
+            parts[1:] = [part for part in parts[1:] if part is line or field_name(part).replace(b"_", b"-") not in ours]
         key = line if line is None or self._by_line else self._place.key(line)
         if line is None or key is None:
             return self._without_token(exchange)
