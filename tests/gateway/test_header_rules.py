@@ -47,3 +47,13 @@ async def test_other_braces_are_letters(gateway: Gateway, value: str) -> None:
 
 def test_the_contract_and_the_worker_know_the_same_placeholders() -> None:
     assert set(PLACEHOLDERS) == set(PLACEHOLDER_VALUES)
+
+
+@pytest.mark.parametrize("rules", [{"remove": ["x-admin"]}, {"set": {"X-Admin": "no"}}])
+async def test_no_spelling_of_a_field_gets_past_the_rule_about_it(gateway: Gateway, rules: dict[str, Any]) -> None:
+    """WSGI and CGI fold _ into -."""
+    async with upstream() as app:
+        await gateway.serve(single(app.port, policies={"headers": {"request": rules}}))
+        await ask(gateway.address, get("/", "X-Admin: root", "X_Admin: root", "x_ADMIN: root", "x-other_one: kept"))
+    assert b"root" not in app.received
+    assert app.requests[0].value("x-other_one") == b"kept"

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.placeholders import split_placeholders
 
-from toska_gateway.worker.http1 import CRLF, drop_fields, encode_path
+from toska_gateway.worker.http1 import CRLF, encode_path
+from toska_gateway.worker.http1.fields import drop_spellings
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -33,14 +34,15 @@ class HeaderEdits:
     def __init__(self, edits: dict[str, Any]) -> None:
         replaced: dict[str, str] = edits.get("set", {})
         lines = [_line(name, value) for name, value in (*replaced.items(), *edits.get("add", {}).items())]
-        self.drop = frozenset(name.encode("latin-1") for name in (*edits.get("remove", ()), *replaced))
+        gone = (*edits.get("remove", ()), *replaced)
+        self.drop = frozenset(name.encode("latin-1").replace(b"_", b"-") for name in gone)
         self.append = tuple(line for line in lines if isinstance(line, bytes))
         self.make = tuple(line for line in lines if not isinstance(line, bytes))
 
     def apply(self, parts: list[bytes], exchange: "Exchange") -> None:
         """Change a head's `parts` in place."""
         if self.drop:
-            drop_fields(parts, self.drop)
+            drop_spellings(parts, self.drop)
         parts += self.append
         for pieces in self.make:
             parts.append(b"".join([piece if isinstance(piece, bytes) else piece(exchange) for piece in pieces]))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_common.clock import now_utc
 
-from toska_gateway.worker.http1 import CRLF, ResponseHead, drop_field, field_name
+from toska_gateway.worker.http1 import CRLF, ResponseHead, field_name
+from toska_gateway.worker.http1.fields import drop_spellings
 
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
@@ -127,7 +128,7 @@ class Versions:
             exchange.cluster = cluster
         if self._forward_as:
             parts = exchange.head.parts
-            drop_field(parts, self._forward_as)
+            drop_spellings(parts, frozenset((self._forward_as.lower().replace(b"_", b"-"),)))
             parts.append(self._forward_as + b": " + version.name + CRLF)
         return True
 

@@ -15,7 +15,6 @@ What is forwarded is built from what was understood, never copied through.
 from toska_gateway.worker.http1.bodies import ChunkedDecoder
 from toska_gateway.worker.http1.fields import (
     TOKEN_PREFIX,
-    drop_field,
     drop_fields,
     field_name,
     field_value,
@@ -38,7 +37,6 @@ __all__ = [
     "ChunkedDecoder",
     "RequestHead",
     "ResponseHead",
-    "drop_field",
     "drop_fields",
     "encode_path",
     "field_name",

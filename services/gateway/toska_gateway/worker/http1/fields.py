@@ -89,6 +89,11 @@ def drop_fields(parts: list[bytes], names: frozenset[bytes]) -> None:
     parts[1:] = [part for part in parts[1:] if field_name(part) not in names]
 
 
+def drop_spellings(parts: list[bytes], names: frozenset[bytes]) -> None:
+    """Take fields out of `parts`, in every spelling that upstreams may fold into one; `names` have - for _."""
+    parts[1:] = [part for part in parts[1:] if field_name(part).replace(b"_", b"-") not in names]
+
+
 # What tells of a body's bytes: ranges of them (RFC 9110 §14.3), and digests (RFC 9530, RFC 3230, RFC 1864).
 _OF_BYTES: Final = frozenset({b"accept-ranges", b"content-digest", b"repr-digest", b"digest", b"content-md5"})
 
@@ -107,14 +112,6 @@ def forget_bytes(parts: list[bytes]) -> None:
         elif name not in _OF_BYTES:
             kept.append(part)
     parts[:] = kept
-
-
-def drop_field(parts: list[bytes], name: bytes) -> None:
-    """Take one field out of `parts`, by lower-case name."""
-    end = len(name)
-    kept = [part for part in parts if part[end : end + 1] != b":" or part[:end].lower() != name]
-    if len(kept) < len(parts):
-        parts[:] = kept
 
 
 class ConnectionOptions:
