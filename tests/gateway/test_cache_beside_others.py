@@ -234,3 +234,12 @@ async def test_a_change_that_may_have_happened_makes_what_is_stored_out_of_date(
         assert await bodies(gateway, get(), get()) == [b"1", b"1"]
         assert (await ask(gateway.address, request("POST", body=b"change"))).status == 502
         assert await bodies(gateway, get()) == [b"2"]
+
+
+async def test_a_refresh_asks_for_the_whole_on_behalf_of_who_asked_for_a_part(gateway: Gateway) -> None:
+    async with upstream(response(200, "cache-control: max-age=0, stale-while-revalidate=60", body=b"whole")) as app:
+        await gateway.serve(single(app.port, policies={"cache": {}}))
+        parts = [await ask(gateway.address, message) for message in (get(), get("/", "range: bytes=0-1"))]
+        assert [answer.body for answer in parts] == [b"whole", b"wh"]
+        await wait_until(lambda: len(app.requests) == 2, what="the refresh")
+        assert app.requests[1].value("range") is None

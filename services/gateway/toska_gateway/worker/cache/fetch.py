@@ -82,6 +82,8 @@ class Fetch:
         entry, head = self.entry, self.exchange.head
         # What Vary names is looked up in the client's request, and that is about to become the upstream's.
         self._head = copy_of(head)
+        if self.in_background:
+            drop_fields(head.parts, CONDITIONS)  # the client's, who has been answered
         if entry is None or not entry.can_be_validated or head.method != b"GET":
             return
         self._validates = True
