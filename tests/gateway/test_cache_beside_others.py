@@ -237,7 +237,8 @@ async def test_a_change_that_may_have_happened_makes_what_is_stored_out_of_date(
 
 
 async def test_a_refresh_asks_for_the_whole_on_behalf_of_who_asked_for_a_part(gateway: Gateway) -> None:
-    async with upstream(response(200, "cache-control: max-age=0, stale-while-revalidate=60", body=b"whole")) as app:
+    stale = response(200, "cache-control: max-age=1, stale-while-revalidate=60", "age: 5", body=b"whole")
+    async with upstream(stale) as app:
         await gateway.serve(single(app.port, policies={"cache": {}}))
         parts = [await ask(gateway.address, message) for message in (get(), get("/", "range: bytes=0-1"))]
         assert [answer.body for answer in parts] == [b"whole", b"wh"]
