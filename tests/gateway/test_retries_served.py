@@ -84,7 +84,7 @@ async def test_connections_of_withheld_responses_go_on_serving(gateway: Gateway)
         async with connected(gateway.address) as client:
             while len(busy.requests) < 6:
                 assert (await client.ask(get())).status == 200
-        assert len(busy.conversations) <= 2
+        assert len(busy.conversations) < len(busy.requests)
 
 
 async def test_a_withheld_response_that_has_no_end_costs_its_connection(gateway: Gateway) -> None:

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable
-from toska_common.jwt.key_set import KeySetContent, UnusableKeySet, read_key_set
 from toska_common.routing.problems import Finding
 
 from toska_gateway.issuer_keys.fetch import MAX_BYTES, KeysUnavailable, Refusal, fetch_key_set
 from toska_gateway.issuer_keys.sources import KeySource, sources_of
 from toska_gateway.tls_material import Stamp, stamp
+
+if TYPE_CHECKING:
+    from toska_common.jwt.key_set import KeySetContent
 
 SHORTEST_S: Final = 30.0
 LONGEST_S: Final = 3600.0
@@ -32,7 +34,7 @@ class ReadKeys:
         again_in_s: When to look again.
     """
 
-    content: KeySetContent
+    content: "KeySetContent"
     version: str
     again_in_s: float
 
@@ -73,6 +75,9 @@ def usable_keys(document: object, algorithms: tuple[str, ...], again_in_s: float
     Raises:
         KeysUnavailable: Nothing.
     """
+    # Here: cryptography is 10 MB, which only those gateways pay that verify tokens.
+    from toska_common.jwt.key_set import UnusableKeySet, read_key_set
+
     try:
         content = read_key_set(document, algorithms)
     except UnusableKeySet as error:

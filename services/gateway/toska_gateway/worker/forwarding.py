@@ -96,7 +96,14 @@ class Forwarding:
             return special.get(b"x-real-ip", (self.peer,))[-1]
         hop = self.peer
         for member in islice(reversed(b",".join(given).split(b",")), _MAX_HOPS):
-            hop = member.strip(b" \t")
+            hop = _without_port(member.strip(b" \t"))
             if not self._plane.trusts(hop.decode("latin-1")):
                 break
         return hop
+
+
+def _without_port(hop: bytes) -> bytes:
+    """An address alone: some proxies append the port, and each connection would be a client of its own."""
+    if hop[:1] == b"[":
+        return hop[1:].partition(b"]")[0]
+    return hop.partition(b":")[0] if hop.count(b":") == 1 else hop
