@@ -191,7 +191,8 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         raw.close()
 
     def _break(self, error: Exception) -> None:
-        self._error = error
+        if self._error is None:  # what fails after the first failure says nothing of why
+            self._error = error
         self._raw.abort()
 
     def _flush(self) -> None:
@@ -207,7 +208,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
     # -- asyncio.Transport, towards what is above
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        if self._said_end or self._finished or not data:
+        if self._said_end or self._finished or self._error is not None or not data:
             return
         try:
             sent = self._write(data)
