@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
 
 
+_ERROR: Final = 1e-6
+"""More than doubles err by in a sum of times; without it, whole seconds are now and then told as one more."""
 REFUSED: Final = "this route's rate limit is used up; try again after the time in Retry-After"
 
 
@@ -114,7 +116,11 @@ class RateLimit:
 
     def lines(self, slack: float) -> bytes:
         """Field lines that tell what is left, by what `take` returned; in one go, since every answer has them."""
-        return b"%b%d;t=%d\r\n" % (self._lines, int(slack / self.interval_s + 1e-6), ceil(self.burst_s - slack))
+        return b"%b%d;t=%d\r\n" % (
+            self._lines,
+            int(slack / self.interval_s + _ERROR),
+            ceil(self.burst_s - slack - _ERROR),
+        )
 
     def refusal(self, slack: float) -> bytes:
         """Field lines of a refusal."""
@@ -122,18 +128,22 @@ class RateLimit:
 
     def left(self, slack: float) -> int:
         """How many more requests the allowance has."""
-        return max(0, int(slack / self.interval_s + 1e-6))
+        return max(0, int(slack / self.interval_s + _ERROR))
 
     def state(self, slack: float) -> bytes:
         """What is left, as an item of `RateLimit`; if nothing is, its time is when there will be something."""
         if slack < 0:
             return b"%b;r=0;t=%d" % (self._quoted, wait_of(slack))
-        return b"%b;r=%d;t=%d" % (self._quoted, self.left(slack), ceil(min(self.burst_s, self.burst_s - slack)))
+        return b"%b;r=%d;t=%d" % (
+            self._quoted,
+            self.left(slack),
+            ceil(min(self.burst_s, self.burst_s - slack) - _ERROR),
+        )
 
 
 def wait_of(slack: float) -> int:
     """Whole seconds until a request that was refused would be allowed."""
-    return max(1, ceil(-slack))
+    return max(1, ceil(-slack - _ERROR))
 
 
 def _hash(key: bytes) -> int:
