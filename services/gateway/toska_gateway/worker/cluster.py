@@ -135,10 +135,10 @@ class Cluster:
     """
 
     __slots__ = (
-        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_soon", "_tell", "_unhealthy", "_usable",
-        "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished", "fixed",
-        "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned", "name",
-        "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
+        "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_soon", "_steps", "_tell", "_unhealthy",
+        "_usable", "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished",
+        "fixed", "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned",
+        "name", "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +149,7 @@ class Cluster:
         soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.name = name
+        self._steps: _Steps | None = None  # of the balancer that is being built
         self._soon = soon  # what takes long is done in many turns of the loop, where there is one
         self._tell = tell
         self.stats = stats or WorkerStats()
@@ -293,22 +294,25 @@ class Cluster:
             kind, in_steps = _BALANCERS[self._kind], _IN_STEPS.get(self._kind)
             before = self._balancer.endpoints if isinstance(self._balancer, kind) else ()
             if in_steps is not None and self._soon is not None and not set(before).isdisjoint(endpoints):
-                self._go_on_building(in_steps(endpoints, weights), wanted)  # the one before goes on meanwhile
+                steps = self._steps = in_steps(endpoints, weights)
+                self._go_on_building(steps)  # the one before goes on meanwhile
             else:
+                self._steps = None
                 self._balancer = kind(endpoints, weights)
 
-    def _go_on_building(self, steps: _Steps, wanted: tuple[str, list[Endpoint], list[float]]) -> None:
-        if self._built_for is not wanted or self._soon is None:
+    def _go_on_building(self, steps: _Steps) -> None:
+        if self._steps is not steps or self._soon is None:
             return  # something else is wanted by now
         try:
             next(steps)
         except StopIteration as done:
+            self._steps = None
             self._balancer = done.value
             usable = self._usable
             if usable is not None and all(map(usable, self._balancer.endpoints)):
                 self._usable = None
         else:
-            self._soon(partial(self._go_on_building, steps, wanted))
+            self._soon(partial(self._go_on_building, steps))
 
     def pick(self, tried: Endpoint | None = None, key: int = 0, now: float = 0.0) -> Endpoint | None:
         """Choose an endpoint, another than `tried` if there is one.

@@ -59,13 +59,14 @@ class Downstream(asyncio.Protocol):
         "peer", "plane", "transport",
     )  # fmt: skip
 
+    transport: Outlet  # both from `connection_made` on
+    forwarding: Forwarding
+
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         self.plane = plane
-        self.transport: Outlet = cast("Outlet", None)
         self.peer = peer  # empty: whoever holds the other end
         self.log_part = b""  # who it is in the access log, once there has been a line
         self._scheme = scheme
-        self.forwarding: Forwarding = cast("Forwarding", None)
         self.deadline = _NEVER
         self._buffer = bytearray()
         self._reading_head = False

@@ -33,11 +33,12 @@ class Upstream(asyncio.Protocol):
         "exchange", "idle_since", "plane", "transport", "tunnel", "waited",
     )  # fmt: skip
 
+    transport: Outlet  # from `connection_made` on
+
     def __init__(self, plane: "Plane", endpoint: Endpoint) -> None:
         self.plane = plane
         self.endpoint = endpoint
         self.exchange: Caller | None = None
-        self.transport: Outlet = cast("Outlet", None)
         self.closed = False
         self.error: Exception | None = None  # what ended it, if it was not its end
         self.eof = False  # the upstream has said all it will

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def copy_of(head: RequestHead) -> RequestHead:
     """A request's head whose fields can be changed without changing the other's."""
-    other = RequestHead()
-    for name in RequestHead.__slots__:
-        setattr(other, name, getattr(head, name))
+    other = head.copy()
     other.parts = list(head.parts)
     other.special = dict(head.special)
     return other

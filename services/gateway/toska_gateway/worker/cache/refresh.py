@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.cache.fetch import FAILURE_S, Fetch, copy_of
+from toska_gateway.worker.downstream import Downstream
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.http1 import BadMessage, ResponseHead
+from toska_gateway.worker.outbox import Outlet
 from toska_gateway.worker.passage import Passage
 from toska_gateway.worker.policies import Shaper
 
 if TYPE_CHECKING:
     from toska_gateway.worker.cache.policy import CachePolicy
-    from toska_gateway.worker.downstream import Downstream
     from toska_gateway.worker.forwarding import Forwarding
     from toska_gateway.worker.plane import Plane
 
@@ -20,62 +21,55 @@ MOST_AT_ONCE: Final = 128
 """Refreshes that one worker has under way; stale responses beyond that wait for their next request."""
 
 
-class _Nowhere:
+class _Nowhere(asyncio.Transport):
     """A transport to nobody."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Nobody reads it."""
-
-    write_soon = write
 
     def is_closing(self) -> bool:
         """It never closes."""
         return False
 
 
-class Errand:
+class Errand(Downstream):
     """Stands where a client's connection does: what would be written to it is dropped."""
 
+    __slots__ = ("_due", "_timer", "_under_way", "background")
+
     def __init__(self, plane: "Plane", forwarding: "Forwarding", peer: str, under_way: "set[Errand]") -> None:
-        self.plane = plane
+        super().__init__(plane, peer)
+        self.transport = Outlet(_Nowhere(), plane.outbox)
         self.forwarding = forwarding
-        self.peer = peer
-        self.transport = _Nowhere()
-        self.blocked = False
-        self.paused = False
-        self.eof = False
-        self.exchange: Refresh | None = None
+        self.background: Refresh | None = None
         self._under_way = under_way
-        self._deadline = 0.0
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         under_way.add(self)
 
     def set_deadline(self, seconds: float) -> None:
         """Wait so long from now, and never longer than the request as a whole may take."""
-        deadline = self.plane.loop.time() + seconds
-        exchange = self.exchange
+        due = self.plane.loop.time() + seconds
+        exchange = self.background
         if exchange is not None and exchange.expires:
-            deadline = min(deadline, exchange.expires)
-        self._deadline = deadline
+            due = min(due, exchange.expires)
+        self._due = due
         if self._timer is None and exchange is not None:
-            self._timer = self.plane.loop.call_at(deadline, self._look_at_the_clock)
+            self._timer = self.plane.loop.call_at(due, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
-        exchange = self.exchange
+        exchange = self.background
         if exchange is None:
             return
-        if self._deadline > self.plane.loop.time():  # it has been moved on since
-            self._timer = self.plane.loop.call_at(self._deadline, self._look_at_the_clock)
+        if self._due > self.plane.loop.time():  # it has been moved on since
+            self._timer = self.plane.loop.call_at(self._due, self._look_at_the_clock)
         else:
             exchange.on_deadline()
 
-    def write_problem(self, *args: Any, **more: Any) -> None:
-        """Nobody reads it."""
-
     def exchange_done(self, *, close: bool) -> None:
         """It is over, one way or the other."""
-        self.exchange = None
+        self.background = None
         self._under_way.discard(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -83,7 +77,7 @@ class Errand:
 
     def abort(self) -> None:
         """The response was cut off."""
-        exchange, self.exchange = self.exchange, None
+        exchange, self.background = self.background, None
         if exchange is not None:
             exchange.client_gone()
         self.exchange_done(close=True)
@@ -103,7 +97,7 @@ class Refresh(Exchange):
     def __init__(self, policy: "CachePolicy", errand: Errand, exchange: Exchange) -> None:
         head = copy_of(exchange.head)
         head.method = b"GET"
-        super().__init__(exchange.plane, cast("Downstream", errand), head, exchange.route, exchange.cluster)
+        super().__init__(exchange.plane, errand, head, exchange.route, exchange.cluster)
         self._cache_policy = policy
 
     def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
@@ -124,7 +118,7 @@ class Refresh(Exchange):
 def refresh(policy: "CachePolicy", exchange: Exchange, fetch: Fetch, under_way: set[Errand]) -> None:
     """Send `fetch` on its way in the background, on behalf of a request that is served what is stale."""
     errand = Errand(exchange.plane, exchange.down.forwarding, exchange.down.peer, under_way)
-    background = errand.exchange = Refresh(policy, errand, exchange)
+    background = errand.background = Refresh(policy, errand, exchange)
     background.passage = Passage(())
     background.passage.holds = False
     if exchange.passage is not None:

@@ -65,6 +65,7 @@ class FieldMemo:
     def _learn_name(self, name: bytes) -> tuple[bytes | None, bool, bool]:
         """What a name comes to: itself if it is special, whether its line is passed on, and whether remembered."""
         key = name.lower()
+        kind: tuple[bytes | None, bool, bool]
         if key in self._special:
             kind = key, False, key not in FLEETING
         else:

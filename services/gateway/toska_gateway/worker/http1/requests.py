@@ -59,6 +59,17 @@ class RequestHead:
     parts: list[bytes]
     special: dict[bytes, tuple[bytes, ...]]
 
+    def copy(self) -> "RequestHead":
+        """Another head of the same; what they refer to is the same too."""
+        # Name by name: compiled, a class has no __slots__ to go through.
+        other = RequestHead()
+        other.body_length, other.close, other.expect = self.body_length, self.close, self.expect
+        other.escaped, other.plain, other.holds_token = self.escaped, self.plain, self.holds_token
+        other.host, other.http11, other.method = self.host, self.http11, self.method
+        other.path, other.query, other.upgrade = self.path, self.query, self.upgrade
+        other.parts, other.special = self.parts, self.special
+        return other
+
     def field(self, name: bytes) -> bytes | None:
         """A field's value by lower-case name, members joined; for routes that match on headers."""
         # The colon first: it rules nearly all others out, at half the cost of looking at their names.
