@@ -8,7 +8,7 @@ DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pypro
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check fmt bench fuzz soak dist lock parts clean
+.PHONY: help up down test check fmt compile test-compiled bench fuzz soak dist lock parts clean
 
 up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 	@exec $(BIN)/toska up $(ARGS)
@@ -20,6 +20,10 @@ check: .venv/.dev-stamp ## formatting, lint, types, imports between packages
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 fmt: .venv/.dev-stamp   ## format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet . ; exec $(BIN)/ruff format .
+compile: .venv/.run-stamp ## the gateway's hot modules to machine code (needs gcc; ARGS=--remove undoes it)
+	@exec tools/compile $(ARGS)
+test-compiled: parts    ## what concerns the gateway's data plane, against machine code
+	@tools/compile && exec env TOSKA_TEST_COMPILED=1 $(BIN)/pytest tests/gateway tests/conformance $(ARGS)
 bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy
 	@tools/test-parts bench && exec $(BIN)/python -m benchmarks $(ARGS)
 fuzz: .venv/.dev-stamp  ## coverage-guided fuzzing of the HTTP parsers (SECONDS=60 for each)
@@ -35,7 +39,7 @@ parts: .venv/.dev-stamp ## what tests need besides Python packages
 clean:                  ## remove what make made; .toska/, the mesh's own state, stays
 	@rm -rf .venv .cache dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 help:                   ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.run-stamp: $(DEPS)
 	@tools/install requirements.lock && touch $@

@@ -8,6 +8,8 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+from toska_gateway import COMPILED
+
 from benchmarks.parts import Program, get_script
 from benchmarks.processes import free_ports
 from benchmarks.profiles import route_path
@@ -56,7 +58,7 @@ def _command(program: Program, setup: Setup) -> list[str | Path]:
 
 
 def _version(_: Program) -> str:
-    return version("toska-gateway")
+    return version("toska-gateway") + (" compiled" if COMPILED else "")
 
 
 TOSKA = Proxy("toska", lambda: get_script("toska"), _version, _command)

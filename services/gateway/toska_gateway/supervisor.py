@@ -412,7 +412,7 @@ class Supervisor:
                 for cluster, unhealthy in ({} if self._prober is None else self._prober.unhealthy).items():
                     worker.take_health(cluster, unhealthy)
         await worker.until_listening()
-        log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid)
+        log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid, compiled=worker.compiled)
 
     async def _drain(self) -> None:
         # First of all: who comes now is refused at once, and does not wait in a queue that nobody will ever serve.

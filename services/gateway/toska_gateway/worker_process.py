@@ -61,6 +61,7 @@ class WorkerProcess:
     Attributes:
         standing: How things stood in it when it was last asked, in the words of `toska_gateway.gauges`.
         requests: What it has served.
+        compiled: Whether it runs the hot modules as machine code; known once it listens.
         spread: Told of what it wants all other workers to hear.
     """
 
@@ -71,6 +72,7 @@ class WorkerProcess:
         self.known = Known()
         self.standing: dict[str, Any] = NOTHING_OPEN
         self.requests = 0
+        self.compiled = False
         self.spread: Callable[[WorkerProcess, Mapping[str, Any]], None] = _tell_nobody
         self._hearers = hearers
         self.channel = ControlChannel(self._on_message, self._on_lost)
@@ -218,6 +220,7 @@ class WorkerProcess:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if message["op"] == "ready":
+            self.compiled = message["compiled"]
             if self.state == "starting":
                 self.state = "running"
             self._ready.set()

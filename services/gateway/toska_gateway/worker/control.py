@@ -19,7 +19,8 @@ Parent to worker:
     {"op": "forget", "urls": [...]}    another worker has seen these change
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
-    {"op": "ready"}, {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
+    {"op": "ready", "compiled"}        it listens; whether its hot modules are machine code
+    {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
     {"op": "explained", "seq", "told": {...}}
     {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
     {"op": "keys-wanted", "source"}    a token names a key that is not among them; answered with "keys"

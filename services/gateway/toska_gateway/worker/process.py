@@ -12,6 +12,7 @@ from typing import Any, Final
 import uvloop
 from toska_common.targets import TargetRules
 
+from toska_gateway import COMPILED
 from toska_gateway.worker.control import ControlChannel
 from toska_gateway.worker.explaining import explain
 from toska_gateway.worker.opening import Door
@@ -118,7 +119,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
-        self._channel.send({"op": "ready"})
+        self._channel.send({"op": "ready", "compiled": COMPILED})
 
     def _forget(self, message: dict[str, Any]) -> None:
         cache = self._plane.cache
