@@ -59,6 +59,10 @@ class Load:
                 self.told[answer.error or answer.status] += 1
 
 
+async def _has_grown(gateway: Gateway, before: float) -> bool:
+    return await gateway.metric("connect_failures_total") > before
+
+
 async def test_callers_hear_nothing_of_endpoints_that_flap_break_off_hang_and_fail() -> None:
     port = free_port()
     retry = {"attempts": 4, "retry_on": ["connect", "reset", "timeout", "5xx"], "per_try_timeout": "150ms", "budget": 1}
@@ -66,13 +70,14 @@ async def test_callers_hear_nothing_of_endpoints_that_flap_break_off_hang_and_fa
     outlier = {"base_ejection": "100ms", "max_ejection": "200ms", "consecutive_gateway_errors": 3}
     flapping = Upstream(answering(OK))
 
-    async def flap() -> None:
+    async def flap(gateway: Gateway) -> None:
         for _ in range(5):
             await flapping.open(port)
             seen = len(flapping.requests)
             await wait_until(lambda seen=seen: len(flapping.requests) > seen, what="the endpoint is found again")
+            refused = await gateway.metric("connect_failures_total")
             await flapping.stop()
-            await asyncio.sleep(0.1)
+            await wait_until(lambda refused=refused: _has_grown(gateway, refused), what="it is found to be away")
 
     async with (
         upstream() as steady,
@@ -84,7 +89,7 @@ async def test_callers_hear_nothing_of_endpoints_that_flap_break_off_hang_and_fa
         document = {"clusters": {"app": members}, "routes": [route("all", policies=policies)]}
         async with running_gateway(document) as gateway:
             load = Load(gateway)
-            await load.run(8, asyncio.create_task(flap()))  # noqa: TID251 - the test awaits it
+            await load.run(8, asyncio.create_task(flap(gateway)))  # noqa: TID251 - the test awaits it
             assert await gateway.metric("retries_total") > 0
             assert await gateway.metric("ejections_total") > 0
             await gateway.until_quiet()

@@ -20,9 +20,9 @@ _NEVER = 1_000_000
 FULL_INTERVAL = timedelta(hours=1)
 
 
-async def keep_collector_calm() -> None:
-    """Put what is here out of the collector's sight, and from now on look through everything once an hour; for ever."""
+async def keep_collector_calm(full_interval: timedelta = FULL_INTERVAL) -> None:
+    """Put what is here out of the collector's sight; from now on look through everything seldom, for ever."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, _MIDDLE, _NEVER)
-    await every(FULL_INTERVAL, gc.collect)
+    await every(full_interval, gc.collect)
