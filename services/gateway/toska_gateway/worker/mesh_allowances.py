@@ -10,13 +10,10 @@ the next, so that a round trip costs about the same for one request as for a hun
 """
 
 import asyncio
-import contextlib
-import random
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
+from toska_gateway.worker.redis_link import GIVE_UP_S, RedisLink
 from toska_gateway.worker.telling import Tell
 
 if TYPE_CHECKING:
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 0.05
 """How long a request waits for Redis: many round trips in one data centre, and little beside a request's own time."""
-_GIVE_UP_S: Final = 1.0
-"""A connection that is silent for so long is made anew."""
-_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.1, 2.0
 _BATCH: Final = 256
 """Takes in one script: Redis does nothing else meanwhile, for about 0.4 ms."""
 _PREFIX: Final = "toska:limit:"
@@ -92,7 +86,7 @@ class Take:
             answer(slack_s)
 
 
-class MeshAllowances:
+class MeshAllowances(RedisLink):
     """A worker's way to the allowances in Redis.
 
     Args:
@@ -105,35 +99,11 @@ class MeshAllowances:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, tell: Tell) -> None:
-        self.shared = False
-        self._loop = loop
-        self._url = url
-        self._tell = tell
-        self._place = _place(url)
+        super().__init__(loop, url, SCRIPT, "rate_limits", tell)
         self._queue: list[Take] = []
         self._under_way: Sequence[Take] = ()
         self._asked = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._tried = False
-        self._then: list[Callable[[], None]] = []
-        self._known_away = False
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, then: Callable[[], None]) -> None:
-        """Begin to connect, and to stay connected; `then` is called once the first attempt has come to an end."""
-        if self._task is None:
-            self._task = self._loop.create_task(self._run())
-        if self._tried:
-            then()
-        else:
-            self._then.append(then)
-
-    async def stop(self) -> None:
-        """Close the connection; whoever waits counts on this machine."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     def ask(self, key: int, interval_us: bytes, burst_us: bytes, answer: Answer) -> Take:
         """Take one from the allowance of `key`; `answer` is called in a later turn of the loop, within WAIT_S.
@@ -158,51 +128,10 @@ class MeshAllowances:
 
     # -- the connection
 
-    async def _run(self) -> None:
-        # Imported beside the loop and not in it: it takes 0.15 s.
-        await self._loop.run_in_executor(None, import_module, "redis.asyncio")
-        pause = _PAUSE_FIRST_S
-        while True:
-            try:
-                async with asyncio.timeout(_GIVE_UP_S):
-                    client, script = await self._connect()
-                pause = _PAUSE_FIRST_S
-                async with contextlib.aclosing(client):
-                    await self._converse(script)
-            except Exception as error:  # noqa: BLE001 - whatever it is, requests are counted here meanwhile
-                self._go_apart(error)
-            finally:
-                self._settle_alone()
-                self._have_tried()
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - so that workers do not come at once
-            pause = min(_PAUSE_MAX_S, pause * 2)
+    async def _probe(self, script: "AsyncScript") -> None:
+        await script(keys=[_PREFIX + "probe"], args=[1, 1_000_000])
 
-    async def _connect(self) -> "tuple[Redis, AsyncScript]":
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no types
-            self._url,
-            single_connection_client=True,
-            # How long is waited, and what is tried again, is decided here and not below.
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        try:
-            script = client.register_script(SCRIPT)
-            # It has to be able to write, too: a replica, or a memory that is full, is not of use.
-            await script(keys=[_PREFIX + "probe"], args=[1, 1_000_000])
-        except BaseException:
-            await client.aclose()
-            raise
-        return client, script
-
-    async def _converse(self, script: "AsyncScript") -> None:
-        self._become_shared()
-        self._have_tried()
+    async def _converse(self, client: "Redis", script: "AsyncScript") -> None:
         while True:
             await self._asked.wait()
             takes = self._under_way = self._queue[:_BATCH]
@@ -210,7 +139,7 @@ class MeshAllowances:
             if not self._queue:
                 self._asked.clear()
             self._timer = self._loop.call_at(takes[0].asked_at + WAIT_S, self._come_late)
-            async with asyncio.timeout(_GIVE_UP_S):
+            async with asyncio.timeout(GIVE_UP_S):
                 slacks = await script(
                     keys=[f"{_PREFIX}{take.key:016x}" for take in takes],
                     args=[number for take in takes for number in (take.interval_us, take.burst_us)],
@@ -222,17 +151,11 @@ class MeshAllowances:
                 self._loop.call_soon(take.settle, slack / 1e9)  # each by itself: what one stumbles over is its own
             self._under_way = ()
 
-    def _have_tried(self) -> None:
-        self._tried = True
-        then, self._then = self._then, []
-        for call in then:
-            self._loop.call_soon(call)
-
     def _come_late(self) -> None:
         self._go_apart(TimeoutError(f"no answer within {WAIT_S * 1000:.0f} ms"))
-        self._settle_alone()
+        self._go_on_alone()
 
-    def _settle_alone(self) -> None:
+    def _go_on_alone(self) -> None:
         """Nobody goes on waiting; those that ask from here on find that it is not shared."""
         if self._timer is not None:
             self._timer.cancel()
@@ -243,26 +166,7 @@ class MeshAllowances:
         for take in takes:
             self._loop.call_soon(take.settle, None)
 
-    def _become_shared(self) -> None:
-        self.shared = True
-        if self._known_away:
-            self._known_away = False
-            self._tell("info", "rate_limits_shared_again", {"store": self._place})
-
-    def _go_apart(self, error: Exception) -> None:
-        self.shared = False
-        if not self._known_away:
-            self._known_away = True
-            reason = str(error) or type(error).__name__
-            self._tell("warning", "rate_limits_not_shared", {"store": self._place, "reason": reason})
-
 
 def as_text(seconds: float) -> bytes:
     """A time in microseconds, as the script reads it."""
     return repr(seconds * 1e6).encode()
-
-
-def _place(url: str) -> str:
-    """Where Redis is, for the log: without its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}"

@@ -22,6 +22,7 @@ from toska_gateway.worker.downstream import UNIX_PEER, Downstream
 from toska_gateway.worker.log_writer import LogWriter, place_of
 from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
+from toska_gateway.worker.redis_link import RedisLink
 from toska_gateway.worker.spans import Send, Tracer
 from toska_gateway.worker.stats import WorkerStats
 from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
@@ -31,7 +32,6 @@ from toska_gateway.worker.via import Via
 if TYPE_CHECKING:
     from toska_gateway.worker.auth.verifier import Verifiers
     from toska_gateway.worker.cache.cache import ResponseCache
-    from toska_gateway.worker.cache.second_level import SecondLevel
     from toska_gateway.worker.certificates import ServerContexts
     from toska_gateway.worker.filters.shelf import FilterShelf
     from toska_gateway.worker.opening import Opening
@@ -173,7 +173,7 @@ class Plane:
         for link in links:
             link.start(one_less)
 
-    def _links(self) -> "list[MeshAllowances | SecondLevel]":
+    def _links(self) -> list[RedisLink]:
         shared = None if self.cache is None else self.cache.shared
         return [link for link in (self._mesh_allowances, shared) if link is not None]
 

@@ -11,14 +11,10 @@ ends that names a route, or everything, is told by a time: what was stored befor
 """
 
 import asyncio
-import contextlib
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from toska_common.clock import now_utc
 
@@ -26,12 +22,11 @@ from toska_gateway.worker.cache.entry import Entry
 from toska_gateway.worker.cache.vary import variant_key
 from toska_gateway.worker.cache.wire import Damaged, pack, unpack
 from toska_gateway.worker.http1 import RequestHead
+from toska_gateway.worker.redis_link import GIVE_UP_S, RedisLink
 
 if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
 
-_GIVE_UP_S: Final = 1.0
-_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.1, 2.0
 _READS, _WRITES = 64, 16
 _MOST_WAITING_BYTES: Final = 8 << 20
 """Of responses that are still to be stored; what comes beyond that is kept by its worker alone."""
@@ -91,7 +86,7 @@ class Question:
             answer(entry)
 
 
-class SecondLevel:
+class SecondLevel(RedisLink):
     """A worker's way to it.
 
     Attributes:
@@ -99,33 +94,13 @@ class SecondLevel:
     """
 
     def __init__(self, plane: "Plane") -> None:
-        self.shared = False
+        super().__init__(plane.loop, plane.cache_url, _STORE, "cache", plane.tell)
         self._plane = plane
         self._questions: deque[Question] = deque()
         self._asked: Sequence[Question] = ()
         self._writes: deque[_Write] = deque()
         self._waiting_bytes = 0
         self._wanted = asyncio.Event()
-        self._known_away = False
-        self._tried = False
-        self._then: list[Callable[[], None]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, then: Callable[[], None]) -> None:
-        """Begin to connect, and to stay connected; `then` is called once the first attempt has come to an end."""
-        if self._task is None:
-            self._task = self._plane.loop.create_task(self._run())
-        if self._tried:
-            then()
-        else:
-            self._then.append(then)
-
-    async def stop(self) -> None:
-        """Close the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     # -- what a worker asks of it
 
@@ -172,51 +147,10 @@ class SecondLevel:
 
     # -- the connection
 
-    async def _run(self) -> None:
-        # Imported beside the loop and not in it: it takes 0.15 s.
-        await self._plane.loop.run_in_executor(None, import_module, "redis.asyncio")
-        pause = _PAUSE_FIRST_S
-        while True:
-            try:
-                async with asyncio.timeout(_GIVE_UP_S):
-                    client, store = await self._connect()
-                pause = _PAUSE_FIRST_S
-                async with contextlib.aclosing(client):
-                    await self._converse(client, store)
-            except Exception as error:  # noqa: BLE001 - whatever it is, each worker has what it has itself meanwhile
-                self._go_apart(error)
-            finally:
-                self._drop_everything()
-                self._have_tried()
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - so that workers do not come at once
-            pause = min(_PAUSE_MAX_S, pause * 2)
+    async def _probe(self, script: Any) -> None:
+        await script(keys=[_PREFIX + b"probe"], args=[1000, "f", "x"])
 
-    async def _connect(self) -> tuple[Any, Any]:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        client: Any = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no types
-            self._plane.cache_url,
-            single_connection_client=True,
-            # How long is waited, and what is tried again, is decided here and not below.
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        try:
-            store = client.register_script(_STORE)
-            # It has to be able to write, too: a replica, or a memory that is full, is not of use.
-            await store(keys=[_PREFIX + b"probe"], args=[1000, "f", "x"])
-        except BaseException:
-            await client.aclose()
-            raise
-        return client, store
-
-    async def _converse(self, client: Any, store: Any) -> None:
-        self._become_shared()
-        self._have_tried()
+    async def _converse(self, client: Any, script: Any) -> None:
         while True:
             await self._wanted.wait()
             questions = self._asked = [question for question in _taken(self._questions, _READS) if question.is_open]
@@ -233,8 +167,8 @@ class SecondLevel:
                 if write.stored is None:
                     pipeline.execute_command(*write.words)
                 else:
-                    await store(keys=list(write.words), args=list(write.stored), client=pipeline)
-            async with asyncio.timeout(_GIVE_UP_S):
+                    await script(keys=list(write.words), args=list(write.stored), client=pipeline)
+            async with asyncio.timeout(GIVE_UP_S):
                 replies: list[Any] = await pipeline.execute()
             self._asked = ()
             purges: dict[bytes, bytes] = replies[len(questions)] if questions else {}
@@ -268,15 +202,8 @@ class SecondLevel:
             return None, "damaged"
         return (entry, "hits") if stored_at > purged_at else (None, "misses")
 
-    def _have_tried(self) -> None:
-        self._tried = True
-        then, self._then = self._then, []
-        for call in then:
-            self._plane.loop.call_soon(call)
-
-    def _drop_everything(self) -> None:
+    def _go_on_alone(self) -> None:
         """Nobody goes on waiting; what was to be stored is not."""
-        self.shared = False
         questions = [*self._asked, *self._questions]
         self._asked = ()
         self._questions.clear()
@@ -285,18 +212,6 @@ class SecondLevel:
         self._wanted.clear()
         for question in questions:
             self._plane.loop.call_soon(self._settle, question, None, "late")
-
-    def _become_shared(self) -> None:
-        self.shared = True
-        if self._known_away:
-            self._known_away = False
-            self._plane.tell("info", "cache_shared_again", {"store": _where(self._plane.cache_url)})
-
-    def _go_apart(self, error: Exception) -> None:
-        if not self._known_away:
-            self._known_away = True
-            reason = str(error) or type(error).__name__
-            self._plane.tell("warning", "cache_not_shared", {"store": _where(self._plane.cache_url), "reason": reason})
 
 
 class _Write:
@@ -328,9 +243,3 @@ def _field(kind: bytes, key: bytes) -> bytes:
 
 def _purge_field(route: str) -> bytes:
     return b"r" + route.encode() if route else _EVERYTHING
-
-
-def _where(url: str) -> str:
-    """Where Redis is, for the log: without its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}"
