@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import anyio
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_tests.gateways import running_gateway
+from toska_tests.programs import finished
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
 
@@ -23,8 +23,7 @@ async def test_the_commands_of_the_page_show_what_it_says() -> None:
     async with running_gateway() as gateway:
         await gateway.supervisor.apply(snapshot)
         script = block("bash").replace("127.0.0.1:8080", "{}:{}".format(*gateway.address))
-        with anyio.fail_after(30):
-            done = await anyio.run_process(["bash", "-u", "-c", script], check=False)
+        done = await finished(["bash", "-u", "-c", script])
     output = done.stdout.decode()
     assert output.startswith("hello\n")
     answers = [json.loads(found)["type"] for found in re.findall(r"\{.*?\}", output)]

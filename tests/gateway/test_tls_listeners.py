@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from toska_common.child_process import start_child
 from toska_gateway.errors import SnapshotRejected
 from toska_tests.certificates import Authority, Pair, with_passphrase
 from toska_tests.gateways import Gateway, running_gateway, single
@@ -371,19 +373,24 @@ async def test_openssl_s_client_may_ask_for_new_keys(authority: Authority) -> No
             *(str(program("openssl")), "s_client", "-connect", f"{host}:{port}", "-servername", "a.example", "-tls1_3"),
             *("-CAfile", str(authority.file), "-verify_return_error"),
         ]
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            await process.stdout.readuntil(b"Verify return code: 0 (ok)")
-            for _ in range(3):  # K at the beginning of what is read from the terminal: new keys, on both sides
-                process.stdin.write(b"K\n")
-                await process.stdout.readuntil(b"KEYUPDATE")
-            process.stdin.write(get("/", "connection: close"))
-            assert b"HTTP/1.1 200" in await process.stdout.read()
-            await process.wait()
+        keyboard, keys = os.pipe()
+        with os.fdopen(keyboard, "rb") as stdin, os.fdopen(keys, "wb", buffering=0) as typed:
+            client = start_child(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            output = client.output()
+            async with asyncio.timeout(PATIENCE_S):
+                await _shown(output, b"Verify return code: 0 (ok)")
+                for _ in range(3):  # K at the beginning of what is read from the terminal: new keys, on both sides
+                    typed.write(b"K\n")
+                    await _shown(output, b"KEYUPDATE")
+                typed.write(get("/", "connection: close"))
+                await _shown(output, b"HTTP/1.1 200")
+                await client.wait()
+
+
+async def _shown(output: AsyncIterator[bytes], text: bytes) -> None:
+    seen = b""
+    while text not in seen:
+        seen += await anext(output)
 
 
 async def test_curl_finds_its_way_from_the_redirecting_listener(authority: Authority) -> None:

@@ -1,17 +1,16 @@
 """What would become of a request: what the API and the command tell is what then happens."""
 
 import json
-import os
 import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from toska_tests.control import ControlMesh, control_mesh
 from toska_tests.meshes import TOSKA
 from toska_tests.ports import free_ports
+from toska_tests.programs import finished
 
 DEAD = free_ports(2)
 ROUTING = """\
@@ -117,7 +116,7 @@ async def test_nothing_can_be_slipped_into_the_question_and_it_needs_the_admin_t
 async def test_the_command_tells_a_person_or_a_script(gateway: ControlMesh, tmp_path: Path) -> None:
     async def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [TOSKA, "explain", *arguments, "--home", str(gateway.home), "--admin", gateway.admin]
-        return await anyio.run_process(command, cwd=tmp_path, env=dict(os.environ), check=False)
+        return await finished(command, cwd=tmp_path)
 
     shown = await run("POST", "/orders", "-H", "x-beta: 1", "-H", "x-user: ann")
     text = shown.stdout.decode()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import struct
+import subprocess
 import termios
 from collections.abc import AsyncGenerator, Generator
 from fcntl import ioctl
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toska_common.child_process import start_child
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_tests.control import ControlMesh, control_mesh
 from toska_tests.gateways import cluster, route
 from toska_tests.meshes import TOSKA
 from toska_tests.ports import free_port
+from toska_tests.programs import finished
 from toska_tests.raw_http import Upstream, response, upstream
 from toska_tests.waiting import wait_until
 
@@ -43,12 +46,8 @@ async def stats(gateway: ControlMesh) -> GatewayStats:
     return GatewayStats.model_validate((await gateway.get(f"{gateway.admin}/api/v1/gateway/stats")).json())
 
 
-async def top(gateway: ControlMesh, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(TOSKA, "top", *arguments, "--home", str(gateway.home), "--admin", gateway.admin),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+async def top(gateway: ControlMesh, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return await finished([TOSKA, "top", *arguments, "--home", str(gateway.home), "--admin", gateway.admin])
 
 
 @contextlib.asynccontextmanager
@@ -89,10 +88,9 @@ async def test_the_admin_api_tells_counts_of_routes_clusters_and_endpoints(gatew
 
 async def test_top_tells_a_script_what_happened_in_one_interval(gateway: ControlMesh) -> None:
     async with load(gateway):
-        process = await top(gateway, "--once", "--json", "--interval", "0.5")
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-    assert (process.returncode, err) == (0, b"")
-    told: dict[str, Any] = json.loads(out)
+        done = await top(gateway, "--once", "--json", "--interval", "0.5")
+    assert (done.returncode, done.stderr) == (0, b"")
+    told: dict[str, Any] = json.loads(done.stdout)
     routes = {one["name"]: one for one in told["routes"]}
     assert routes["orders"]["requests_per_s"] > 0
     assert routes["orders"]["errors_per_s"] == 0
@@ -107,20 +105,17 @@ async def test_top_tells_a_script_what_happened_in_one_interval(gateway: Control
 @pytest.mark.parametrize(("view", "shown"), [("route", "orders"), ("cluster", "dead"), ("endpoint", "app 127.0.0.1:")])
 async def test_top_prints_a_table_where_there_is_no_terminal(gateway: ControlMesh, view: str, shown: str) -> None:
     async with load(gateway):
-        process = await top(gateway, "--by", view, "--interval", "0.3")
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-    assert (process.returncode, err) == (0, b"")
-    assert shown in out.decode()
-    assert "p99 ms" in out.decode()
+        done = await top(gateway, "--by", view, "--interval", "0.3")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout.decode()
+    assert "p99 ms" in done.stdout.decode()
 
 
 async def test_top_without_a_gateway_says_so_and_fails(home: Path) -> None:
     (home / "admin.token").write_text("toska_admin_x")
-    command = (TOSKA, "top", "--once", "--home", str(home), "--admin", f"http://127.0.0.1:{free_port()}")
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    _, err = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 1
-    assert b"does not answer" in err
+    done = await finished([TOSKA, "top", "--once", "--home", str(home), "--admin", f"http://127.0.0.1:{free_port()}"])
+    assert done.returncode == 1
+    assert b"does not answer" in done.stderr
 
 
 class Terminal:
@@ -163,9 +158,8 @@ async def test_top_follows_on_a_terminal_and_obeys_its_keys(gateway: ControlMesh
     with terminal() as (screen, slave):
         before = termios.tcgetattr(slave)
         async with load(gateway):
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"}
-            )
+            environment = {**os.environ, "TERM": "xterm"}
+            process = start_child(command, stdin=slave, stdout=slave, stderr=slave, environment=environment)
             await screen.shows("orders")
             screen.press("e")
             await screen.shows("app 127.0.0.1:")

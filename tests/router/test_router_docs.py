@@ -4,9 +4,9 @@ import re
 import textwrap
 from pathlib import Path
 
-import anyio
 import pytest
 from toska_common.routing.document import load_document
+from toska_tests.programs import finished
 from toska_tests.routers import RunningRouter
 
 PAGE = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ async def test_the_commands_of_the_page_work_in_their_order(
     (tmp_path / ".toska").symlink_to(home)
     url = str(router.http.base_url).rstrip("/")
     script = "\n".join(blocks("bash")).replace("http://127.0.0.1:8102", url)
-    done = await anyio.run_process(["bash", "-e", "-u", "-c", script], cwd=tmp_path, check=False)
+    done = await finished(["bash", "-e", "-u", "-c", script], cwd=tmp_path)
     output, errors = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, errors
     assert 'did you mean \\"methods\\"?' in output

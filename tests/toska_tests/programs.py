@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
+from anyio.to_thread import run_sync
 
 from toska_tests.waiting import wait_until
 
@@ -80,6 +82,18 @@ class Program:
 
         await wait_until(has_line, within=within, what=f"a line on stdout; stderr: {self.stderr[-2000:]}")
         return self.stdout.partition("\n")[0]
+
+
+async def finished(
+    command: Sequence[str | Path], *, cwd: Path | None = None, within: float = 60.0
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, beside the loop, and keep what it writes.
+
+    Raises:
+        TimeoutExpired: It still ran after `within` seconds, and was killed.
+    """
+    run = partial(subprocess.run, command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=within)
+    return await run_sync(partial(run, check=False))
 
 
 @contextlib.contextmanager

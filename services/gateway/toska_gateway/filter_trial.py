@@ -5,16 +5,20 @@ here, while all workers serve on. The parent itself never imports any of it.
 """
 
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import PIPE, CompletedProcess
 from typing import Any
 
 import anyio
+from toska_common.child_process import ChildProcess, start_child
 from toska_common.contracts.routing import FilterUse, RouteTable
 
 TRIAL_S = 10.0
+
+_TRIAL = [sys.executable, "-m", "toska_gateway.worker.filters"]
 
 
 class FilterTrial:
@@ -46,22 +50,29 @@ class FilterTrial:
             "folder": str(self._folder),
             "filters": [{"at": at, "use": item.use, "settings": dict(item.settings)} for at, item in filters],
         }
-        done: CompletedProcess[bytes] | None = None
+        output: bytes | None = None
+        with tempfile.TemporaryFile() as question:
+            question.write(json.dumps(asked).encode())
+            question.seek(0)
+            process = start_child(_TRIAL, stdin=question, stdout=subprocess.PIPE, start_new_session=True)
         with anyio.move_on_after(TRIAL_S):
-            done = await anyio.run_process(
-                [sys.executable, "-m", "toska_gateway.worker.filters"],
-                input=json.dumps(asked).encode(),
-                stdout=PIPE,
-                stderr=None,
-                check=False,
-                start_new_session=True,
-            )
-        if done is None:
+            output = await _answer(process)
+        if output is None:
             return _all(filters, f"importing the filters takes longer than {TRIAL_S:.0f} s")
-        if done.returncode != 0:
-            return _all(filters, f"importing the filters ends the process (exit code {done.returncode})")
-        problems: list[dict[str, str]] = json.loads(done.stdout)
+        if process.returncode != 0:
+            return _all(filters, f"importing the filters ends the process (exit code {process.returncode})")
+        problems: list[dict[str, str]] = json.loads(output)
         return problems
+
+
+async def _answer(process: ChildProcess) -> bytes:
+    try:
+        output = b"".join([chunk async for chunk in process.output()])
+        await process.wait()
+    except BaseException:
+        await process.kill_session()
+        raise
+    return output
 
 
 def _filters(table: RouteTable) -> Iterator[tuple[str, FilterUse]]:

@@ -1,7 +1,6 @@
 """One worker process as its parent sees it: started on a socket that stays ours, spoken to over a control channel."""
 
 import asyncio
-import contextlib
 import itertools
 import socket
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import structlog
+from toska_common.child_process import ChildProcess, start_child
 from toska_common.contracts.routing import Snapshot
 
 from toska_gateway.tls_material import NO_TLS, TlsMaterial
@@ -65,7 +65,7 @@ class WorkerProcess:
         spread: Told of what it wants all other workers to hear.
     """
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, hearers: Hearers) -> None:
+    def __init__(self, slot: int, process: ChildProcess, hearers: Hearers) -> None:
         self.slot = slot
         self.process = process
         self.state: State = "starting"
@@ -93,13 +93,9 @@ class WorkerProcess:
         descriptors = theirs.fileno(), *(listener.fileno() for listener in listeners)
         shared = (hello["shared_fd"],)
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "toska_gateway.worker",
-                *map(str, descriptors),
+            process = start_child(
+                [sys.executable, "-m", "toska_gateway.worker", *map(str, descriptors)],
                 pass_fds=(*descriptors, *shared),
-                stdin=asyncio.subprocess.DEVNULL,
                 # What a terminal sends to our whole group is ours to act on: workers finish what they have when told.
                 start_new_session=True,
             )
@@ -190,8 +186,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self.process.kill()
 
     def status(self) -> WorkerStatus:
         """How it is."""

@@ -3,14 +3,12 @@
 Whoever may register services can run programs by them, so they are off unless the operator says otherwise.
 """
 
-import contextlib
 import os
-import signal
 import subprocess
 from datetime import timedelta
 
 import anyio
-from anyio.abc import Process
+from toska_common.child_process import ChildProcess, start_child
 from toska_common.contracts.discovery import Health
 from toska_common.units import format_duration
 
@@ -29,25 +27,20 @@ class ScriptRunner:
     async def run(self, probe: Probe, output_max_bytes: int) -> Verdict:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOSKA_")}
         try:
-            process = await anyio.open_process(
+            process = start_child(
                 probe.args,
-                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                environment=environment,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             reason = str(error) if not isinstance(error, OSError) else (error.strerror or str(error)).lower()
             return Verdict(Health.CRITICAL, f"fork/exec {probe.args[0]}: {reason}")
         tail = Tail(output_max_bytes)
-        ended = False
-        try:
-            with anyio.move_on_after(probe.timeout_s):
-                code = await _wait(process, tail)
-                ended = True
-                return Verdict(_STATUSES.get(code, Health.CRITICAL), _output(tail, output_max_bytes))
-        finally:
-            await _close(process, kill=not ended)
+        with anyio.move_on_after(probe.timeout_s):
+            code = await _wait(process, tail)
+            return Verdict(_STATUSES.get(code, Health.CRITICAL), _output(tail, output_max_bytes))
         took = format_duration(timedelta(seconds=probe.timeout_s))
         return Verdict(Health.CRITICAL, f"Timed out ({took}) running check")
 
@@ -59,20 +52,15 @@ class NoScripts:
         return Verdict(Health.CRITICAL, DISABLED)
 
 
-async def _wait(process: Process, tail: Tail) -> int:
-    if process.stdout is not None:  # it always is, having been asked for
-        async for chunk in process.stdout:
+async def _wait(process: ChildProcess, tail: Tail) -> int:
+    try:
+        async for chunk in process.output():
             tail.add(chunk)
-    return await process.wait()
-
-
-async def _close(process: Process, *, kill: bool) -> None:
-    if kill:
+        return await process.wait()
+    except BaseException:
         # The whole session: what the script has started must not outlive its timeout.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    with anyio.CancelScope(shield=True):
-        await process.aclose()
+        await process.kill_session()
+        raise
 
 
 def _output(tail: Tail, output_max_bytes: int) -> str:
