@@ -1,9 +1,11 @@
 """What every test shares: the event loop that production runs on, and a folder for a mesh's state."""
 
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from toska_tests.postgres_servers import PostgresServer, postgres_server
 
 # A shell without job control starts what runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,3 +25,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOSKA_HOME", str(folder))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[PostgresServer]:
+    """One server for the session; each test makes a database of its own. Whoever stops it starts it again."""
+    with postgres_server() as server:
+        server.launch()
+        yield server

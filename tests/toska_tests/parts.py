@@ -42,6 +42,15 @@ def chromium() -> Path:
     return program("chromium", "CHROMIUM_BIN")
 
 
+def postgres(name: str) -> Path:
+    """One of PostgreSQL's programs; Debian keeps them beside one another by version, and not on PATH."""
+    for root in (Path("/"), _UNPACKED):
+        found = sorted(root.glob(f"usr/lib/postgresql/*/bin/{name}"))
+        if found:
+            return found[-1]
+    return program(name)
+
+
 def environment() -> dict[str, str]:
     """What a program needs that was unpacked instead of installed: its libraries."""
     folders = sorted(path for path in _UNPACKED.glob("usr/lib/*-linux-gnu*") if path.is_dir())

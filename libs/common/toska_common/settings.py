@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from toska_common.clients.registry_tls import RegistryTls
 from toska_common.credentials import Credentials, ensure_credentials
+from toska_common.database.location import check_database_url
 from toska_common.errors import ConfigurationError
 
 S = TypeVar("S", bound=BaseSettings)
@@ -54,6 +55,11 @@ class ServiceSettings(BaseSettings):
         validation_alias="TOSKA_REGISTRY_TOKEN",
         description="ACL token for a Consul cluster; the embedded registry takes the mesh's own tokens",
     )
+    database_url: SecretStr = Field(
+        default=SecretStr("embedded://"),
+        validation_alias="TOSKA_DATABASE_URL",
+        description="embedded:// (SQLite in the home), sqlite:///a/folder, or postgresql://user:password@host/database",
+    )
     admin_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="TOSKA_ADMIN_TOKEN", description="Overrides admin.token in the home"
     )
@@ -93,6 +99,12 @@ class ServiceSettings(BaseSettings):
         if parts.scheme != "embedded" and not parts.hostname:
             raise ValueError(f"{value!r} names no host")
         return value.rstrip("/") if parts.scheme != "embedded" else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr) -> SecretStr:
+        check_database_url(value.get_secret_value())
+        return value
 
     def credentials(self) -> Credentials:
         """The mesh's tokens: as set, else those of the home, which are made at the first start."""

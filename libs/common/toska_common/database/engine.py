@@ -1,0 +1,106 @@
+"""Engines of SQLAlchemy, set up for what the mesh wants of a database: durable, and never waiting without an end."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from toska_common.database.errors import DatabaseUnavailable
+from toska_common.database.location import DatabaseLocation
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 5.0
+_BUSY_TIMEOUT_MS = 5_000
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA cache_size=-512",
+)
+_FAULTS_OF_OURS = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+
+
+def create_engine(location: DatabaseLocation) -> AsyncEngine:
+    """An engine that has connected to nothing yet."""
+    return _sqlite(location.file) if location.file is not None else _postgresql(location)
+
+
+def _sqlite(file: Path) -> AsyncEngine:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite would make it by the umask
+    # One connection is kept, since each has a thread; a second one is opened for as long as it is needed.
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", pool_size=1, max_overflow=3, pool_timeout=5)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
+        connection.isolation_level = None  # the driver begins no transactions: `begin` below does
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
+        connection.exec_driver_sql(connection.get_execution_options().get("toska_begin", "BEGIN"))
+
+    return engine
+
+
+def _postgresql(location: DatabaseLocation) -> AsyncEngine:
+    # The driver reads the URL itself, so that sslmode, several hosts and the rest of libpq's words mean what they say.
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect_postgresql(location),
+        pool_size=1,
+        max_overflow=3,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
+
+
+async def connect_postgresql(location: DatabaseLocation) -> Any:
+    """A connection of asyncpg, whose unqualified names are those of the service's schema."""
+    asyncpg: Any = import_module("asyncpg")  # it is typed in part, and wrongly
+    settings = {
+        "application_name": f"toska-{location.service}",
+        "search_path": location.schema,
+        # Whoever stalls in the middle of a change must not keep everybody else from changing.
+        "idle_in_transaction_session_timeout": "10s",
+        "lock_timeout": "4s",
+    }
+    return await asyncpg.connect(
+        location.dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
+    )
+
+
+@contextmanager
+def translated(location: DatabaseLocation) -> Generator[None]:
+    """Turn what a database's absence raises into `DatabaseUnavailable`; mistakes in our statements stay what they are.
+
+    Raises:
+        DatabaseUnavailable: It cannot be reached or written.
+    """
+    try:
+        yield
+    except _FAULTS_OF_OURS:
+        raise
+    except exc.DBAPIError as error:
+        raise _unavailable(location, error.orig or error) from error
+    except (exc.TimeoutError, OSError, TimeoutError) as error:
+        raise _unavailable(location, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("asyncpg."):  # raised while connecting, where SQLAlchemy wraps nothing
+            raise _unavailable(location, error) from error
+        raise
+
+
+def _unavailable(location: DatabaseLocation, error: BaseException) -> DatabaseUnavailable:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return DatabaseUnavailable(f"{location}: {reason}")

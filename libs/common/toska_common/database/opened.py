@@ -1,0 +1,77 @@
+"""A database that was reached: its transactions, and its tables brought up to date beforehand."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import anyio
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from toska_common.database.engine import create_engine, translated
+from toska_common.database.location import DatabaseLocation
+from toska_common.database.upkeep import Schema, announce, bring_up_to_date, exclude_others, make_schema
+
+log = structlog.get_logger(__name__)
+
+
+def read_schema(package: ModuleType) -> Schema:
+    """What a package of migrations says."""
+    return Schema(package.HEAD, package.METADATA, Path(package.__path__[0]))
+
+
+class OpenDatabase:
+    """Made by `open`."""
+
+    def __init__(self, engine: AsyncEngine, location: DatabaseLocation) -> None:
+        self._engine = engine
+        self._location = location
+
+    @classmethod
+    async def open(cls, location: DatabaseLocation, schema: Schema) -> "OpenDatabase":
+        """Reach the database and bring its tables up to date, in one transaction.
+
+        Raises:
+            ConfigurationError: Its tables are those of another release, or we may not make any.
+            DatabaseUnavailable: It does not answer.
+        """
+        with translated(location):
+            opened = cls(create_engine(location), location)
+            try:
+                async with opened._changing() as connection:
+                    await make_schema(connection, location)
+                    await connection.run_sync(bring_up_to_date, location, schema)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await opened.aclose()
+                raise
+        log.info("database_opened", database=str(location))
+        return opened
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that only reads; raises as `Database.reading`."""
+        with translated(self._location):
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that excludes all others that write; raises as `Database.writing`."""
+        with translated(self._location):
+            async with self._changing() as connection:
+                yield connection
+                await announce(connection, self._location)
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncGenerator[AsyncConnection]:
+        async with self._engine.connect() as plain:
+            connection = await plain.execution_options(toska_begin="BEGIN IMMEDIATE")
+            async with connection.begin():
+                await exclude_others(connection, self._location)
+                yield connection
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()

@@ -1,0 +1,92 @@
+"""Tables brought up to date, and the lock and the signal of changes.
+
+A database without tables gets them as they are now and needs no Alembic, which takes 13 MiB. One with tables of an
+older release is migrated, step by step. Either happens in one transaction under the lock of all that write: whatever
+goes wrong leaves what was there, and of several that start at once one does it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toska_common.database.location import DatabaseLocation
+from toska_common.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+VERSION_TABLE = sa.Table(
+    "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True, nullable=False)
+)
+"""Alembic's own, as it makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a service: as they are now, the name of that state, and the steps that lead there."""
+
+    head: str
+    metadata: sa.MetaData
+    folder: Path
+
+
+async def exclude_others(connection: AsyncConnection, location: DatabaseLocation) -> None:
+    """Wait until no other transaction writes; SQLite's `BEGIN IMMEDIATE` has done so already."""
+    if location.file is None:
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(location))))
+
+
+async def announce(connection: AsyncConnection, location: DatabaseLocation) -> None:
+    """Tell whoever listens, once the transaction is committed; SQLite's file shows it by itself."""
+    if location.file is None:
+        await connection.execute(sa.select(sa.func.pg_notify(location.schema, "")))
+
+
+def _lock_key(location: DatabaseLocation) -> int:
+    digest = hashlib.sha256(f"toska.database.{location.schema}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+async def make_schema(connection: AsyncConnection, location: DatabaseLocation) -> None:
+    """Make PostgreSQL's schema, if it is not there.
+
+    Raises:
+        ConfigurationError: We may not.
+    """
+    if location.file is not None:
+        return
+    # PostgreSQL asks for the right to make one even where IF NOT EXISTS would make none.
+    found = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
+    if await connection.scalar(found, {"name": location.schema}) is None:
+        try:
+            await connection.execute(sa.schema.CreateSchema(location.schema))
+        except ProgrammingError as error:
+            raise ConfigurationError(
+                f"{location}: {error.orig}; grant CREATE on the database, or make the schema beforehand"
+            ) from error
+
+
+def bring_up_to_date(connection: sa.Connection, location: DatabaseLocation, schema: Schema) -> None:
+    """Make the tables, or migrate those that are there.
+
+    Raises:
+        ConfigurationError: They are those of another release.
+    """
+    known = VERSION_TABLE.name in sa.inspect(connection).get_table_names()
+    version = connection.scalar(sa.select(VERSION_TABLE.c.version_num)) if known else None
+    if version == schema.head:
+        return
+    if version is None:
+        VERSION_TABLE.create(connection, checkfirst=True)
+        schema.metadata.create_all(connection, checkfirst=False)
+        connection.execute(VERSION_TABLE.insert().values(version_num=schema.head))
+        log.info("tables_made", database=str(location), version=schema.head)
+    else:
+        from toska_common.database.migrating import migrate
+
+        migrate(connection, location, schema.folder, version)
+        log.info("tables_migrated", database=str(location), before=version, version=schema.head)
