@@ -29,7 +29,7 @@ bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy
 fuzz: .venv/.dev-stamp  ## coverage-guided fuzzing of the HTTP parsers (SECONDS=60 for each)
 	@exec tools/fuzz $(SECONDS)
 soak: .venv/.dev-stamp  ## mixed traffic through the gateway while workers are killed (MINUTES=10)
-	@TOSKA_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) exec $(BIN)/pytest -s --timeout=0 tests/faults/test_gateway_soak.py
+	@TOSKA_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) exec $(BIN)/pytest -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_gateway_soak.py
 dist: .venv/.dev-stamp  ## wheels of every package, in dist/
 	@exec tools/dist
 lock: .venv/.dev-stamp  ## pin the dependencies anew (ARGS="--upgrade")

@@ -4,7 +4,9 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -46,14 +48,14 @@ def registry(request: pytest.FixtureRequest) -> RunningRegistry:
 @pytest.fixture
 async def ours(embedded_registry: RunningRegistry) -> AsyncGenerator[ConsulPort]:
     """The Consul API of our registry, for where it is stricter than Consul, or not as far."""
-    async with consul_port(embedded_registry.kind, embedded_registry.url, embedded_registry.token) as opened:
+    async with _port_of(embedded_registry) as opened:
         yield opened
 
 
 @pytest.fixture
 async def port(registry: RunningRegistry) -> AsyncGenerator[ConsulPort]:
     """The Consul API of each registry in turn."""
-    async with consul_port(registry.kind, registry.url, registry.token) as opened:
+    async with _port_of(registry) as opened:
         yield opened
 
 
@@ -91,6 +93,18 @@ async def http(discovery: RunningDiscovery) -> AsyncGenerator[httpx.AsyncClient]
 def name() -> str:
     """A service that nobody else has."""
     return f"s-{uuid.uuid4().hex[:12]}"
+
+
+@asynccontextmanager
+async def _port_of(registry: RunningRegistry) -> AsyncGenerator[ConsulPort]:
+    """A registry's Consul API; what was registered through it goes with it, or it is probed to the end of the run."""
+    async with consul_port(registry.kind, registry.url, registry.token) as opened:
+        there = await opened.read("agent/services"), await opened.read("agent/checks")
+        yield opened
+        for service in (await opened.read("agent/services")).keys() - there[0].keys():
+            await opened.put(f"agent/service/deregister/{quote(service, safe='')}")
+        for check in (await opened.read("agent/checks")).keys() - there[1].keys():
+            await opened.put(f"agent/check/deregister/{quote(check, safe='')}")
 
 
 def _wait_until_it_leads(url: str) -> None:

@@ -6,6 +6,7 @@ import socket
 
 _LOWEST, _HIGHEST = 20000, 32000
 _random = random.Random(os.getpid())
+_given: set[int] = set()
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -20,10 +21,15 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> int:
-    """First of `count` consecutive free ports, for `--ports-from`."""
-    for _ in range(200):
+    """First of `count` consecutive free ports, for `--ports-from`; none that was given before, bound or not.
+
+    Many ports are only registered and never bound, and whoever registers a second time evicts the first.
+    """
+    for _ in range(1000):
         first = _random.randrange(_LOWEST, _HIGHEST - count)
-        if all(is_free(port) for port in range(first, first + count)):
+        wanted = range(first, first + count)
+        if _given.isdisjoint(wanted) and all(is_free(port) for port in wanted):
+            _given.update(wanted)
             return first
     raise AssertionError(f"found no {count} consecutive free ports")
 

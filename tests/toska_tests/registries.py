@@ -41,6 +41,8 @@ class ConsulAgent:
             parts.consul(),
             "agent",
             "-dev",
+            # Each of its syncs tells of every instance in debug, which `-dev` asks for: some 100 MB in one run.
+            "-log-level=info",
             "-bind=127.0.0.1",
             f"-dns-port={self.dns_port}",
             "-grpc-port=-1",
