@@ -13,6 +13,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -32,6 +33,7 @@ WARM_UP_S = 1.0
 _PATIENCE_S = 10.0
 _CONNECT_BATCH = 100
 _TFD_NONBLOCK = os.O_NONBLOCK
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Paced(Record):
@@ -77,7 +79,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._answer = answer = self._answer + data if self._answer else data
         if not answer.endswith(self._pace.body):
-            return  # the body is the upstream's, whole and at the end, or the answer is not yet here
+            # The body is the upstream's, whole and at the end, or the answer is not yet here.
+            if _is_whole(answer):
+                self._pace.failed(f"an answer was {answer[:400]!r}")
+            return
         if not answer.startswith(b"HTTP/1.1 200"):
             self._pace.failed(f"an answer was {answer[:80]!r}")
         self._pace.answered(self._due)
@@ -93,6 +98,13 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether an answer with a length has come to its end."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    return bool(end) and length is not None and len(body) >= int(length[1])
 
 
 class _Pace:

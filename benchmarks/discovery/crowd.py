@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import json
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,11 +172,16 @@ async def _fill_and_renew(registry: _Registry, size: int, known: list[bytes]) ->
 
 
 async def _renew(registry: _Registry, known: list[bytes], size: int) -> None:
-    in_turn = (known[number % len(known)] for number in itertools.count())
     rate = size / _RENEWED_EVERY_S
     await send_paced(
-        registry.port, in_turn, body=b"\r\n\r\n", rate=rate, connections=_CONNECTIONS, seconds=_LONGEST_FILL_S
+        registry.port, in_turn(known), body=b"\r\n\r\n", rate=rate, connections=_CONNECTIONS, seconds=_LONGEST_FILL_S
     )
+
+
+def in_turn(known: Sequence[bytes]) -> Iterator[bytes]:
+    """All that is known, over and over, also while it grows: nobody waits longer than one round."""
+    while True:
+        yield from known
 
 
 async def _fill(registry: _Registry, wanted: Iterable[int], known: list[bytes]) -> None:

@@ -83,3 +83,10 @@ async def test_an_answer_that_is_no_success_ends_the_run() -> None:
     async with _served(lambda: b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nok") as port:
         with pytest.raises(BenchError, match="503"):
             await send_paced(port, repeat(REQUEST), body=BODY, rate=100, connections=2, seconds=0.2)
+
+
+async def test_a_whole_answer_with_another_body_ends_the_run_and_is_shown() -> None:
+    """Waiting for more of it would end when the server closes the idle connection, and say nothing of the reason."""
+    async with _served(lambda: b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]") as port:
+        with pytest.raises(BenchError, match=r"\[\]"):
+            await send_paced(port, repeat(REQUEST), body=b"}]", rate=100, connections=2, seconds=0.2)
