@@ -38,6 +38,8 @@ _WATCHED_S = 75
 _LOOKUPS_PER_SECOND = 2000
 _WRITERS = 32
 _CONNECTIONS = 16
+_RENEWING_CONNECTIONS = 256
+"""Each has one request in flight: with no more than the writers have, the load would hold renewals back by itself."""
 _FIRST = 100
 _LEAST = 10_000
 _LONGEST_FILL_S = 3600
@@ -142,7 +144,7 @@ async def _measure(registry: _Registry, size: int, options: Options, cores: Core
             itertools.cycle(known),
             body=b"\r\n\r\n",
             rate=renewals,
-            connections=_CONNECTIONS,
+            connections=_RENEWING_CONNECTIONS,
             seconds=_WATCHED_S,
         ),
     )
@@ -174,7 +176,12 @@ async def _fill_and_renew(registry: _Registry, size: int, known: list[bytes]) ->
 async def _renew(registry: _Registry, known: list[bytes], size: int) -> None:
     rate = size / _RENEWED_EVERY_S
     await send_paced(
-        registry.port, in_turn(known), body=b"\r\n\r\n", rate=rate, connections=_CONNECTIONS, seconds=_LONGEST_FILL_S
+        registry.port,
+        in_turn(known),
+        body=b"\r\n\r\n",
+        rate=rate,
+        connections=_RENEWING_CONNECTIONS,
+        seconds=_LONGEST_FILL_S,
     )
 
 

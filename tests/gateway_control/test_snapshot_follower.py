@@ -11,8 +11,8 @@ import anyio
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
-from toska_common.contracts.routing import Snapshot, SnapshotPoll, WeightedCluster
-from toska_common.routing.delta import EndpointHistory, build_delta
+from toska_common.contracts.routing import Inventory, Snapshot, SnapshotDelta, SnapshotPoll, WeightedCluster
+from toska_common.routing.delta import build_delta, compare_inventory, inventory_of
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.versions import table_version
@@ -39,6 +39,7 @@ class ScriptedRouter:
         self.polls: list[SnapshotPoll] = []
         self.snapshot: Snapshot | None = None
         self.answers: list[web.Response] = []
+        self.known: dict[str, Inventory] = {}
         self.changed = anyio.Event()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -51,19 +52,28 @@ class ScriptedRouter:
             return self.answers.pop(0)
         if self.snapshot is None:
             return web.Response(status=503)
-        known = "" if self._has_news(poll) else poll.routes_version
-        delta = build_delta(known, {}, self.snapshot, EndpointHistory())
-        return web.Response(body=delta.model_dump_json(), content_type="application/json")
+        return web.Response(body=self._delta(poll, self.snapshot).model_dump_json(), content_type="application/json")
+
+    def _delta(self, poll: SnapshotPoll, newest: Snapshot) -> SnapshotDelta:
+        if not self._has_news(poll):
+            return SnapshotDelta(version=poll.version, base=poll.version)
+        if not poll.version:
+            return build_delta("", None, newest, newest.version)
+        has = poll.inventory or self.known.get(poll.version)
+        if has is None:
+            return SnapshotDelta(version=poll.version, base=poll.version, base_unknown=True)
+        return build_delta(poll.version, compare_inventory(has, newest), newest, newest.version)
 
     def _has_news(self, poll: SnapshotPoll) -> bool:
         newest = self.snapshot
         if newest is None:
             return False
-        return newest.routes_version != poll.routes_version and newest.version != poll.rejected_version
+        return newest.version not in (poll.version, poll.rejected_version)
 
     def publish(self, newest: Snapshot, *answers: web.Response) -> None:
         """Answer with these, and then with the snapshot."""
         self.snapshot = newest
+        self.known[newest.version] = inventory_of(newest)
         self.answers = [*answers]
         self.changed.set()
         self.changed = anyio.Event()
@@ -116,15 +126,26 @@ def refusable(*names: str) -> Snapshot:
 
 def everything(newest: Snapshot) -> web.Response:
     """The answer to somebody who has nothing."""
-    return web.Response(body=build_delta("", {}, newest, EndpointHistory()).model_dump_json())
+    return web.Response(body=build_delta("", None, newest, newest.version).model_dump_json())
 
 
 async def test_each_new_snapshot_is_served_and_the_next_poll_says_so(rig: Rig) -> None:
     for newest in (snapshot("one"), snapshot("one", "two"), snapshot("two")):
         await rig.publish(newest)
-        await wait_until(lambda newest=newest: rig.router.polls[-1].routes_version == newest.routes_version)
+        await wait_until(lambda newest=newest: rig.router.polls[-1].version == newest.version)
     assert rig.follower.reachable
     assert rig.router.polls[-1].gateway == "gateway-1"
+
+
+async def test_a_router_that_does_not_know_what_is_served_here_is_told_and_sends_what_is_missing(rig: Rig) -> None:
+    first, second, third = snapshot("one"), snapshot("one", "two"), snapshot("one", "two", "three")
+    await rig.publish(first)
+    rig.router.known.clear()
+    await rig.publish(second)
+    told = [poll for poll in rig.router.polls if poll.inventory is not None]
+    assert [[*inventory.routes] for poll in told if (inventory := poll.inventory)] == [["one"]]
+    await rig.publish(third)
+    assert [poll for poll in rig.router.polls if poll.inventory is not None] == told
 
 
 async def test_a_refused_snapshot_changes_nothing_is_reported_and_not_asked_for_again(rig: Rig) -> None:
@@ -177,7 +198,7 @@ async def test_whatever_a_router_answers_the_last_good_snapshot_is_served_on(rig
 async def test_a_delta_that_does_not_fit_makes_it_ask_for_everything(rig: Rig) -> None:
     await rig.publish(snapshot("one"))
     await rig.publish(snapshot("two"), web.Response(text='{"routes_version": "gone"}'))
-    assert [poll.routes_version for poll in rig.router.polls].count("") >= 2
+    assert [poll.version for poll in rig.router.polls].count("") >= 2
 
 
 async def test_after_an_outage_the_first_poll_is_answered_at_once(rig: Rig) -> None:

@@ -9,8 +9,9 @@ import anyio
 import httpx
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.contracts.routing import SnapshotDelta
-from toska_common.routing.delta import apply_delta, is_empty
-from toska_tests.routers import RunningRouter, poll_body
+from toska_common.routing.delta import apply_delta, inventory_of
+from toska_common.routing.versions import table_version
+from toska_tests.routers import RunningRouter, is_empty, poll_body
 from toska_tests.waiting import wait_until
 
 StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
@@ -55,7 +56,7 @@ async def test_a_gateway_without_news_is_answered_when_its_time_is_over(router: 
     has = await router.snapshot()
     delta = await router.poll(has, wait=0.05)
     assert is_empty(delta)
-    assert delta.routes_version == has.routes_version
+    assert delta.version == has.version
 
 
 async def test_a_hundred_waiting_gateways_have_a_change_at_once(router: RunningRouter) -> None:
@@ -81,16 +82,42 @@ async def test_a_hundred_waiting_gateways_have_a_change_at_once(router: RunningR
     assert max(arrivals) - changed < 2
 
 
-async def test_a_gateway_that_lost_its_way_gets_everything(router: RunningRouter) -> None:
-    await router.put("clusters/legacy", LEGACY)
+async def test_one_route_s_change_sends_one_route(router: RunningRouter) -> None:
+    for name in "abcde":
+        await router.put(f"routes/{name}", {"match": {"path": f"/{name}"}, "respond": {"body": name}})
     has = await router.snapshot()
-    body = {**poll_body(has), "routes_version": "unknown", "endpoints": {"legacy": "unknown", "gone": "x"}}
-    answer = await router.http.post("/api/v1/snapshot", json=body)
-    delta = SnapshotDelta.model_validate_json(answer.content)
-    assert delta.table == has.table
-    assert delta.endpoints["legacy"].base == ""
-    assert delta.removed_clusters == ("gone",)
-    assert apply_delta(None, delta) == has
+    await router.put("routes/c", {"match": {"path": "/c"}, "respond": {"body": "new"}})
+    delta = await router.poll(has)
+    assert delta.table is not None
+    assert [(item.route.name, item.after) for item in delta.table.routes] == [("c", "b")]
+    assert (delta.table.clusters, delta.table.removed_routes, delta.endpoints) == ({}, (), {})
+    now = apply_delta(has, delta)
+    assert now == await router.snapshot()
+
+    await router.delete("routes/a")
+    gone = await router.poll(now)
+    assert gone.table is not None
+    assert (gone.table.routes, gone.table.removed_routes) == ((), ("a",))
+    # Whoever is two changes behind gets both.
+    assert apply_delta(has, await router.poll(has)) == apply_delta(now, gone)
+
+
+async def test_a_gateway_of_another_router_is_asked_what_it_has_and_gets_only_what_it_lacks(
+    router: RunningRouter,
+) -> None:
+    await router.put("clusters/legacy", LEGACY)
+    await router.put("routes/a", ROUTE)
+    newest = await router.snapshot()
+    old = newest.table.routes[0].model_copy(update={"name": "old"})
+    table = newest.table.model_copy(update={"routes": (*newest.table.routes, old)})
+    elsewhere = newest.model_copy(update={"table": table, "routes_version": table_version(table)})
+    asked = await router.poll(elsewhere)
+    assert asked.base_unknown
+    assert is_empty(asked)
+    delta = await router.poll(elsewhere, inventory=inventory_of(elsewhere).model_dump())
+    assert delta.table is not None
+    assert (delta.base, delta.table.routes, delta.table.removed_routes) == (elsewhere.version, (), ("old",))
+    assert apply_delta(elsewhere, delta) == newest
 
 
 async def test_a_refused_snapshot_is_not_sent_again_and_the_next_one_is(router: RunningRouter) -> None:
@@ -100,7 +127,7 @@ async def test_a_refused_snapshot_is_not_sent_again_and_the_next_one_is(router: 
     for version in (refused, ""):
         delta = await router.poll(has, wait=0.05, rejected="cannot do that", rejected_version=version)
         assert is_empty(delta)
-        assert delta.routes_version == has.routes_version
+        assert delta.version == has.version
     [gateway] = await router.read("gateways")
     assert (gateway["rejected"], gateway["up_to_date"]) == ("cannot do that", False)
 
@@ -114,7 +141,7 @@ async def test_a_refused_snapshot_is_not_sent_again_and_the_next_one_is(router: 
         await wait_for_polls(router, 1)
         await router.put("routes/b", {**ROUTE, "match": {"path": "/b"}})
     assert answers[0].table is not None
-    assert [route.name for route in answers[0].table.routes] == ["a", "b"]
+    assert [item.route.name for item in answers[0].table.routes] == ["a", "b"]
 
 
 async def test_the_overview_says_which_gateway_runs_what(router: RunningRouter) -> None:
@@ -127,6 +154,9 @@ async def test_the_overview_says_which_gateway_runs_what(router: RunningRouter) 
     assert (listed["behind"]["up_to_date"], listed["current"]["up_to_date"]) == (False, True)
     assert listed["current"]["routes_version"] == new.routes_version
     assert listed["behind"]["routes_version"] == old.routes_version
+    assert (listed["behind"]["version"], listed["current"]["version"]) == (old.version, new.version)
+    assert listed["behind"]["applied_after_seconds"] is None
+    assert 0 <= listed["current"]["applied_after_seconds"] < 30
 
 
 async def test_a_gateway_that_goes_away_waits_no_longer(router: RunningRouter) -> None:

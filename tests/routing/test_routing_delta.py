@@ -13,13 +13,23 @@ from toska_common.contracts.routing import (
     ClusterEndpoints,
     Endpoint,
     Match,
+    PlacedRoute,
     Respond,
     Route,
     RoutingDocument,
     Snapshot,
     SnapshotDelta,
+    TableDelta,
 )
-from toska_common.routing.delta import DeltaMismatch, EndpointHistory, apply_delta, build_delta, is_empty
+from toska_common.routing.delta import (
+    DeltaMismatch,
+    apply_delta,
+    build_delta,
+    compare_inventory,
+    inventory_of,
+    inventory_version,
+)
+from toska_common.routing.history import History
 from toska_common.routing.snapshot import build_snapshot, build_table, pool
 
 SERVICES = ("orders", "payments", "stock")
@@ -77,10 +87,19 @@ def replay(history: list[Edit]) -> list[tuple[RoutingDocument, frozenset[str], P
     return states
 
 
-def known(snapshot: Snapshot | None) -> tuple[str, dict[str, str]]:
-    if snapshot is None:
-        return "", {}
-    return snapshot.routes_version, {name: cluster.version for name, cluster in snapshot.endpoints.items()}
+def delta_of(has: Snapshot | None, newest: Snapshot, history: History) -> SnapshotDelta | None:
+    """What a router with this history answers; `None` if it does not know what the gateway has."""
+    if has is None:
+        return build_delta("", None, newest, newest.version)
+    difference = history.since(has.version)
+    return None if difference is None else build_delta(has.version, difference, newest, newest.version)
+
+
+def delta_for_a_stranger(has: Snapshot, newest: Snapshot) -> SnapshotDelta:
+    """What a router answers to the inventory of a gateway that another router has served."""
+    inventory = inventory_of(has)
+    assert inventory_version(inventory) == has.version
+    return build_delta(has.version, compare_inventory(inventory, newest), newest, newest.version)
 
 
 def over_the_wire(delta: SnapshotDelta) -> SnapshotDelta:
@@ -100,10 +119,11 @@ def follow(history: list[Edit]) -> list[Snapshot]:
     return snapshots
 
 
-def remember(snapshots: list[Snapshot]) -> EndpointHistory:
-    history = EndpointHistory(limit=LIMIT)
+def remember(snapshots: list[Snapshot], steps: int = LIMIT) -> History:
+    history = History(steps=steps)
     for before, after in itertools.pairwise(snapshots):
-        history.record(before, after)
+        if before.version != after.version:
+            history.record(before.version, before, after)
     return history
 
 
@@ -113,21 +133,37 @@ def test_a_delta_from_any_earlier_snapshot_comes_to_the_newest(edited: list[Edit
     snapshots = follow(edited)
     history, newest = remember(snapshots), snapshots[-1]
     for has in [None, *snapshots]:
-        delta = over_the_wire(build_delta(*known(has), newest, history))
+        delta = delta_of(has, newest, history)
+        if delta is None:
+            assert has is not None
+            delta = delta_for_a_stranger(has, newest)
+        assert apply_delta(has, over_the_wire(delta)) == newest
+
+
+@settings(deadline=None)
+@given(histories, histories)
+def test_a_gateway_of_another_router_gets_what_it_lacks(edited: list[Edit], elsewhere: list[Edit]) -> None:
+    newest = follow(edited)[-1]
+    for has in follow(elsewhere):
+        delta = over_the_wire(delta_for_a_stranger(has, newest))
         assert apply_delta(has, delta) == newest
-        assert is_empty(delta) == (known(has) == known(newest))
+        if has.version == newest.version:
+            assert (delta.table, delta.endpoints) == (None, {})
 
 
 @settings(deadline=None)
 @given(histories)
 def test_a_gateway_that_follows_every_change_has_the_router_s_snapshot(edited: list[Edit]) -> None:
     has: Snapshot | None = None
-    history = EndpointHistory(limit=LIMIT)
+    history = History()
     previous: Snapshot | None = None
     for snapshot in follow(edited):
-        if previous is not None:
-            history.record(previous, snapshot)
-        has = apply_delta(has, over_the_wire(build_delta(*known(has), snapshot, history)))
+        if previous is not None and previous.version != snapshot.version:
+            history.record(previous.version, previous, snapshot)
+        if has is None or has.version != snapshot.version:
+            delta = delta_of(has, snapshot, history)
+            assert delta is not None
+            has = apply_delta(has, over_the_wire(delta))
         assert has == snapshot
         previous = snapshot
 
@@ -141,7 +177,7 @@ def test_two_routers_of_the_same_inputs_have_the_same_versions(edited: list[Edit
     other = RoutingDocument(clusters=dict(reversed([*document.clusters.items()])), routes=document.routes)
     fresh = build_snapshot(build_table(other, sorted(automatic, reverse=True)), pooled(shuffled))
     followed = follow(edited)[-1]
-    assert known(fresh) == known(followed)
+    assert fresh.routes_version == followed.routes_version
     assert fresh.version == followed.version
 
 
@@ -156,10 +192,16 @@ def orders(*members: Endpoint) -> Snapshot:
 TABLE = build_table(RoutingDocument(clusters={"orders": Cluster(service="orders")}))
 
 
+def only_delta(before: Snapshot, after: Snapshot) -> SnapshotDelta:
+    delta = delta_of(before, after, remember([before, after]))
+    assert delta is not None
+    return delta
+
+
 def test_one_endpoint_s_change_sends_one_endpoint() -> None:
     many = [endpoint(number) for number in range(1000)]
     before, after = orders(*many), orders(*many[:-1], endpoint(999, port=9001))
-    delta = build_delta(*known(before), after, remember([before, after]))
+    delta = only_delta(before, after)
     assert delta.table is None
     assert delta.endpoints["orders"].upsert == (endpoint(999, port=9001),)
     assert delta.endpoints["orders"].remove == ()
@@ -168,33 +210,124 @@ def test_one_endpoint_s_change_sends_one_endpoint() -> None:
 
 def test_an_endpoint_that_goes_is_sent_as_its_key() -> None:
     before, after = orders(endpoint(1), endpoint(2)), orders(endpoint(1))
-    change = build_delta(*known(before), after, remember([before, after])).endpoints["orders"]
+    change = only_delta(before, after).endpoints["orders"]
     assert (change.upsert, change.remove) == ((), ("orders-00002",))
 
 
-def test_what_is_older_than_the_history_gets_the_whole_cluster() -> None:
+def test_an_endpoint_that_moves_to_another_zone_is_a_change() -> None:
+    before = orders(endpoint(1))
+    after = orders(endpoint(1).model_copy(update={"zone": "b"}))
+    assert apply_delta(before, only_delta(before, after)).endpoints["orders"].endpoints[0].zone == "b"
+
+
+def test_a_cluster_that_left_and_came_back_is_sent_whole() -> None:
+    both = {"orders": Cluster(service="orders"), "stock": Cluster(service="stock")}
+    pools = pooled({"orders": [endpoint(1)], "stock": [endpoint(2)]})
+    before = build_snapshot(build_table(RoutingDocument(clusters=both)), pools)
+    without = build_snapshot(build_table(RoutingDocument(clusters={"orders": both["orders"]})), pools)
+    pools |= pooled({"stock": [endpoint(3)]})
+    after = build_snapshot(build_table(RoutingDocument(clusters=both)), pools)
+    delta = delta_of(before, after, remember([before, without, after]))
+    assert delta is not None
+    assert apply_delta(before, delta) == after
+    assert (delta.endpoints["stock"].base, delta.endpoints["stock"].upsert) == ("", (endpoint(3),))
+
+
+def routes_of(*names: str, **bodies: str) -> Snapshot:
+    """A table with these routes in this order, which precedence leaves as it is."""
+    return build_snapshot(
+        build_table(
+            RoutingDocument(
+                routes=tuple(
+                    Route(name=name, match=Match(path=f"/{name}"), respond=Respond(body=bodies.get(name, name)))
+                    for name in names
+                )
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "sent", "removed"),
+    [
+        (routes_of("a", "b", "c", "d", b="changed"), [("b", "a")], ()),
+        (routes_of("a", "b", "d"), [], ("c",)),
+        (routes_of("new", "a", "b", "c", "d"), [("new", "")], ()),
+        (routes_of("d", "a", "b", "c"), [("d", "")], ()),
+        (routes_of("a", "x", "y", "b", "c", "d"), [("x", "a"), ("y", None)], ()),
+        (routes_of("c", "a", "b"), [("c", "")], ("d",)),
+    ],
+)
+def test_only_the_routes_that_changed_or_moved_travel(
+    after: Snapshot, sent: list[tuple[str, str | None]], removed: tuple[str, ...]
+) -> None:
+    before = routes_of("a", "b", "c", "d")
+    delta = only_delta(before, after)
+    assert delta.table is not None
+    # One that stands first in the table has nobody before it, so nothing needs to be said.
+    assert [(item.route.name, item.after or "") for item in delta.table.routes] == [
+        (name, where or "") for name, where in sent
+    ]
+    assert delta.table.removed_routes == removed
+    assert apply_delta(before, over_the_wire(delta)) == after
+
+
+def test_a_change_is_as_large_as_what_changed() -> None:
+    names = [f"route-{number:05}" for number in range(2000)]
+    before, after = routes_of(*names), routes_of(*names, **{names[7]: "changed"})
+    assert len(only_delta(before, after).model_dump_json(exclude_defaults=True)) < 400
+
+
+def test_what_is_older_than_the_history_is_not_guessed_at() -> None:
     snapshots = [orders(endpoint(number)) for number in range(LIMIT + 2)]
-    delta = build_delta(*known(snapshots[0]), snapshots[-1], remember(snapshots))
-    assert delta.endpoints["orders"].base == ""
-    assert apply_delta(snapshots[0], delta) == snapshots[-1]
+    assert delta_of(snapshots[0], snapshots[-1], remember(snapshots)) is None
+    assert delta_of(snapshots[1], snapshots[-1], remember(snapshots)) is not None
+
+
+def test_a_history_of_changes_of_everything_does_not_grow() -> None:
+    snapshots = [routes_of(*"abcdefgh", **dict.fromkeys("abcdefgh", str(number))) for number in range(5)]
+    history = History(names=20)
+    for before, after in itertools.pairwise(snapshots):
+        history.record(before.version, before, after)
+    assert history.since(snapshots[1].version) is None
+    assert history.since(snapshots[2].version) is not None
 
 
 def test_a_delta_for_something_else_is_refused() -> None:
     first, second, third = orders(endpoint(1)), orders(endpoint(2)), orders(endpoint(3))
-    delta = build_delta(*known(second), third, remember([second, third]))
-    with pytest.raises(DeltaMismatch, match="orders"):
-        apply_delta(first, delta)
-    with pytest.raises(DeltaMismatch, match="no routes"):
-        apply_delta(None, delta)
+    delta = only_delta(second, third)
+    for has in (first, None):
+        with pytest.raises(DeltaMismatch, match=f"not {second.version}"):
+            apply_delta(has, delta)
 
 
 def test_a_result_that_is_not_what_its_version_says_is_refused() -> None:
     before, after = orders(endpoint(1)), orders(endpoint(1), endpoint(2))
-    delta = build_delta(*known(before), after, remember([before, after]))
+    delta = only_delta(before, after)
     change = delta.endpoints["orders"].model_copy(update={"upsert": (endpoint(3),)})
     with pytest.raises(DeltaMismatch, match="orders"):
         apply_delta(before, delta.model_copy(update={"endpoints": {"orders": change}}))
-    with pytest.raises(DeltaMismatch, match="the routes are"):
-        apply_delta(
-            None, build_delta(*known(None), after, EndpointHistory()).model_copy(update={"routes_version": "x"})
-        )
+    with pytest.raises(DeltaMismatch, match="the snapshot comes to"):
+        apply_delta(before, delta.model_copy(update={"version": "x"}))
+
+
+def placed(name: str, after: str | None = None) -> PlacedRoute:
+    return PlacedRoute(route=Route(name=name, match=Match(path=f"/{name}"), respond=Respond()), after=after)
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        (placed("new", "nobody"),),
+        (placed("x", "a"), placed("y", "a")),
+        (placed("x", "y"), placed("y", "x")),
+        (placed("x", "x"),),
+        (placed("x", "a"), placed("x", "b")),
+    ],
+    ids=["after nobody", "two in one place", "after one another", "after itself", "twice"],
+)
+def test_a_place_that_cannot_be_is_refused(routes: tuple[PlacedRoute, ...]) -> None:
+    before = routes_of("a", "b")
+    delta = SnapshotDelta(version="v", base=before.version, table=TableDelta(version="t", routes=routes))
+    with pytest.raises(DeltaMismatch):
+        apply_delta(before, delta)

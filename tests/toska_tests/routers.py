@@ -72,9 +72,13 @@ def poll_body(has: Snapshot | None = None, *, wait: float = 10, **fields: Any) -
     """What a gateway that has `has` asks."""
     body: dict[str, Any] = {"gateway": "gateway-1", "wait_seconds": wait, **fields}
     if has is not None:
-        versions = {name: cluster.version for name, cluster in has.endpoints.items()}
-        body |= {"routes_version": has.routes_version, "endpoints": versions}
+        body |= {"version": has.version, "routes_version": has.routes_version}
     return body
+
+
+def is_empty(delta: SnapshotDelta) -> bool:
+    """Whether an answer says that there is nothing new."""
+    return delta.version == delta.base and delta.table is None and not delta.endpoints
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """Following the router: a blocking query after the other, each answered with what has changed since.
 
 poll ──delta──▶ apply ──▶ poll …        refused: the last good stays, and the next poll says what was refused and why
+  ├──version unknown there──▶ poll with the inventory
   └──router away──▶ pause (doubled each time, at random below that) ──▶ poll
 """
 
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 import anyio
 import structlog
 from pydantic import ValidationError
-from toska_common.contracts.routing import SnapshotDelta, SnapshotPoll
+from toska_common.contracts.routing import Snapshot, SnapshotDelta, SnapshotPoll
 from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from toska_common.routing.delta import DeltaMismatch, apply_delta, is_empty
+from toska_common.routing.delta import DeltaMismatch, apply_delta, inventory_of
+from toska_common.routing.versions import ResourceVersions
 
 from toska_gateway.bounds import read_at_most
 from toska_gateway.errors import SnapshotRejected
@@ -66,7 +68,9 @@ class SnapshotFollower:
         self._name = name
         self._routing = routing
         self._wait = wait
+        self._versions = ResourceVersions()
         self._from_scratch = False
+        self._tell_inventory = False
         self.reachable = False
         self._said: bool | None = None  # what was logged last: that the router is reachable, that it is not, or nothing
         self.error = ""
@@ -104,11 +108,15 @@ class SnapshotFollower:
 
     async def _take(self, delta: SnapshotDelta) -> bool:
         """Serve what the router sent; tells whether that was anything new."""
-        base = None if self._from_scratch else self._routing.current
-        if is_empty(delta) and base is not None and delta.routes_version == base.routes_version:
+        base = self._base
+        if delta.base_unknown:
+            known, self._tell_inventory = self._tell_inventory, True
+            return not known
+        self._tell_inventory = False
+        if base is not None and delta.version == base.version:
             return False
         try:
-            snapshot = apply_delta(base, delta)
+            snapshot = apply_delta(base, delta, self._versions.of)
         except DeltaMismatch:
             self._from_scratch = True
             raise
@@ -116,20 +124,28 @@ class SnapshotFollower:
         try:
             await self._routing.apply(snapshot, "router")
         except SnapshotRejected as error:
-            seen = self.rejected_version == snapshot.version
-            self.rejected, self.rejected_version = error.detail, snapshot.version
+            seen = self.rejected_version == delta.version
+            self.rejected, self.rejected_version = error.detail, delta.version
             if not seen:
-                log.error("snapshot_rejected", version=snapshot.version, problems=error.problems)
+                log.error("snapshot_rejected", version=delta.version, problems=error.problems)
             return not seen
+        finally:
+            self._versions.keep((self._routing.current or snapshot).table)
         self.rejected = self.rejected_version = ""
         return True
 
+    @property
+    def _base(self) -> Snapshot | None:
+        """What the next delta is put on."""
+        return None if self._from_scratch else self._routing.current
+
     def _poll(self) -> SnapshotPoll:
-        current = None if self._from_scratch else self._routing.current
+        base = self._base
         return SnapshotPoll(
             gateway=self._name,
-            routes_version=current.routes_version if current else "",
-            endpoints={name: cluster.version for name, cluster in current.endpoints.items()} if current else {},
+            version=base.version if base else "",
+            routes_version=base.routes_version if base else "",
+            inventory=inventory_of(base, self._versions.of) if base and self._tell_inventory else None,
             # The first poll after an outage is answered at once: it tells that the router is back.
             wait_seconds=self._wait.total_seconds() if self.reachable else 0,
             rejected=self.rejected[:4000],
@@ -144,7 +160,7 @@ class SnapshotFollower:
         try:
             async with self._session.post(
                 f"{self.url}/api/v1/snapshot",
-                data=poll.model_dump_json(),
+                data=poll.model_dump_json(exclude_defaults=True),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=total, sock_connect=ANSWER_WITHIN.total_seconds()),
                 allow_redirects=False,

@@ -12,6 +12,7 @@ from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
+from toska_common.routing.versions import ResourceVersions
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.tasks import supervised_tasks
@@ -48,8 +49,9 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     file = None if settings.routes is None else RoutesFile(settings.routes, store)
     book = RoutesBook(store, file)
     instances = Instances(settings.registry_grace.total_seconds())
-    publisher = Publisher()
-    composer = Composer(instances, publisher, book.sources)
+    versions = ResourceVersions()
+    publisher = Publisher(versions, clock)
+    composer = Composer(instances, publisher, book.sources, versions)
     follower = RegistryFollower(
         instances,
         wanted=lambda: _followed(composer),

@@ -24,7 +24,9 @@ GATHERED_FOR = timedelta(milliseconds=3)
 class Composer:
     """Keeps the publisher's snapshot in step; nothing is published before `open`."""
 
-    def __init__(self, instances: Instances, publisher: Publisher, sources: Sources) -> None:
+    def __init__(
+        self, instances: Instances, publisher: Publisher, sources: Sources, versions: ResourceVersions
+    ) -> None:
         self._instances = instances
         self._publisher = publisher
         self._sources = sources
@@ -32,7 +34,7 @@ class Composer:
         self._table = build_table(sources.document())
         self._touched = anyio.Event()
         self._is_open = False
-        self.versions = ResourceVersions()
+        self.versions = versions
 
     @property
     def table(self) -> RouteTable:

@@ -22,6 +22,8 @@ class _Gateway:
     seen_at: datetime
     seen_s: float
     waiting: int = 0
+    applied_at: datetime | None = None
+    applied_after_s: float | None = None
 
 
 class Gateways:
@@ -54,13 +56,21 @@ class Gateways:
 
     def _note(self, poll: SnapshotPoll) -> _Gateway:
         gateway = self._known.get(poll.gateway)
+        known_version = "" if gateway is None else gateway.poll.version
         if gateway is None:
-            gateway = _Gateway(poll, self._clock.now(), self._clock.monotonic())
-            self._known[poll.gateway] = gateway
+            gateway = self._known[poll.gateway] = _Gateway(poll, self._clock.now(), self._clock.monotonic())
         gateway.poll, gateway.seen_at, gateway.seen_s = poll, self._clock.now(), self._clock.monotonic()
+        if poll.inventory is not None:  # it is not kept: it can be a megabyte
+            gateway.poll = poll.model_copy(update={"inventory": None})
+        if poll.version != known_version:
+            gateway.applied_at, gateway.applied_after_s = gateway.seen_at, self._since_published(poll, gateway.seen_s)
         self._known.move_to_end(poll.gateway)
         self._forget()
         return gateway
+
+    def _since_published(self, poll: SnapshotPoll, now: float) -> float | None:
+        published_at = self._publisher.published_at
+        return None if poll.version != self._publisher.version or published_at is None else now - published_at
 
     def _forget(self) -> None:
         oldest = self._clock.monotonic() - FORGOTTEN_AFTER.total_seconds()
@@ -75,10 +85,13 @@ def _status(name: str, gateway: _Gateway, publisher: Publisher) -> GatewayStatus
     poll = gateway.poll
     return GatewayStatus(
         name=name,
+        version=poll.version,
         routes_version=poll.routes_version,
-        up_to_date=publisher.has_newest(poll.routes_version, poll.endpoints),
+        up_to_date=bool(poll.version) and poll.version == publisher.version,
         waiting=gateway.waiting > 0,
         last_seen=gateway.seen_at,
+        applied_at=gateway.applied_at,
+        applied_after_seconds=gateway.applied_after_s,
         rejected=poll.rejected,
         rejected_version=poll.rejected_version,
     )

@@ -1,33 +1,45 @@
 """The current snapshot, and the gateways that wait for the next.
 
-A gateway says which versions it has and is answered at once if they are not the newest, else with the next snapshot,
-or when its time is over. What it lacks is worked out and encoded once for all gateways that have the same.
+A gateway says which version it has and is answered at once if that is not the newest, else with the next snapshot, or
+when its time is over. What it lacks is worked out and encoded once for all gateways that have the same. A version that
+is not known here (of another router, or from long ago) is asked back for, by name: then the gateway's inventory tells.
 """
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 
 import anyio
-from toska_common.contracts.routing import ClusterEndpoints, Snapshot, SnapshotDelta, SnapshotPoll
-from toska_common.routing.delta import EndpointHistory, build_delta
+from toska_common.clock import Clock
+from toska_common.contracts.routing import ClusterEndpoints, Inventory, Snapshot, SnapshotDelta, SnapshotPoll
+from toska_common.routing.delta import build_delta, compare_inventory, inventory_version
+from toska_common.routing.history import Difference, History
+from toska_common.routing.versions import ResourceVersions
 
 from toska_router.errors import NoSnapshotYet
 
-Base = tuple[str, frozenset[tuple[str, str]]]
-"""What a gateway has: the version of the routes, and that of each cluster's endpoints."""
-
-_MAX_BASES = 64
+_MAX_BASES: Final = 64
 
 
 class Publisher:
-    """Hands out snapshots; `publish` wakes everybody who waits."""
+    """Hands out snapshots; `publish` wakes everybody who waits.
 
-    def __init__(self) -> None:
+    Args:
+        versions: Remembers those of single routes and clusters.
+        clock: Tells when each snapshot was published.
+
+    Attributes:
+        published_at: When the newest was, in monotonic seconds.
+    """
+
+    def __init__(self, versions: ResourceVersions, clock: Clock) -> None:
+        self._versions = versions
+        self._clock = clock
+        self.published_at: float | None = None
         self._snapshot: Snapshot | None = None
         self._version = ""
-        self._base: Base | None = None
-        self._history = EndpointHistory()
-        self._answers: dict[Base, bytes] = {}
+        self._history = History()
+        self._answers: dict[str, bytes] = {}
         self._changed = anyio.Event()
         self._closed = False
         self.waiting = 0
@@ -63,21 +75,16 @@ class Publisher:
             raise NoSnapshotYet("the registry has not answered since the router started; gateways keep what they have")
         return self._snapshot
 
-    def has_newest(self, routes_version: str, endpoints: Mapping[str, str]) -> bool:
-        """Whether these are the newest versions."""
-        return self._base is not None and (routes_version, frozenset(endpoints.items())) == self._base
-
     def publish(self, snapshot: Snapshot) -> bool:
         """Make `snapshot` the newest; tells whether it differs from the one before."""
         version = snapshot.version
         if version == self._version:
             return False
         if self._snapshot is not None:
-            self._history.record(self._snapshot, snapshot)
+            self._history.record(self._version, self._snapshot, snapshot)
         self._snapshot, self._version = snapshot, version
+        self.published_at = self._clock.monotonic()
         self.published += 1
-        versions = {name: cluster.version for name, cluster in snapshot.endpoints.items()}
-        self._base = (snapshot.routes_version, frozenset(versions.items()))
         self._answers.clear()
         self._wake()
         return True
@@ -87,23 +94,23 @@ class Publisher:
 
         `None` if there was no snapshot in all that time.
         """
-        base = (poll.routes_version, frozenset(poll.endpoints.items()))
+        base = poll.version if poll.inventory is None else inventory_version(poll.inventory)
         # Who refused a snapshot and cannot say which (it came out as something else) waits for the one after.
         refused = (poll.rejected_version or self._version) if poll.rejected else ""
         self.waiting += 1
         try:
             with anyio.move_on_after(min(poll.wait_seconds, longest.total_seconds())):
                 while not self._closed:
-                    if self._base is not None and base != self._base and self._version != refused:
+                    if self._snapshot is not None and self._version not in (base, refused):
                         break
                     await self._changed.wait()
         finally:
             self.waiting -= 1
         if self._snapshot is None:
             return None
-        if base != self._base and self._version == refused:
-            return _nothing_new(poll)
-        return self._encode(base, poll, self._snapshot)
+        if self._version in (base, refused):
+            return _nothing_new(base)
+        return self._encode(base, poll.inventory, self._snapshot)
 
     def close(self) -> None:
         """Answer everybody who waits, and let nobody wait any more."""
@@ -114,16 +121,27 @@ class Publisher:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _encode(self, base: Base, poll: SnapshotPoll, snapshot: Snapshot) -> bytes:
+    def _encode(self, base: str, inventory: Inventory | None, snapshot: Snapshot) -> bytes:
         answer = self._answers.get(base)
         if answer is None:
-            delta = build_delta(poll.routes_version, poll.endpoints, snapshot, self._history)
+            difference = self._find_difference(base, inventory, snapshot)
+            if base and difference is None:
+                return SnapshotDelta(version=base, base=base, base_unknown=True).model_dump_json().encode()
+            delta = build_delta(base, difference, snapshot, self._version)
             answer = delta.model_dump_json(exclude_defaults=True).encode()
             if len(self._answers) >= _MAX_BASES:
                 self._answers.clear()
             self._answers[base] = answer
         return answer
 
+    def _find_difference(self, base: str, inventory: Inventory | None, snapshot: Snapshot) -> Difference | None:
+        if not base:
+            return None
+        known = self._history.since(base)
+        if known is not None or inventory is None:
+            return known
+        return compare_inventory(inventory, snapshot, self._versions.of)
 
-def _nothing_new(poll: SnapshotPoll) -> bytes:
-    return SnapshotDelta(routes_version=poll.routes_version).model_dump_json(exclude_defaults=True).encode()
+
+def _nothing_new(version: str) -> bytes:
+    return SnapshotDelta(version=version, base=version).model_dump_json(exclude_defaults=True).encode()

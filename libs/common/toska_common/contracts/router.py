@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from toska_common.contracts import Contract
 
 
@@ -9,11 +11,16 @@ class GatewayStatus(Contract):
     """A gateway as the router knows it from its polls."""
 
     name: str
+    version: str = Field(default="", description="`Snapshot.version` of what it said to serve; empty: nothing yet")
     routes_version: str = ""
     up_to_date: bool = False
     waiting: bool = False
     last_seen: datetime
-    rejected: str = ""
+    applied_at: datetime | None = Field(default=None, description="When it acknowledged its version")
+    applied_after_seconds: float | None = Field(
+        default=None, description="How long that was after the router published it; absent if it was not its newest"
+    )
+    rejected: str = Field(default="", description="Why it refused `rejected_version` and goes on with its own")
     rejected_version: str = ""
 
 

@@ -1,116 +1,138 @@
 """Snapshots as deltas: what a gateway lacks, and how it puts that on top of what it has.
 
-    known versions + snapshot + history ── build_delta ──▶ SnapshotDelta ── apply_delta(has) ──▶ Snapshot
+    version or inventory ──▶ Difference + snapshot ── build_delta ──▶ SnapshotDelta ── apply_delta(has) ──▶ Snapshot
 
 Both ends are pure. Versions are hashes of content, so applying checks the result against the version that it should
-have; whatever goes wrong on the way ends in `DeltaMismatch`, and the gateway asks again with no versions.
+have; whatever goes wrong on the way ends in `DeltaMismatch`, and the gateway asks again with no version.
 """
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from toska_common.contracts import Document
 from toska_common.contracts.routing import (
     ClusterEndpoints,
     Endpoint,
     EndpointsDelta,
+    Inventory,
+    RouteTable,
     Snapshot,
     SnapshotDelta,
 )
-from toska_common.errors import MeshError
+from toska_common.routing.history import Difference, EndpointsChange
 from toska_common.routing.snapshot import pool
-from toska_common.routing.versions import table_version
+from toska_common.routing.tables import (
+    DeltaMismatch,
+    apply_table_delta,
+    build_table_delta,
+    compare_versions,
+    whole_table_delta,
+)
+from toska_common.routing.versions import (
+    joined_snapshot_version,
+    joined_table_version,
+    resource_version,
+    snapshot_version,
+    table_version,
+)
+
+__all__ = ["DeltaMismatch", "apply_delta", "build_delta", "compare_inventory", "inventory_of", "inventory_version"]
+
+VersionOf = Callable[[Document], str]
 
 
-class DeltaMismatch(MeshError):
-    """A delta does not fit what it was applied to, or its result is not what its version says."""
-
-    status, code, title = 500, "delta-mismatch", "Delta does not fit"
-
-
-class EndpointHistory:
-    """Which endpoints changed since which version of a cluster, bounded to the last `limit` changes of each.
-
-    Only keys are kept: what they stand for now is in the current snapshot.
-    """
-
-    def __init__(self, limit: int = 128) -> None:
-        self._limit = limit
-        self._steps: dict[str, deque[tuple[str, frozenset[str]]]] = {}
-
-    def record(self, before: Snapshot, after: Snapshot) -> None:
-        """Remember what changed from one snapshot to the next."""
-        for name in before.endpoints.keys() - after.endpoints.keys():
-            self._steps.pop(name, None)
-        for name, cluster in after.endpoints.items():
-            base = before.endpoints.get(name)
-            if base is not None and base.version != cluster.version:
-                steps = self._steps.setdefault(name, deque(maxlen=self._limit))
-                steps.append((base.version, _changed_keys(base.endpoints, cluster.endpoints)))
-
-    def changed_since(self, cluster: str, version: str) -> frozenset[str] | None:
-        """Keys of endpoints that may differ between `version` and now; `None` if that is no longer known."""
-        changed: frozenset[str] = frozenset()
-        for base, keys in reversed(self._steps.get(cluster, ())):
-            changed |= keys
-            if base == version:
-                return changed
-        return None
-
-
-def build_delta(
-    routes_version: str, endpoints: Mapping[str, str], snapshot: Snapshot, history: EndpointHistory
-) -> SnapshotDelta:
-    """What is missing in a gateway that has `routes_version` and, by cluster, these versions of `endpoints`."""
-    return SnapshotDelta(
-        routes_version=snapshot.routes_version,
-        table=None if routes_version == snapshot.routes_version else snapshot.table,
-        endpoints={
-            name: _endpoints_delta(name, endpoints.get(name, ""), cluster, history)
-            for name, cluster in snapshot.endpoints.items()
-            if endpoints.get(name) != cluster.version
-        },
-        removed_clusters=tuple(sorted(endpoints.keys() - snapshot.endpoints.keys())),
+def inventory_of(snapshot: Snapshot, version_of: VersionOf = resource_version) -> Inventory:
+    """Everything in a snapshot by its version."""
+    table = snapshot.table
+    return Inventory(
+        server=version_of(table.server),
+        clusters={name: version_of(cluster) for name, cluster in table.clusters.items()},
+        routes={route.name: version_of(route) for route in table.routes},
+        endpoints={name: cluster.version for name, cluster in snapshot.endpoints.items()},
     )
 
 
-def is_empty(delta: SnapshotDelta) -> bool:
-    """Whether a delta says that nothing has changed."""
-    return delta.table is None and not delta.endpoints and not delta.removed_clusters
+def inventory_version(has: Inventory) -> str:
+    """`Snapshot.version` of what is in an inventory."""
+    return joined_snapshot_version(joined_table_version(has.server, has.clusters, has.routes), has.endpoints)
 
 
-def apply_delta(snapshot: Snapshot | None, delta: SnapshotDelta) -> Snapshot:
+def compare_inventory(has: Inventory, snapshot: Snapshot, version_of: VersionOf = resource_version) -> Difference:
+    """What a gateway with this inventory lacks; of a cluster whose endpoints differ that is all of them."""
+    return Difference(
+        table=compare_versions(has, snapshot.table, version_of),
+        endpoints={
+            name: EndpointsChange()
+            for name, cluster in snapshot.endpoints.items()
+            if has.endpoints.get(name) != cluster.version
+        },
+    )
+
+
+def build_delta(base: str, difference: Difference | None, snapshot: Snapshot, version: str) -> SnapshotDelta:
+    """What makes `snapshot`, which has `version`, of the one that has `base`; without a difference, of nothing."""
+    if difference is None:
+        base, table = "", whole_table_delta(snapshot.table, snapshot.routes_version)
+        changes = dict.fromkeys(snapshot.endpoints, EndpointsChange())
+    else:
+        changed, changes = difference.table, difference.endpoints
+        table = build_table_delta(changed, snapshot.table, snapshot.routes_version) if changed else None
+    endpoints = {
+        name: _endpoints_delta(change, snapshot.endpoints[name])
+        for name, change in changes.items()
+        if name in snapshot.endpoints
+    }
+    # Not validated: all of it has been, and 10,000 routes take a second.
+    return SnapshotDelta.model_construct(version=version, base=base, table=table, endpoints=endpoints)
+
+
+def apply_delta(snapshot: Snapshot | None, delta: SnapshotDelta, version_of: VersionOf | None = None) -> Snapshot:
     """Put a delta on top of what a gateway has (`None`: nothing), verifying every version that it changes.
+
+    Args:
+        snapshot: What it has.
+        delta: What the router sent.
+        version_of: `resource_version`, or one that remembers (`ResourceVersions.of`).
 
     Raises:
         DeltaMismatch: It was made for something else; nothing of it holds.
     """
-    if delta.table is not None:
-        table, routes_version = delta.table, table_version(delta.table)
-    elif snapshot is not None:
-        table, routes_version = snapshot.table, snapshot.routes_version
-    else:
-        raise DeltaMismatch("the delta has no routes, and there are none yet")
-    if routes_version != delta.routes_version:
-        raise DeltaMismatch(f"the routes are {routes_version}, not {delta.routes_version}")
-    endpoints = dict(snapshot.endpoints) if snapshot is not None else {}
-    for name in delta.removed_clusters:
-        endpoints.pop(name, None)
-    for name, change in delta.endpoints.items():
-        endpoints[name] = _apply_endpoints(name, endpoints.get(name), change)
-    if endpoints.keys() != table.clusters.keys():
-        odd = ", ".join(sorted(endpoints.keys() ^ table.clusters.keys()))
-        raise DeltaMismatch(f"routes and endpoints do not name the same clusters: {odd}")
-    ordered = {name: endpoints[name] for name in table.clusters}
-    return Snapshot(routes_version=routes_version, table=table, endpoints=ordered)
+    base = "" if snapshot is None or not delta.base else snapshot.version
+    if base != delta.base:
+        raise DeltaMismatch(f"what is here is {base or 'nothing'}, not {delta.base}")
+    has = snapshot if delta.base else None
+    table, routes_version = _apply_table(has, delta, version_of or resource_version)
+    known: Mapping[str, ClusterEndpoints] = {} if has is None else has.endpoints
+    endpoints: dict[str, ClusterEndpoints] = {}
+    for name in table.clusters:
+        change = delta.endpoints.get(name)
+        cluster = known.get(name) if change is None else _apply_endpoints(name, known.get(name), change)
+        if cluster is None:
+            raise DeltaMismatch(f"the cluster {name} has no list of endpoints, not even an empty one")
+        endpoints[name] = cluster
+    version = snapshot_version(routes_version, endpoints)
+    if version != delta.version:
+        raise DeltaMismatch(f"the snapshot comes to {version}, not to {delta.version}")
+    return Snapshot.model_construct(routes_version=routes_version, table=table, endpoints=endpoints)
 
 
-def _endpoints_delta(name: str, base: str, cluster: ClusterEndpoints, history: EndpointHistory) -> EndpointsDelta:
-    changed = history.changed_since(name, base) if base else None
-    if changed is None:
-        return EndpointsDelta(version=cluster.version, upsert=cluster.endpoints)
-    upsert = tuple(endpoint for endpoint in cluster.endpoints if endpoint.key in changed)
-    remove = changed.difference(endpoint.key for endpoint in upsert)
-    return EndpointsDelta(version=cluster.version, base=base, upsert=upsert, remove=tuple(sorted(remove)))
+def _apply_table(has: Snapshot | None, delta: SnapshotDelta, version_of: VersionOf) -> tuple[RouteTable, str]:
+    if delta.table is None:
+        if has is None:
+            raise DeltaMismatch("the delta has no routes, and there are none yet")
+        return has.table, has.routes_version
+    table = apply_table_delta(None if has is None else has.table, delta.table)
+    version = table_version(table, version_of)
+    if version != delta.table.version:
+        raise DeltaMismatch(f"the routes are {version}, not {delta.table.version}")
+    return table, version
+
+
+def _endpoints_delta(change: EndpointsChange, cluster: ClusterEndpoints) -> EndpointsDelta:
+    if not change.base:
+        return EndpointsDelta.model_construct(version=cluster.version, upsert=cluster.endpoints)
+    upsert = tuple(endpoint for endpoint in cluster.endpoints if endpoint.key in change.keys)
+    gone = change.keys.difference(endpoint.key for endpoint in upsert)
+    return EndpointsDelta(version=cluster.version, base=change.base, upsert=upsert, remove=tuple(sorted(gone)))
 
 
 def _apply_endpoints(name: str, has: ClusterEndpoints | None, change: EndpointsDelta) -> ClusterEndpoints:
@@ -126,9 +148,3 @@ def _apply_endpoints(name: str, has: ClusterEndpoints | None, change: EndpointsD
     if result.version != change.version:
         raise DeltaMismatch(f"the endpoints of cluster {name} come to {result.version}, not to {change.version}")
     return result
-
-
-def _changed_keys(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> frozenset[str]:
-    old = {endpoint.key: endpoint for endpoint in before}
-    new = {endpoint.key: endpoint for endpoint in after}
-    return frozenset(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

@@ -6,11 +6,11 @@ somebody uses it.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing import Endpoint, RouteTable
+from toska_common.contracts.routing import ClusterEndpoints, Endpoint, RouteTable
 
 
 def content_version(content: Any) -> str:
@@ -43,21 +43,54 @@ class ResourceVersions:
     def of_table(self, table: RouteTable) -> str:
         """`table_version`; what other tables had is forgotten."""
         version = table_version(table, self.of)
-        resources = (table.server, *table.clusters.values(), *table.routes)
-        self._known = {id(resource): self._known[id(resource)] for resource in resources}
+        self.keep(table)
         return version
+
+    def keep(self, table: RouteTable) -> None:
+        """Forget what other tables had."""
+        resources = (table.server, *table.clusters.values(), *table.routes)
+        known = ((id(resource), self._known.get(id(resource))) for resource in resources)
+        self._known = {key: found for key, found in known if found is not None}
 
 
 def table_version(table: RouteTable, version_of: Callable[[Document], str] = resource_version) -> str:
     """The version of a table: its routes in their order, its clusters, and the listener's settings."""
-    parts = {
-        "server": version_of(table.server),
-        "clusters": {name: version_of(cluster) for name, cluster in table.clusters.items()},
-        "routes": [version_of(route) for route in table.routes],
-    }
-    return content_version(parts)
+    return joined_table_version(
+        version_of(table.server),
+        {name: version_of(cluster) for name, cluster in table.clusters.items()},
+        {route.name: version_of(route) for route in table.routes},
+    )
+
+
+def joined_table_version(server: str, clusters: Mapping[str, str], routes: Mapping[str, str]) -> str:
+    """The version of a table whose resources have these versions, by name; the routes in their order."""
+    # As lines, since the versions of 10,000 routes take five times as long as JSON. No name has a space or a newline.
+    return _lines_version([server, *_sorted_lines(clusters), "", *map(" ".join, routes.items())])
+
+
+def snapshot_version(routes_version: str, endpoints: Mapping[str, ClusterEndpoints]) -> str:
+    """One version for a table and the endpoints of its clusters."""
+    return joined_snapshot_version(routes_version, {name: cluster.version for name, cluster in endpoints.items()})
+
+
+def joined_snapshot_version(routes_version: str, endpoints: Mapping[str, str]) -> str:
+    """The same, of the endpoints' versions by cluster."""
+    return _lines_version([routes_version, *_sorted_lines(endpoints)])
 
 
 def endpoints_version(endpoints: Iterable[Endpoint]) -> str:
     """The version of a cluster's endpoints, in the order given (`snapshot.pool` sorts them)."""
-    return content_version([(item.id, item.address, item.port, item.weight) for item in endpoints])
+    return content_version([_told(item) for item in endpoints])
+
+
+def _told(item: Endpoint) -> tuple[str | int, ...]:
+    told = item.id, item.address, item.port, item.weight
+    return (*told, item.zone) if item.zone else told
+
+
+def _sorted_lines(versions: Mapping[str, str]) -> Iterable[str]:
+    return map(" ".join, sorted(versions.items()))
+
+
+def _lines_version(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

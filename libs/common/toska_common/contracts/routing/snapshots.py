@@ -45,18 +45,32 @@ class Snapshot(Contract):
     @property
     def version(self) -> str:
         """One stamp for the whole."""
-        from toska_common.routing.versions import content_version
+        from toska_common.routing.versions import snapshot_version
 
-        parts = {name: cluster.version for name, cluster in self.endpoints.items()}
-        return content_version({"routes": self.routes_version, "endpoints": parts})
+        return snapshot_version(self.routes_version, self.endpoints)
+
+
+class Inventory(Contract):
+    """All that a gateway has, as versions by name: from it any router can tell what is missing."""
+
+    server: str
+    clusters: Mapping[str, str] = Field(default_factory=dict[str, str])
+    routes: Mapping[str, str] = Field(default_factory=dict[str, str], description="In order of precedence")
+    endpoints: Mapping[str, str] = Field(default_factory=dict[str, str], description="By cluster")
 
 
 class SnapshotPoll(Contract):
-    """A gateway's blocking query: what it has, and how long it is ready to wait for something newer."""
+    """A gateway's blocking query: what it has applied, and how long it is ready to wait for something newer.
+
+    So each poll acknowledges the version before, or says why it was refused.
+    """
 
     gateway: str = Field(max_length=256, description="Who asks, for the router's overview")
-    routes_version: str = ""
-    endpoints: Mapping[str, str] = Field(default_factory=dict[str, str], description="Version by cluster")
+    version: str = Field(default="", max_length=64, description="`Snapshot.version` of what it serves; empty: nothing")
+    routes_version: str = Field(default="", max_length=64, description="That of the routes in it, for the overview")
+    inventory: Inventory | None = Field(
+        default=None, description="What is in that version; given to a router that does not know it (`base_unknown`)"
+    )
     wait_seconds: float = Field(default=55.0, ge=0, le=600)
     rejected: str = Field(
         default="", max_length=4096, description="Why the gateway refused the last snapshot, if it did"
@@ -75,13 +89,40 @@ class EndpointsDelta(Contract):
     remove: tuple[str, ...] = Field(default=(), description="Keys of endpoints that are gone")
 
 
-class SnapshotDelta(Contract):
-    """Answer to a poll: only what differs. `table` is absent if the routes are the same."""
+class PlacedRoute(Contract):
+    """A route that is new, has changed or has moved, and where it stands now."""
 
-    routes_version: str
-    table: RouteTable | None = None
-    endpoints: Mapping[str, EndpointsDelta] = Field(default_factory=dict[str, EndpointsDelta])
+    route: Route
+    after: str | None = Field(
+        default=None,
+        description="Name of the route directly before it; empty: it is the first of the table; absent: it comes after "
+        "the one before it in this list",
+    )
+
+
+class TableDelta(Contract):
+    """The change of a table. The routes are in order of precedence; those that are not named keep theirs."""
+
+    version: str
+    server: Server | None = None
+    clusters: Mapping[str, Cluster] = Field(default_factory=dict[str, Cluster])
     removed_clusters: tuple[str, ...] = ()
+    routes: tuple[PlacedRoute, ...] = ()
+    removed_routes: tuple[str, ...] = ()
+
+
+class SnapshotDelta(Contract):
+    """Answer to a poll: what makes `version` of `base`, or of nothing if `base` is empty.
+
+    `table` is absent if the routes and clusters are the same. With `base_unknown` it has nothing: the router does not
+    know what the gateway has, and needs its inventory.
+    """
+
+    version: str = ""
+    base: str = ""
+    base_unknown: bool = False
+    table: TableDelta | None = None
+    endpoints: Mapping[str, EndpointsDelta] = Field(default_factory=dict[str, EndpointsDelta])
 
 
 class RouteEntry(Contract):
