@@ -79,9 +79,3 @@ class Caller:
 
     def start_tunnel(self, upstream: "Upstream", head: "ResponseHead", rest: bytes) -> None:
         """The upstream agreed to switch protocols."""
-
-    def tunnel_from_upstream(self, data: bytes) -> None:
-        """Bytes from the upstream's side of a tunnel."""
-
-    def tunnel_upstream_eof(self, upstream: "Upstream") -> None:
-        """The upstream's side of a tunnel has ended."""

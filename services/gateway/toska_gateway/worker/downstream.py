@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toska_gateway.worker.cache.hits import Hit
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.table import Route
+    from toska_gateway.worker.tunnel import Tunnel
 
 UNIX_PEER: Final = "unix"
 """The address of whoever comes through a Unix socket."""
@@ -80,7 +81,7 @@ class Downstream(asyncio.Protocol):
         self._unsent = 0  # while closing: what the client had not taken when last looked at, ...
         self._patience = _NEVER  # ... and until when it has to take some
         self.eof = False  # the client has said all it will
-        self._tunnel = False
+        self._tunnel: Tunnel | None = None  # what it speaks to, once the protocol has been switched
 
     # -- asyncio.Protocol
 
@@ -109,8 +110,8 @@ class Downstream(asyncio.Protocol):
                 self._extend_head(data)
             else:
                 self._read_heads(data)
-        elif self._tunnel:
-            exchange.tunnel_from_client(data)
+        elif self._tunnel is not None:
+            self._tunnel.from_client(data)
         elif not exchange.request_done:
             self._read_body(exchange, data)
         else:
@@ -124,8 +125,8 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return False
-        if self._tunnel:
-            exchange.tunnel_client_eof()
+        if self._tunnel is not None:
+            self._tunnel.client_ended()
         elif not exchange.request_done:
             self.abort()  # a body that was cut off is no request
             return False
@@ -141,6 +142,7 @@ class Downstream(asyncio.Protocol):
         else:
             del plane.per_client[self.peer]
         self._closing = True
+        self._tunnel = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -548,10 +550,10 @@ class Downstream(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
 
-    def start_tunnel(self) -> None:
+    def start_tunnel(self, tunnel: "Tunnel") -> None:
         """From here on bytes are passed on unread."""
-        self._tunnel = True
-        if self._buffer and self._exchange is not None:
+        self._tunnel = tunnel
+        if self._buffer:
             data, self._buffer = bytes(self._buffer), bytearray()
-            self._exchange.tunnel_from_client(data)
+            tunnel.from_client(data)
         self.resume_if_paused()

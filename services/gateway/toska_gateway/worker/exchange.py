@@ -9,31 +9,22 @@ cut-off response can never be taken for a whole one.
 
 from asyncio import TimerHandle
 from collections.abc import Mapping, Sequence
-from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.attempts import Attempts, is_upstreams_fault
 from toska_gateway.worker.cluster import NOWHERE, Cluster, Endpoint
-from toska_gateway.worker.http1 import (
-    CHUNKED,
-    CRLF,
-    TOKEN_PREFIX,
-    BadMessage,
-    RequestHead,
-    ResponseHead,
-    encode_path,
-    field_name,
-    field_value,
-)
+from toska_gateway.worker.downstream_response import complete_head
+from toska_gateway.worker.http1 import CHUNKED, CRLF, BadMessage, RequestHead, ResponseHead
 from toska_gateway.worker.passage import Passage
 from toska_gateway.worker.policies import BodyStage, Instead, Shaper
 from toska_gateway.worker.rival import Race
 from toska_gateway.worker.shaping import Shaping
-from toska_gateway.worker.spans import Trace, carry_on
+from toska_gateway.worker.spans import Trace
 from toska_gateway.worker.table import Route
-from toska_gateway.worker.tracing import new_trace_ids
+from toska_gateway.worker.tunnel import Tunnel
+from toska_gateway.worker.upstream_request import begin_trace, build_request
 
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
@@ -41,7 +32,6 @@ if TYPE_CHECKING:
     from toska_gateway.worker.upstream import Upstream
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
-_TUNNEL_IDLE_FACTOR: Final = 10
 _AWAY: Final = frozenset(
     {
         "bad-upstream-response", "circuit-open", "upstream-connect-failed", "upstream-overloaded", "upstream-reset",
@@ -55,8 +45,8 @@ class Exchange(Attempts):
     """A request and its response; owned by the client connection that it came on."""
 
     __slots__ = (
-        "_close_after", "_done", "_endpoint_said", "_shaping", "_trace_lines", "error", "passage", "received",
-        "rechunk", "returned", "started", "trace_id", "tunnelled", "upstream_s",
+        "_done", "_endpoint_said", "close_after", "error", "passage", "received", "rechunk", "returned", "shaping",
+        "started", "trace_id", "trace_lines", "tunnelled", "upstream_s",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", down: "Downstream", head: RequestHead, route: Route, cluster: Cluster) -> None:
@@ -76,9 +66,9 @@ class Exchange(Attempts):
         self._blame: bool | None = None  # whether it failed by the upstream's fault; None: its status tells
         self.added = b""  # field lines of our own for whatever is answered
         self.passage: Passage | None = None  # of a route with gates
-        self._shaping: Shaping | None = None  # of a response that shapers look at
+        self.shaping: Shaping | None = None  # of a response that shapers look at
         self._done = False
-        self.rechunk = False
+        self.rechunk = False  # the response's body, whose length nobody knows
         self.received = 0  # bytes of the request's body
         self.returned = 0  # bytes of the response's
         self.status = 0
@@ -87,14 +77,14 @@ class Exchange(Attempts):
         self.upstream_s = 0.0  # from sending the last attempt to the head of its response
         self.trace_id = b""
         self.trace: Trace | None = None  # if it is sampled
-        self._trace_lines = b""
+        self.trace_lines = b""  # field lines that tell the next hop of it
         self.expires = plane.now + route.timeout if route.timeout else 0.0
         self._tries = 0
         self._home: Endpoint | None = None  # that the client's affinity cookie names
         self._active = False
         self.endpoint: Endpoint | None = None
         self._upstream: Upstream | None = None
-        self._close_after = head.close
+        self.close_after = head.close  # the client's connection
         self._request = b""
         self._pending_body: list[bytes] = []  # came while no connection was there to take it
         # What has been sent of the body, while a second attempt is still thinkable; None: too late.
@@ -152,96 +142,19 @@ class Exchange(Attempts):
         affinity = self.cluster.affinity
         if affinity is not None:
             self._home = affinity.find(self.head)  # before our cookies are taken out
-        self._request = self._build_request()
+        self._request = build_request(self)
         self._dispatch(None)
-
-    def _build_request(self) -> bytes:
-        head, route, down = self.head, self.route, self.down
-        if head.holds_token:
-            self._sort_out_tokens()
-        parts, special = head.parts, head.special
-        trace = self._trace_lines or self._begin_trace()
-        path, host, prefix = head.path, head.host, b""
-        if route.relocates:
-            path, host, prefix = self._relocate(route)
-        if not head.plain or path is not head.path:
-            path = encode_path(path)
-        parts[0] = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, path, head.query, host)
-        if route.request_edits is not None:
-            route.request_edits.apply(parts, self)
-        forwarding = down.forwarding
-        request_id = self.request_id() if forwarding.trusted else self.trace_id
-        parts.append(b"%bx-request-id: %b\r\n%b" % (forwarding.lines(head), request_id, trace))
-        if prefix or forwarding.trusted:
-            parts += forwarding.prefix(head, prefix)
-        if head.body_length > 0:
-            parts.append(b"content-length: %d\r\n" % head.body_length)
-        elif head.body_length == CHUNKED:
-            parts.append(b"transfer-encoding: chunked\r\n")
-        elif b"content-length" in special:
-            parts.append(b"content-length: 0\r\n")
-        if head.expect:
-            parts.append(b"expect: 100-continue\r\n")
-        if self.upgrading:
-            parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n")
-        parts.append(CRLF)
-        return b"".join(parts)
-
-    def _relocate(self, route: Route) -> tuple[bytes, bytes, bytes]:
-        """Path and host that the upstream is asked for, and the prefix that it is told was taken off."""
-        path = self.head.path
-        if self.passage is not None and self.passage.path:
-            path = self.passage.path
-        prefix = path[: route.strip]
-        if prefix:
-            path = path[route.strip :] or b"/"
-        elif route.rewrite is not None:
-            path = route.rewrite.apply(path)
-        return path, route.upstream_host or self.head.host, prefix
-
-    def _begin_trace(self) -> bytes:
-        """Go on with the caller's trace, or begin one; returns the field lines for the next hop."""
-        ids = new_trace_ids()
-        tracer = self.plane.tracer
-        if b"traceparent" in self.head.special:
-            lines = carry_on(self, ids)
-        elif tracer is not None and random() < tracer.share:  # noqa: S311 - a sample, no secret
-            lines = carry_on(self, ids, chosen=True)
-        else:
-            self.trace_id = trace_id = ids[:32]
-            lines = b"traceparent: 00-%b-%b-00\r\n" % (trace_id, ids[32:])
-        self._trace_lines = lines
-        return lines
 
     def known_trace(self) -> bytes:
         """The id of its trace, also if it was answered before it was sent anywhere."""
         if not self.trace_id:
-            self._begin_trace()
+            begin_trace(self)
         return self.trace_id
 
     def request_id(self) -> bytes:
         """What the request is called in logs: the trace id, or what a trusted proxy says."""
         given = self.head.special.get(b"x-request-id")
         return given[0] if given is not None and self.down.forwarding.trusted else self.trace_id
-
-    def _sort_out_tokens(self) -> None:
-        """The mesh's own tokens and cookies reach its own services, and never a user's."""
-        head = self.head
-        if self.cluster.mesh_owned:
-            head.parts += [b"x-consul-token: " + token + CRLF for token in head.special.get(b"x-consul-token", ())]
-            return
-        kept = head.parts[:1]
-        for part in head.parts[1:]:
-            if TOKEN_PREFIX not in part:
-                kept.append(part)
-            elif field_name(part) == b"cookie":
-                cookies = [cookie for cookie in field_value(part).split(b";") if TOKEN_PREFIX not in cookie]
-                if cookies:
-                    kept.append(b"cookie: " + b";".join(cookies).strip() + CRLF)
-        head.parts = kept
-        if TOKEN_PREFIX in head.query:
-            pairs = [pair for pair in head.query[1:].split(b"&") if TOKEN_PREFIX not in pair]
-            head.query = b"?" + b"&".join(pairs) if pairs else b""
 
     def body(self, payload: bytes) -> None:
         """The next payload bytes of the request's body."""
@@ -250,7 +163,7 @@ class Exchange(Attempts):
             try:
                 payload = passage.take(self, payload)
             except Instead as instead:
-                self._answer_instead(instead)
+                self.answer_instead(instead)
                 return
             if not payload:
                 return
@@ -268,7 +181,7 @@ class Exchange(Attempts):
             try:
                 rest = passage.end()
             except Instead as instead:
-                self._answer_instead(instead)
+                self.answer_instead(instead)
                 return
             if rest:
                 self._body_bytes(b"%x\r\n%b\r\n" % (len(rest), rest))
@@ -282,11 +195,8 @@ class Exchange(Attempts):
         if upstream is not self._upstream:
             return
         if self.tunnelled:
-            self._upstream = None
-            self._finish()
-            self.down.exchange_done(close=True)
-            return
-        if self.responding:
+            self.end_tunnel()
+        elif self.responding:
             self._upstream = None
             self.error = "cut-off"
             self._blame = True
@@ -312,7 +222,7 @@ class Exchange(Attempts):
         if self.responding:
             self.error = "upstream-timeout"
             self.down.abort()
-        elif self._shaping is not None:  # nothing of the upstream's is missing, so nothing would be better another time
+        elif self.shaping is not None:  # nothing of the upstream's is missing, so nothing would be better another time
             self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the response in time")
         elif self.passage is not None and self.passage.holds:
             self.fail(504, "policy-timeout", f"route {self.route.name} did not decide about the request in time")
@@ -341,7 +251,7 @@ class Exchange(Attempts):
         self._blame = is_upstreams_fault(status, code)
         self.status = status
         self.responding = True
-        close = self._close_after or not self.request_done
+        close = self.close_after or not self.request_done
         extra += self.added
         if retry_after:
             extra += b"retry-after: %d\r\n" % retry_after
@@ -366,7 +276,7 @@ class Exchange(Attempts):
     def answer(self, status: int, content_type: str, body: bytes, *, extra: bytes = b"") -> None:
         """Answer with something of our own that is no problem; `extra` is further field lines."""
         self._blame = False
-        close = self._close_after or not self.request_done
+        close = self.close_after or not self.request_done
         self._answer_with(
             status,
             answers.build(status, content_type, body, close=close, bodiless=self.is_head, extra=self.added + extra),
@@ -375,7 +285,7 @@ class Exchange(Attempts):
 
     def _answer_directly(self) -> None:
         """The route says itself what is answered."""
-        close = self._close_after or not self.request_done
+        close = self.close_after or not self.request_done
         status, answer = self.route.answer_directly(self.head, self.down.forwarding, close=close, extra=self.added)
         self._answer_with(status, answer, close=close)
 
@@ -394,13 +304,15 @@ class Exchange(Attempts):
         if self._blame is None:
             self._blame = False
         self._pass_on_head(head, body, self.route.late_shapers, last=True)
-        if not self._done:
-            self._complete()
+        if self.shaping is not None:
+            self.shaping.complete(self)
+        elif not self._done:
+            self.end()
 
     def close_after_answer(self) -> None:
         """Say with the answer, unless it has begun, that the connection closes after it."""
         if not self.responding:
-            self._close_after = True
+            self.close_after = True
 
     def client_gone(self) -> None:
         """The client closed its connection: nobody is left to answer."""
@@ -412,11 +324,12 @@ class Exchange(Attempts):
         self.status = self.status or 499
         self._finish()
 
-    def _answer_instead(self, instead: Instead) -> None:
+    def answer_instead(self, instead: Instead) -> None:
+        """A stage or a shaper has refused: answer what it says, or break off what has begun."""
         if self.responding:
             self._drop_upstream()
-            if self._shaping is not None:
-                self._shaping.abort()
+            if self.shaping is not None:
+                self.shaping.abort()
             self._blame = False
             self.down.abort()
         else:
@@ -448,36 +361,22 @@ class Exchange(Attempts):
         if shapers:
             if head.status >= 500:
                 self._blame = True  # whatever the shapers put in its place
-            self._shaping = Shaping(head, body, shapers, last=last)
-            self._shape()
+            self.shaping = Shaping(head, body, shapers, last=last)
+            self.shaping.go_on(self)
         else:
-            self._write_head(head, body, last=last)
+            self.write_head(head, body, last=last)
 
     def shape_on(self, stage: BodyStage | None = None) -> None:
         """Pass the shapers that are left: the one that was waited for has decided, and the body passes `stage`."""
-        if self._shaping is not None:
-            self._shaping.pass_through(stage)
-            self._shape()
+        if self.shaping is not None:
+            self.shaping.pass_through(stage)
+            self.shaping.go_on(self)
 
-    def _shape(self) -> None:
-        shaping = self._shaping
-        assert shaping is not None  # noqa: S101 - the callers'
-        try:
-            if not shaping.go_on(self):
-                shaping.paused = True
-                self.pause_upstream()
-                return
-            body = shaping.frame()
-        except Instead as instead:
-            self._answer_instead(instead)
-            return
-        self._write_head(shaping.head, body, last=shaping.last)
-        self._pass_pieces()
-
-    def _write_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
+    def write_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
+        """Write the head of a response, and what is there of its body."""
         self.responding = True
         self.status = head.status
-        parts, special = head.parts, head.special
+        parts = head.parts
         edits = self.route.response_edits
         if edits is not None:
             edits.apply(parts, self)
@@ -486,27 +385,7 @@ class Exchange(Attempts):
             self._tell_cluster(head)
         if self.added:
             parts.append(self.added)
-        length = head.body_length
-        if length is None or length == CHUNKED:
-            if self.head.http11:
-                self.rechunk = True
-                parts.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self._close_after = True
-        elif b"content-length" in special and head.status != 204:
-            parts.append(b"content-length: " + special[b"content-length"][0] + CRLF)
-        elif b"transfer-encoding" in special and self.is_head and self.head.http11:
-            parts.append(b"transfer-encoding: chunked\r\n")
-        if not self.request_done:
-            self._close_after = True  # the rest of the body cannot be told from the next request
-        via = self.plane.via
-        endings = via.of_http11 if head.http11 else via.of_http10
-        if self._close_after:
-            parts.append(endings.close)
-        elif self.head.http11:
-            parts.append(endings.persistent)
-        else:
-            parts.append(endings.keep_alive)
+        complete_head(self, head)
         if body:
             self.returned = len(body)
             parts.append(body)
@@ -531,16 +410,13 @@ class Exchange(Attempts):
     def response_data(self, payload: bytes) -> None:
         """Pass on payload bytes of the response."""
         self.down.set_deadline(self.route.idle_timeout)
-        shaping = self._shaping
-        if shaping is None:
-            self._write_data(payload)
-            return
-        idle = not shaping.busy
-        shaping.add(payload)
-        if idle:
-            self._pass_pieces()
+        if self.shaping is None:
+            self.write_data(payload)
+        else:
+            self.shaping.take(self, payload)
 
-    def _write_data(self, payload: bytes) -> None:
+    def write_data(self, payload: bytes) -> None:
+        """Write payload bytes of a response's body."""
         if not payload:
             return
         self.returned += len(payload)
@@ -554,61 +430,22 @@ class Exchange(Attempts):
             return  # something else was answered
         self._upstream = None
         if reusable and self.request_done:
-            if self.down.blocked or self._shaping is not None:
+            if self.down.blocked or self.shaping is not None:
                 upstream.transport.resume_reading()
             upstream.release()
         else:
             upstream.close()
-        if self._shaping is None:
-            self._end()
+        if self.shaping is None:
+            self.end()
         else:
-            self._complete()
+            self.shaping.complete(self)
 
-    def _complete(self) -> None:
-        """The whole response has come."""
-        shaping = self._shaping
-        if shaping is None:
-            self._end()
-            return
-        idle = not shaping.busy
-        shaping.complete = True
-        if idle:
-            self._pass_pieces()
-
-    def _pass_pieces(self) -> None:
-        """Pass on a slice of what has come, and the others in turns of their own; then the end, if it has come too."""
-        shaping = self._shaping
-        if shaping is None:
-            return
-        try:
-            payload = shaping.step()
-            over = shaping.complete and not shaping.busy
-            if over:
-                payload += shaping.end()
-        except Instead as instead:
-            self._answer_instead(instead)
-            return
-        self._write_data(payload)
-        if over:
-            self._end()
-        elif shaping.busy:
-            shaping.paused = True
-            self.pause_upstream()
-            shaping.turn = self.plane.loop.call_soon(self._pass_pieces)
-        else:
-            shaping.turn = None
-            if shaping.paused:
-                shaping.paused = False
-                if not self.down.blocked:
-                    self.resume_upstream()
-            if not shaping.stages:
-                self._shaping = None
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """The whole response has been written."""
         if self.rechunk:
             self.down.transport.write(LAST_CHUNK)
         self._finish()
-        self.down.exchange_done(close=self._close_after)
+        self.down.exchange_done(close=self.close_after)
 
     def _finish(self) -> None:
         if self._active:
@@ -616,9 +453,9 @@ class Exchange(Attempts):
         if self._permit:
             self._tell_circuit()
         self._done = True
-        if self._shaping is not None:
-            self._shaping.abort()
-            self._shaping = None
+        if self.shaping is not None:
+            self.shaping.abort()
+            self.shaping = None
         if self.passage is not None:
             self.passage.cancel()
         self._record()
@@ -649,7 +486,7 @@ class Exchange(Attempts):
 
     def resume_upstream(self) -> None:
         """The client takes bytes again."""
-        if self._shaping is not None and self._shaping.busy:
+        if self.shaping is not None and self.shaping.busy:
             return
         if self._upstream is not None and not self._upstream.closed:
             self._upstream.transport.resume_reading()
@@ -670,42 +507,10 @@ class Exchange(Attempts):
         head.parts.append(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
         head.parts.append(rest)
         self.down.transport.write(b"".join(head.parts))
-        self._touch_tunnel()
-        self.down.start_tunnel()
+        Tunnel(self, upstream).open()
 
-    def tunnel_from_upstream(self, data: bytes) -> None:
-        """Bytes from the upstream's side of a tunnel."""
-        self.returned += len(data)
-        self.down.transport.write(data)
-        self._touch_tunnel()
-
-    def tunnel_from_client(self, data: bytes) -> None:
-        """Bytes from the client's side of a tunnel."""
-        self.received += len(data)
-        self._write_body(data)
-        self._touch_tunnel()
-
-    def tunnel_upstream_eof(self, upstream: "Upstream") -> None:
-        """The upstream has said all it will; the client may still speak."""
-        if self.down.eof:
-            self._end_tunnel(upstream)
-        elif not self.down.transport.is_closing():
-            self.down.transport.write_eof()
-
-    def tunnel_client_eof(self) -> None:
-        """The client has said all it will; the upstream may still speak."""
-        upstream = self._upstream
-        if upstream is not None and upstream.eof:
-            self._end_tunnel(upstream)
-        elif upstream is not None and not upstream.closed:
-            upstream.transport.write_eof()
-
-    def _end_tunnel(self, upstream: "Upstream") -> None:
-        # Nothing is read after an end, so nobody but us would notice that both sides have come to theirs.
+    def end_tunnel(self) -> None:
+        """One side of the tunnel has gone, or both have said all they will."""
         self._upstream = None
-        upstream.close_gently()
         self._finish()
         self.down.exchange_done(close=True)
-
-    def _touch_tunnel(self) -> None:
-        self.down.set_deadline(self.route.idle_timeout * _TUNNEL_IDLE_FACTOR)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toska_gateway.worker.caller import Caller
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.spans import Call
+    from toska_gateway.worker.tunnel import Tunnel
 
 _SWITCHING_PROTOCOLS = 101
 _MAX_INTERIM = 100
@@ -42,7 +43,7 @@ class Upstream(asyncio.Protocol):
         self.closed = False
         self.error: Exception | None = None  # what ended it, if it was not its end
         self.eof = False  # the upstream has said all it will
-        self.tunnel = False
+        self.tunnel: Tunnel | None = None  # what it speaks to, once the protocol has been switched
         self.idle_since = 0.0
         self._buffer = bytearray()
         self._in_body = False
@@ -67,8 +68,8 @@ class Upstream(asyncio.Protocol):
             self._failed("reset")
             self.close()  # the same, only that somebody was just about to ask
             exchange.upstream_lost(self)
-        elif self.tunnel:
-            exchange.tunnel_from_upstream(data)
+        elif self.tunnel is not None:
+            self.tunnel.from_upstream(data)
         elif self._in_body:
             self._read_body(exchange, data)
         else:
@@ -77,8 +78,8 @@ class Upstream(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.eof = True
         exchange = self.exchange
-        if self.tunnel and exchange is not None:
-            exchange.tunnel_upstream_eof(self)
+        if self.tunnel is not None and exchange is not None:
+            self.tunnel.upstream_ended()
             return True
         if exchange is None:
             self._leave_pool()
@@ -86,6 +87,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        tunnel, self.tunnel = self.tunnel, None
         self.transport.held = b""
         self.error = exc
         cluster = self.endpoint.cluster
@@ -100,7 +102,7 @@ class Upstream(asyncio.Protocol):
         if self._in_body and self._left is None and exc is None:
             exchange.response_complete(self, reusable=False)
         else:
-            if not self.tunnel:
+            if tunnel is None:
                 self._failed("cut_off" if self._in_body else "reset")
             exchange.upstream_lost(self)
 
@@ -245,7 +247,6 @@ class Upstream(asyncio.Protocol):
             if head.status == _SWITCHING_PROTOCOLS:
                 if not exchange.upgrading or head.special.get(b"upgrade", (b"",))[0].lower() != b"websocket":
                     raise BadMessage(502, "bad-upstream-response", "the upstream switched protocols unasked")
-                self.tunnel = True
                 self._answered(head.status)
                 exchange.start_tunnel(self, head, rest)
                 return
