@@ -34,7 +34,7 @@ def resources(*names: str, timeout_s: float = 1.0) -> dict[str, dict[str, Any]]:
 
 
 def names_in(response: Any) -> list[str]:
-    found = []
+    found: list[str] = []
     for each in response.resources:
         message = message_class("envoy.config.cluster.v3.Cluster").FromString(getattr(each, "resource", each).value)
         found.append(message.name)
