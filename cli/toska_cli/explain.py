@@ -36,12 +36,16 @@ def _lines(method: str, told: Mapping[str, Any]) -> Iterator[str]:
         if told["allowed_methods"]:
             yield _line("allowed", ", ".join(told["allowed_methods"]))
     else:
-        yield _line("route", f"{told['route']}  (rank {told['rank']}, {told['origin']})  {_words(told['match'])}")
+        priority = f", priority {told['priority']}" if told["priority"] else ""
+        rank = f"rank {told['rank']}, {told['origin']}{priority}"
+        yield _line("route", f"{told['route']}  ({rank})  {_words(told['match'])}")
         for name, settings in told["policies"].items():
             yield _line("policy", f"{name}: {_words(settings)}")
         for kind in ("redirect", "respond"):
             if told[kind]:
                 yield _line(kind, _words(told[kind]))
+        if told["split"]:
+            yield _line("split", told["split"])
         for cluster in told["clusters"]:
             yield from _cluster(cluster)
     yield from _others(told["others"])
@@ -50,6 +54,8 @@ def _lines(method: str, told: Mapping[str, Any]) -> Iterator[str]:
 def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
     circuit = f", circuit {cluster['circuit']}" if cluster["circuit"] else ""
     yield _line("cluster", f"{cluster['name']}  {cluster['share']:.0%}  {cluster['balancer']}{circuit}")
+    if cluster["failover"]:
+        yield _line("", cluster["failover"])
     if cluster["refusal"]:
         yield _line("", f"503: {cluster['refusal']}")
     ranked = sorted(cluster["endpoints"], key=lambda one: -one["share"])

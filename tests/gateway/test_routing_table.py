@@ -4,6 +4,9 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import cache
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -14,13 +17,21 @@ from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages
 from toska_gateway.worker.explaining import reasons_against
+from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import RequestHead, read_request
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]
 REGEXES = ["/a.?", "/a/.*", "/a/b|/b", "/a(/b)?/c/?", ".*", "/[ab]", "/(?:a/)+.", "/a"]
+TEMPLATES = ["/{x}", "/a/{x}", "/{y}/b", "/a/{x}/c", "/{x}/{y}", "/a/{rest=**}", "/{rest=**}", "/a/b/{x}/{rest=**}"]
 PATHS = ["/", "/a", "/a/b", "/a/b/c", "/b", "/ab"]
+VALUES: list[str | dict[str, Any]] = [
+    "1", "2", "12", {"prefix": "1"}, {"suffix": "2"}, {"contains": "1"}, {"regex": "[12]+"}, {"present": True},
+    {"present": False}, {"exact": "1", "invert": True}, {"regex": "1.*", "invert": True},
+]  # fmt: skip
+NETWORKS = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "unix:"]
+CLIENTS = ["10.1.2.3", "10.2.0.1", "127.0.0.1", "2001:db8::1", "unix"]
 
 
 def compiled(document: dict[str, Any]) -> tuple[RoutingTable, list[dict[str, Any]]]:
@@ -36,39 +47,98 @@ def compiled(document: dict[str, Any]) -> tuple[RoutingTable, list[dict[str, Any
     return table, routes
 
 
+@cache
+def connection_from(client: str) -> Forwarding:
+    """As much of a client's connection as a look-up needs."""
+    loop = asyncio.new_event_loop()
+    plane = Plane(loop, TargetRules())
+    loop.close()
+    return Forwarding(plane, client, b"http")
+
+
+def find(table: RoutingTable, request: RequestHead) -> Route | None:
+    """The route of a request that came from this machine."""
+    return table.find(request, connection_from("127.0.0.1"))
+
+
 def head(target: str = "/", method: str = "GET", host: str = "a.test", fields: list[str] | None = None) -> RequestHead:
     """A request's head."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(fields or []), "", ""]
     return read_request("\r\n".join(lines).encode(), 100, 8192)
 
 
-def takes(route: dict[str, Any], request: RequestHead) -> bool:
+def takes(route: dict[str, Any], request: RequestHead, client: str = "127.0.0.1") -> bool:
     """What a route's match means, in so many words."""
     match = route["match"]
-    host = bare_host(request.host).decode()
-    wanted = match.get("host")
+    return (
+        takes_host(match.get("host"), bare_host(request.host).decode())
+        and takes_path(match, request.path.decode())
+        and not any(below(request.path.decode(), prefix) for prefix in match.get("except_prefixes", ()))
+        and (not match.get("methods") or request.method.decode() in match["methods"])
+        and all(fits(v, request.field(k.encode())) for k, v in match.get("headers", {}).items())
+        and all(fits(v, cookie(request, k)) for k, v in match.get("cookies", {}).items())
+        and all(fits_one(v, parameters(request, k)) for k, v in match.get("query", {}).items())
+        and (not match.get("client_ip") or any(is_in(client, one) for one in match["client_ip"]))
+    )
+
+
+def takes_host(wanted: str | None, host: str) -> bool:
+    """Whether a host is that of a match."""
     if wanted is not None and wanted.startswith("*."):
-        if not host.endswith(wanted[1:]) or host == wanted[1:]:
-            return False
-    elif wanted is not None and host != wanted:
-        return False
-    path = request.path.decode()
+        return host.endswith(wanted[1:]) and host != wanted[1:]
+    return wanted is None or host == wanted
+
+
+def takes_path(match: dict[str, Any], path: str) -> bool:
+    """Whether a path is that of a match."""
     if match.get("path") is not None:
-        if path != match["path"]:
-            return False
-    elif match.get("path_regex") is not None:
-        if not re.fullmatch(match["path_regex"], path):
-            return False
-    elif not below(path, match["path_prefix"]):
-        return False
-    if any(below(path, prefix) for prefix in match.get("except_prefixes", ())):
-        return False
-    if match.get("methods") and request.method.decode() not in match["methods"]:
-        return False
-    if any(request.field(k.encode()) != v.encode() for k, v in match.get("headers", {}).items()):
-        return False
-    pairs = request.query[1:].decode().split("&")
-    return all(f"{key}={value}" in pairs for key, value in match.get("query", {}).items())
+        return path == match["path"]
+    if match.get("path_template") is not None:
+        pattern = re.sub(r"\{[a-z]+\}", "[^/]+", match["path_template"])
+        return re.fullmatch(re.sub(r"\{[a-z]+=\*\*\}", ".*", pattern), path) is not None
+    if match.get("path_regex") is not None:
+        return re.fullmatch(match["path_regex"], path) is not None
+    return below(path, match["path_prefix"])
+
+
+def fits(wanted: Any, value: bytes | None) -> bool:
+    """Whether a value is what a match wants."""
+    return fits_one(wanted, [] if value is None else [value.decode()])
+
+
+def fits_one(wanted: Any, values: list[str]) -> bool:
+    """Whether one of several is."""
+    if isinstance(wanted, str):
+        return wanted in values
+    if wanted.get("present") is not None:
+        return bool(values) is wanted["present"]
+    tests: dict[str, Callable[[str, str], bool]] = {
+        "exact": str.__eq__,
+        "prefix": str.startswith,
+        "suffix": str.endswith,
+        "contains": str.__contains__,
+        "regex": lambda value, pattern: re.fullmatch(pattern, value) is not None,
+    }
+    held = any(test(value, wanted[kind]) for kind, test in tests.items() if wanted.get(kind) for value in values)
+    return held is not wanted.get("invert", False)
+
+
+def cookie(request: RequestHead, name: str) -> bytes | None:
+    """The first cookie of a name."""
+    pairs = (request.field(b"cookie") or b"").decode().split("; ")
+    return next((pair.partition("=")[2].encode() for pair in pairs if pair.startswith(name + "=")), None)
+
+
+def parameters(request: RequestHead, name: str) -> list[str]:
+    """The parameters of a name."""
+    return [pair.partition("=")[2] for pair in request.query[1:].decode().split("&") if pair.startswith(name + "=")]
+
+
+def is_in(client: str, network: str) -> bool:
+    """Whether a client is in a network."""
+    if "unix" in (client, network.rstrip(":")):
+        return client == network.rstrip(":")
+    return ip_address(client) in ip_network(network)
 
 
 def below(path: str, prefix: str) -> bool:
@@ -88,16 +158,22 @@ def with_path(conditions: dict[str, Any], path: str, kind: str) -> dict[str, Any
 
 
 PREFIX = st.sampled_from(PATHS)
+VALUE = st.sampled_from(VALUES)
 CONDITIONS = optional(
     host=st.sampled_from([host for host in HOSTS if host]),
     methods=st.lists(st.sampled_from(["GET", "POST", "PUT"]), min_size=1, unique=True),
-    headers=st.fixed_dictionaries({}, optional={"x-a": st.sampled_from(["1", "2"]), "x-b": st.just("1")}),
-    query=st.fixed_dictionaries({}, optional={"v": st.sampled_from(["1", "2"])}),
+    headers=st.fixed_dictionaries({}, optional={"x-a": VALUE, "x-b": VALUE}),
+    query=st.fixed_dictionaries({}, optional={"v": VALUE, "u": st.just("1")}),
+    cookies=st.fixed_dictionaries({}, optional={"c": VALUE, "d": st.just("1")}),
+    client_ip=st.lists(st.sampled_from(NETWORKS), min_size=1, max_size=2, unique=True),
 )
 MATCH: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(with_path, CONDITIONS, PREFIX, st.just("path")),
     st.builds(with_path, CONDITIONS, PREFIX, st.just("path_prefix")),
     st.builds(with_path, CONDITIONS, st.sampled_from(REGEXES), st.just("path_regex")),
+    st.builds(with_path, CONDITIONS, st.sampled_from(TEMPLATES), st.just("path_template")),
+    # Many of one place, so that they are told apart by what they want besides.
+    st.builds(with_path, CONDITIONS, st.just("/a"), st.just("path_prefix")),
 )
 REQUEST = st.builds(
     head,
@@ -108,14 +184,21 @@ REQUEST = st.builds(
     ).map("".join),
     method=st.sampled_from(["GET", "POST", "HEAD"]),
     host=st.sampled_from(["a.test", "A.test:80", "b.a.test.", "c.b.a.test", "test", "x.test", "other"]),
-    fields=st.lists(st.sampled_from(["x-a: 1", "X-A: 2", "x-b: 1"]), max_size=2),
+    fields=st.lists(
+        st.sampled_from(["x-a: 1", "X-A: 2", "x-b: 1", "X-B: 12", "Cookie: c=1; d=1", "cookie: c=12"]),
+        max_size=3,
+        unique_by=lambda field: field[:3].lower(),
+    ),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(matches=st.lists(MATCH, max_size=12), requests=st.lists(REQUEST, min_size=1, max_size=5))
+@given(
+    matches=st.lists(MATCH, max_size=24),
+    requests=st.lists(st.tuples(REQUEST, st.sampled_from(CLIENTS)), min_size=1, max_size=5),
+)
 def test_the_route_found_is_the_first_in_order_that_takes_the_request(
-    matches: list[dict[str, Any]], requests: list[RequestHead]
+    matches: list[dict[str, Any]], requests: list[tuple[RequestHead, str]]
 ) -> None:
     unique = {json.dumps(match, sort_keys=True): match for match in matches}
     kept: list[dict[str, Any]] = []
@@ -125,27 +208,32 @@ def test_the_route_found_is_the_first_in_order_that_takes_the_request(
             kept.append(match)
     document = {
         "clusters": {"app": {"endpoints": [{"address": "127.0.0.1", "port": 1}]}},
-        "routes": [{"name": f"r{i}", "match": match, "to": "app"} for i, match in enumerate(kept)],
+        "routes": [{"name": f"r{i}", "match": match, "to": "app", "priority": i % 3} for i, match in enumerate(kept)],
     }
     table, routes = compiled(document)
-    for request in requests:
-        expected = next((route["name"] for route in routes if takes(route, request)), None)
-        found = table.find(request)
+    for request, client in requests:
+        connection = connection_from(client)
+        expected = next((route["name"] for route in routes if takes(route, request, client)), None)
+        found = table.find(request, connection)
         assert (None if found is None else found.name) == expected
         # What is told of a request is what becomes of it.
-        unopposed = next((route for route in table.routes if not reasons_against(route, request)), None)
+        unopposed = next((route for route in table.routes if not reasons_against(route, request, connection)), None)
         assert unopposed is found
         if found is None:
-            others = [route for route in routes if takes({"match": {**route["match"], "methods": []}}, request)]
+            others = [route for route in routes if takes({"match": {**route["match"], "methods": []}}, request, client)]
             allowed = {method.encode() for route in others for method in route["match"]["methods"]}
-            assert table.allowed_methods(request) == sorted(allowed)
+            assert table.allowed_methods(request, connection) == sorted(allowed)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two matches are the same."""
 
     def normal(match: dict[str, Any]) -> dict[str, Any]:
-        return {key: sorted(value) if key == "methods" else value for key, value in match.items() if value}
+        lists = ("methods", "client_ip")
+        return {key: sorted(value) if key in lists else anonymous(key, value) for key, value in match.items() if value}
+
+    def anonymous(key: str, value: Any) -> Any:
+        return re.sub(r"\{[a-z]+", "{", value) if key == "path_template" else value
 
     return normal(one) == normal(other)
 
@@ -155,7 +243,7 @@ def one_route(match: dict[str, Any], **more: Any) -> tuple[RoutingTable, Route]:
     route = {"name": "one", "match": match, "to": "app", **more}
     document = {"clusters": {"app": {"endpoints": [{"address": "127.0.0.1", "port": 1}]}}, "routes": [route]}
     table, _ = compiled(document)
-    found = table.find(head("/a?v=1", fields=["x-a: 1"]))
+    found = find(table, head("/a?v=1", fields=["x-a: 1"]))
     assert found is not None
     return table, found
 
@@ -178,14 +266,14 @@ def test_a_query_is_compared_decoded_whatever_it_holds(query: str, taken: bool) 
         "routes": [{"name": "one", "match": {"path_prefix": "/", "query": {"v": "café"}}, "to": "app"}],
     }
     table, _ = compiled(document)
-    assert (table.find(head("/" + query)) is not None) is taken
+    assert (find(table, head("/" + query)) is not None) is taken
 
 
 def test_prefixes_are_matched_by_segment_and_stripped_without_their_slash() -> None:
     table, route = one_route({"path_prefix": "/a/"}, strip_prefix=True)
-    assert table.find(head("/a")) is route
-    assert table.find(head("/a/b")) is route
-    assert table.find(head("/ab")) is None
+    assert find(table, head("/a")) is route
+    assert find(table, head("/a/b")) is route
+    assert find(table, head("/ab")) is None
     assert route.strip == 2
 
 
@@ -193,9 +281,10 @@ def test_splits_share_requests_by_weight_and_leave_out_a_weight_of_0() -> None:
     clusters = {name: {"endpoints": [{"address": "127.0.0.1", "port": 1}]} for name in ("a", "b", "c")}
     to = [{"cluster": "a", "weight": 90}, {"cluster": "b", "weight": 10}, {"cluster": "c", "weight": 0}]
     table, _ = compiled({"clusters": clusters, "routes": [{"name": "s", "match": {"path_prefix": "/"}, "to": to}]})
-    route = table.find(head("/"))
+    route = find(table, head("/"))
     assert route is not None
-    chosen = [route.choose_cluster() for _ in range(10_000)]
+    assert route.split is not None
+    chosen = [route.split.draw() for _ in range(10_000)]
     assert 8_700 < chosen.count("a") < 9_300  # ten standard deviations
     assert chosen.count("c") == 0
 
@@ -211,7 +300,7 @@ def test_a_path_of_many_segments_is_looked_up_at_the_cost_of_the_longest_prefix(
     def cost(request: RequestHead) -> float:
         started = time.perf_counter()
         for _ in range(20):
-            assert table.find(request) is None
+            assert find(table, request) is None
         return time.perf_counter() - started
 
     assert min(cost(deep) for _ in range(3)) < 20 * 0.0005
@@ -229,7 +318,7 @@ def test_a_table_of_500_routes_is_searched_as_fast_as_one_of_5() -> None:
     def cost(table: RoutingTable) -> float:
         started = time.perf_counter()
         for _ in range(2000):
-            assert table.find(request) is not None
+            assert find(table, request) is not None
         return time.perf_counter() - started
 
     request = head("/s4/orders/1")
@@ -251,7 +340,7 @@ def test_expressions_cost_only_paths_that_begin_as_theirs_do() -> None:
         request = head(target)
         started = time.perf_counter()
         for _ in range(500):
-            assert table.find(request) is not None
+            assert find(table, request) is not None
         return time.perf_counter() - started
 
     assert min(cost("/plain/1") for _ in range(5)) < 500 * 0.00002

@@ -12,6 +12,7 @@ from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table, pool
 from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages, owned_by_the_mesh
+from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import read_request
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
@@ -112,7 +113,8 @@ def test_routes_that_cannot_be_compiled_leave_everything_as_it_was() -> None:
     assert len(problems) == 2
     assert "bad" in problems[0] + problems[1]
     assert held(plane) == {"app": {"127.0.0.1:1": ("127.0.0.1", 1, 1)}}
-    found = plane.table.find(read_request(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n", 10, 100))
+    request = read_request(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n", 10, 100)
+    found = plane.table.find(request, Forwarding(plane, "127.0.0.1", b"http"))
     assert found is not None
     assert found.name == "good"
     assert load(staging, good) == []  # nothing of the bad one is left

@@ -10,6 +10,7 @@ from toska_common.contracts.routing import (
     Rewrite,
     Route,
     RouteTable,
+    ValueMatch,
     Versions,
     WeightedCluster,
 )
@@ -73,11 +74,14 @@ def test_an_earlier_redirect_takes_the_operation_away_too() -> None:
     assert Reach(table(moved, automatic_route("orders"))).find_path("orders", "get", "/old") is None
 
 
-def test_routes_that_ask_for_a_host_header_or_query_neither_reach_nor_take_away() -> None:
+def test_routes_that_ask_for_more_than_a_path_and_a_method_neither_reach_nor_take_away() -> None:
     routes = [
         route("host", Match(host="shop.example", path_prefix="/orders"), "orders"),
-        route("header", Match(path_prefix="/orders", headers={"x-beta": "1"}), "orders"),
-        route("query", Match(path_prefix="/orders", query={"v": "2"}), "orders"),
+        route("header", Match(path_prefix="/orders", headers={"x-beta": ValueMatch(exact="1")}), "orders"),
+        route("cookie", Match(path_prefix="/orders", cookies={"sid": ValueMatch(present=True)}), "orders"),
+        route("client", Match(path_prefix="/orders", client_ip=("10.0.0.0/8",)), "orders"),
+        route("template", Match(path_template="/orders/{id}"), "orders"),
+        route("query", Match(path_prefix="/orders", query={"v": ValueMatch(exact="2")}), "orders"),
     ]
     assert Reach(table(*routes)).find_path("orders", "get", "/orders/1") is None
     assert Reach(table(*routes, automatic_route("orders"))).find_path("orders", "get", "/1") == "/orders/1"

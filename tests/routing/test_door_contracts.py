@@ -119,10 +119,13 @@ def test_a_wrong_policy_is_refused_by_field_and_reason(policies: dict[str, Any],
 
 
 WRONG_ROUTES: list[tuple[dict[str, Any], str]] = [
-    ({"match": {"path": "/a", "path_regex": "/a"}}, "give one of path, path_prefix and path_regex"),
+    ({"match": {"path": "/a", "path_regex": "/a"}}, "give one of path, path_prefix, path_template and path_regex"),
     ({"match": {"path_regex": "/(a"}}, "missing )"),
     ({"match": {"path": "/a"}, "policies": {"rewrite": {"prefix": "/b"}}}, "prefix needs match.path_prefix"),
-    ({"policies": {"rewrite": {"replacement": "/b"}}}, "replacement needs regex, or match.path_regex"),
+    (
+        {"policies": {"rewrite": {"replacement": "/b"}}},
+        "replacement needs regex, match.path_regex or match.path_template",
+    ),
     (
         {"match": {"path_regex": "/a"}, "policies": {"rewrite": {"replacement": "/\\1"}}},
         "policies.rewrite.replacement: \\1 refers to a group",

@@ -1,6 +1,15 @@
 """What can only be seen with the whole table in view."""
 
-from toska_common.contracts.routing import Cluster, Endpoint, Match, Redirect, Route, RoutingDocument, WeightedCluster
+from toska_common.contracts.routing import (
+    Cluster,
+    Endpoint,
+    Match,
+    Redirect,
+    Route,
+    RoutingDocument,
+    ValueMatch,
+    WeightedCluster,
+)
 from toska_common.routing.checks import check_document
 from toska_common.routing.problems import format_location
 
@@ -27,17 +36,27 @@ def test_routes_that_differ_in_any_condition_do_not_conflict() -> None:
         Match(path="/a", host="a.example"),
         Match(path="/a", host="*.example"),
         Match(path="/a", methods=("GET",)),
-        Match(path="/a", headers={"x-beta": "1"}),
-        Match(path="/a", headers={"x-beta": "2"}),
-        Match(path="/a", query={"v": "2"}),
+        Match(path="/a", headers={"x-beta": ValueMatch(exact="1")}),
+        Match(path="/a", headers={"x-beta": ValueMatch(exact="2")}),
+        Match(path="/a", query={"v": ValueMatch(exact="2")}),
         Match(path_prefix="/a", except_prefixes=("/a/b",)),
     ]
     assert places([route(f"r{number}", match) for number, match in enumerate(matches)]) == []
 
 
 def test_a_conflict_names_both_routes() -> None:
-    first = route("first", Match(path_prefix="/a", methods=("GET", "POST"), headers={"a": "1", "b": "2"}))
-    second = route("second", Match(path_prefix="/a/", methods=("POST", "GET"), headers={"b": "2", "a": "1"}))
+    first = route(
+        "first",
+        Match(
+            path_prefix="/a", methods=("GET", "POST"), headers={"a": ValueMatch(exact="1"), "b": ValueMatch(exact="2")}
+        ),
+    )
+    second = route(
+        "second",
+        Match(
+            path_prefix="/a/", methods=("POST", "GET"), headers={"b": ValueMatch(exact="2"), "a": ValueMatch(exact="1")}
+        ),
+    )
     [finding] = check_document([first, second], ORDERS)
     assert format_location(finding.location) == "routes[1].match"
     assert '"first"' in finding.reason

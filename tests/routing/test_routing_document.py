@@ -1,7 +1,7 @@
 """Reading routing documents: every problem is named, with its path and its line."""
 
 import pytest
-from toska_common.contracts.routing import Cluster, Route
+from toska_common.contracts.routing import Cluster, Route, ValueMatch
 from toska_common.routing.document import InvalidDocument, load_document, load_resource
 
 SHOP = """\
@@ -30,7 +30,7 @@ def problems_of(text: str | bytes, *, registry: bool = True) -> list[tuple[str, 
 def test_a_right_document_is_read_with_its_shorthands() -> None:
     document = load_document(SHOP, source="mesh.yaml")
     assert [route.name for route in document.routes] == ["orders", "rest", "old"]
-    assert document.routes[0].match.headers == {"x-beta": "1"}
+    assert document.routes[0].match.headers == {"x-beta": ValueMatch(exact="1")}
     assert [part.cluster for part in document.routes[1].to] == ["legacy"]
     assert document.clusters["legacy"].endpoints[0].weight == 3
 
@@ -104,7 +104,7 @@ def test_words_that_yaml_1_1_took_for_booleans_are_strings() -> None:
     text = "clusters: {on: {service: no}}\nroutes: [{name: yes, match: {path: /, headers: {off: on}}, to: on}]"
     document = load_document(text, source="mesh.yaml")
     assert document.routes[0].name == "yes"
-    assert document.routes[0].match.headers == {"off": "on"}
+    assert document.routes[0].match.headers == {"off": ValueMatch(exact="on")}
     assert document.clusters["on"].service == "no"
 
 

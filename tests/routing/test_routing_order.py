@@ -2,7 +2,7 @@
 
 import random
 
-from toska_common.contracts.routing import Match, Route, RoutingDocument, WeightedCluster
+from toska_common.contracts.routing import Match, Route, RoutingDocument, ValueMatch, WeightedCluster
 from toska_common.routing.order import order_routes
 from toska_common.routing.snapshot import automatic_route, build_table
 
@@ -46,8 +46,12 @@ def test_more_conditions_go_before_fewer() -> None:
     assert ordered(
         bare=Match(path="/a"),
         one=Match(path="/a", methods=("GET", "POST")),
-        two=Match(path="/a", headers={"x": "1"}, methods=("GET",)),
-        three=Match(path="/a", headers={"x": "1", "y": "1"}, query={"v": "2"}),
+        two=Match(path="/a", headers={"x": ValueMatch(exact="1")}, methods=("GET",)),
+        three=Match(
+            path="/a",
+            headers={"x": ValueMatch(exact="1"), "y": ValueMatch(exact="1")},
+            query={"v": ValueMatch(exact="2")},
+        ),
     ) == ["three", "two", "one", "bare"]
 
 
@@ -55,7 +59,7 @@ def test_otherwise_the_order_of_writing_decides() -> None:
     assert ordered(
         b=Match(path="/a", methods=("GET",)),
         a=Match(path="/a", methods=("POST",)),
-        c=Match(path="/a", query={"v": "1"}),
+        c=Match(path="/a", query={"v": ValueMatch(exact="1")}),
     ) == ["b", "a", "c"]
 
 

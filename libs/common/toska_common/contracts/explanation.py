@@ -52,6 +52,7 @@ class ClusterChoice(Contract):
     pending: int = 0
     circuit: str | None = None
     refusal: str = Field(default="", description="Why it would be answered with 503 now, if it would")
+    failover: str = Field(default="", description="Why others take over from it, or it from another, if so")
     endpoints: tuple[EndpointChoice, ...] = ()
 
 
@@ -76,6 +77,9 @@ class Explanation(Contract):
     )
     redirect: Mapping[str, Any] | None = None
     respond: Mapping[str, Any] | None = None
+    priority: int = 0
+    sticky: Mapping[str, Any] | None = None
+    split: str = Field(default="", description="Why the clusters share such requests so, if there are several")
     clusters: tuple[ClusterChoice, ...] = ()
     allowed_methods: tuple[str, ...] = ()
     others: tuple[OtherRoute, ...] = Field(default=(), description="The nearest first")

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from toska_common.contracts.names import RESERVED_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Match, Route, RoutingDocument
+from toska_common.path_templates import PathTemplate
 from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
 from toska_common.routing.problems import Finding, Location
 from toska_common.targets import TargetRules
@@ -38,11 +39,12 @@ def check_document(
     """
     known = {*(clusters if known_clusters is None else known_clusters), *beside.clusters}
     findings = [finding for name, cluster in clusters.items() for finding in _check_cluster(name, cluster, registry)]
+    findings += [finding for name, cluster in clusters.items() for finding in _check_failover(name, cluster, known)]
     for index, route in enumerate(routes):
         if route is not None:
             findings.extend(_check_route(("routes", index), route, known))
     findings.extend(_conflicts(routes, beside.routes))
-    findings.extend(_left_behind(beside.routes, known))
+    findings.extend(_left_behind(beside, known))
     findings.extend(
         Finding(("clusters", name), "another source has a cluster of this name")
         for name in clusters
@@ -72,6 +74,15 @@ def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Find
     yield from _check_tls(name, cluster)
 
 
+def _check_failover(name: str, cluster: Cluster, known: Collection[str]) -> Iterator[Finding]:
+    for index, other in enumerate(cluster.failover.to if cluster.failover is not None else ()):
+        at = ("clusters", name, "failover", "to", index)
+        if other == name:
+            yield Finding(at, "it is the cluster itself")
+        elif other not in known:
+            yield Finding(at, f'there is no cluster "{other}"{suggestion(other, known)}')
+
+
 def _check_tls(name: str, cluster: Cluster) -> Iterator[Finding]:
     tls = cluster.tls
     if tls is None or tls.insecure or tls.server_name is not None:
@@ -90,6 +101,8 @@ def _check_route(at: Location, route: Route, known: Collection[str]) -> Iterator
             yield Finding((*at, *where), f'there is no cluster "{name}"{meant}')
     named: set[str] = set()
     for index, part in enumerate(route.to):
+        if part.when is not None:
+            continue
         if part.cluster in named:
             reason = f'"{part.cluster}" stands twice in this split; add the weights up'
             yield Finding((*at, "to", index, "cluster"), reason)
@@ -127,14 +140,19 @@ def _conflicts(routes: Sequence[Route | None], beside: Sequence[Route]) -> Itera
 
 
 def _place(match: Match) -> tuple[str | None, ...]:
-    return match.host, match.path, match.path_regex, match.path_prefix and match.path_prefix.rstrip("/")
+    template = match.path_template and PathTemplate(match.path_template).anonymous
+    return match.host, match.path, match.path_regex, template, match.path_prefix and match.path_prefix.rstrip("/")
 
 
-def _left_behind(beside: Sequence[Route], known: Collection[str]) -> Iterator[Finding]:
-    for route in beside:
+def _left_behind(beside: RoutingDocument, known: Collection[str]) -> Iterator[Finding]:
+    for route in beside.routes:
         for _, name in route.named_clusters():
             if name not in known:
                 yield Finding(("clusters",), f'the route "{route.name}" of another source needs "{name}"')
+    for name, cluster in beside.clusters.items():
+        for other in cluster.failover.to if cluster.failover is not None else ():
+            if other not in known:
+                yield Finding(("clusters",), f'the cluster "{name}" of another source fails over to "{other}"')
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -8,7 +8,7 @@ from toska_common.contracts.explanation import ExplainRequest, Explanation
 from toska_common.contracts.gateway import RouteOrigin
 from toska_common.contracts.routing import Route
 from toska_common.errors import InvalidInput
-from toska_common.routing.order import is_automatic
+from toska_common.routing.order import is_automatic, why_before
 
 from toska_gateway.parts import Parts, PartsSlot
 
@@ -61,17 +61,28 @@ def origin_of(parts: Parts, rank: int, route: Route) -> RouteOrigin:
 def _in_routes_words(told: dict[str, Any], parts: Parts) -> dict[str, Any]:
     table = parts.routing.served.table
     rank: int | None = told.get("rank")
-    if rank is not None and rank < len(table.routes):
-        route = table.routes[rank]
-        words = route.model_dump(
-            mode="json", exclude_defaults=True, include={"match", "policies", "redirect", "respond"}
+    taken = table.routes[rank] if rank is not None and rank < len(table.routes) else None
+    if rank is not None and taken is not None:
+        words = taken.model_dump(
+            mode="json",
+            exclude_defaults=True,
+            include={"match", "policies", "priority", "redirect", "respond", "sticky"},
         )
-        told |= {"route": route.name, "origin": origin_of(parts, rank, route), **words}
+        told |= {"route": taken.name, "origin": origin_of(parts, rank, taken), **words}
     for choice in told.get("clusters", ()):
         cluster = table.clusters.get(choice["name"])
         choice["balancer"] = cluster.balancer if cluster else ""
-    names = [route.name for route in table.routes]
     told["others"] = [
-        {**other, "name": names[other["rank"]]} for other in told.get("others", ()) if other["rank"] < len(names)
+        _other(table.routes[int(other["rank"])], other, taken)
+        for other in told.get("others", ())
+        if other["rank"] < len(table.routes)
     ]
     return told
+
+
+def _other(route: Route, told: dict[str, Any], taken: Route | None) -> dict[str, Any]:
+    """A route that does not take the request; where nothing is against it, by which rule another goes before it."""
+    reasons: list[str] = told["reasons"]
+    if not reasons and taken is not None:
+        reasons = [f"route {taken.name} goes before it: {why_before(taken, route)}"]
+    return {"name": route.name, "rank": told["rank"], "reasons": reasons}

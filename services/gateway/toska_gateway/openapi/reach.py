@@ -66,7 +66,8 @@ class Reach:
 
 
 def _is_plain(match: Match) -> bool:
-    return match.host is None and match.path_regex is None and not match.headers and not match.query
+    is_plain_path = match.path_regex is None and match.path_template is None
+    return match.host is None and is_plain_path and not match.values and not match.client_ip
 
 
 def _service_of(route: Route, table: RouteTable) -> str | None:
@@ -76,7 +77,7 @@ def _service_of(route: Route, table: RouteTable) -> str | None:
     """
     if not route.to:
         return None
-    name = max(route.to, key=lambda part: part.weight).cluster
+    name = max((part for part in route.to if part.when is None), key=lambda part: part.weight).cluster
     cluster = table.clusters.get(name)
     service = cluster.service if cluster is not None else None
     if service is None:

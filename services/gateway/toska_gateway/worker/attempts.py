@@ -139,7 +139,7 @@ class Attempts(Dispatch):
             retry_after: Seconds, if known.
             sent: Whether an upstream may have seen the request.
         """
-        elsewhere = len(self.cluster.endpoints) > 1
+        elsewhere = len(self.cluster.endpoints) > 1 or self.cluster.failover is not None
         pause = -1.0
         if code == "upstream-tls-failed" and not elsewhere:
             pass  # who does not believe a certificate does not believe it the next time either

@@ -29,6 +29,7 @@ from toska_common.balancing import (
 from toska_common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
 from toska_gateway.worker.affinity import Affinity
+from toska_gateway.worker.failover import Failover
 from toska_gateway.worker.keys import Asker, KeyOf, by_client, compile_key
 from toska_gateway.worker.outliers import OutlierPolicy
 from toska_gateway.worker.retries import RetryBudget
@@ -129,16 +130,20 @@ class Cluster:
             that cannot reach the cluster does not cut off those that can.
         timed: Whether the balancer wants to know how long answers take.
         curious: Whether anybody wants to know what answers are: the balancer, the affinity, the ejection of outliers.
-        guarded: Whether a request needs to be admitted: there is a circuit, or a limit of requests.
+        guarded: Whether a request needs to be admitted: there is a circuit, a limit of requests, or somebody who takes
+            over.
         started: Attempts begun so far; of these `finished` are over.
         budget: Of what may be tried again.
+        failover: Who takes over while too few endpoints are well.
+        well: How many endpoints are neither ejected nor fail their health check.
     """
 
     __slots__ = (
         "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_soon", "_steps", "_tell", "_unhealthy",
-        "_usable", "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "finished",
-        "fixed", "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests", "mesh_owned",
-        "name", "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls", "version",
+        "_usable", "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "failover",
+        "finished", "fixed", "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests",
+        "mesh_owned", "name", "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls",
+        "version", "well",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +176,8 @@ class Cluster:
         self.key_of: KeyOf | None = None
         self.affinity: Affinity | None = None
         self.breaker: CircuitBreaker | None = None
+        self.failover: Failover | None = None
+        self.well = 0
         self._breaker_policy: BreakerPolicy | None = None
         self._kind = "least_request"
         self._policy = RotationPolicy()
@@ -201,7 +208,9 @@ class Cluster:
         affinity = settings.get("affinity")
         self.affinity = Affinity(affinity, self.name, secret) if affinity else None
         self._break(settings.get("breaker"))
-        self.guarded = self.breaker is not None or bool(self.max_requests)
+        failover = settings.get("failover")
+        self.failover = Failover(failover) if failover else None
+        self.guarded = self.breaker is not None or bool(self.max_requests) or self.failover is not None
         self.curious = self.timed or self.affinity is not None or self.outliers.by_answers
         if settings.get("health_check") is None:
             self._unhealthy = frozenset()
@@ -264,15 +273,17 @@ class Cluster:
     def refresh(self, now: float) -> None:
         """Make the rotation anew; those whose ejection is over return to it."""
         members = list(self.endpoints.values())
-        back = _NEVER
+        back, well = _NEVER, 0
         for endpoint in members:
             ejected = endpoint.ejected_until > now
             healthy = not ejected and self.is_well(endpoint)
             if healthy and not endpoint.healthy:
                 endpoint.joined_at = now
             endpoint.healthy = healthy
+            well += healthy
             if ejected:
                 back = min(back, endpoint.ejected_until)
+        self.well = well
         rotation = rotate(members, self._policy, now)
         self.changes_at = back if rotation.changes_at is None else min(back, rotation.changes_at)
         self._usable = None

@@ -91,8 +91,13 @@ class Dispatch(Caller):
     def _dispatch(self, tried: Endpoint | None) -> None:
         """Choose an endpoint, another than `tried` if there is one, and send or wait for a connection."""
         cluster = self.cluster
-        if cluster.guarded and not self._is_admitted(cluster):
-            return
+        if cluster.guarded:
+            failover = cluster.failover
+            if failover is not None and (self._home is None or self._home is tried):
+                now = self.plane.now
+                cluster = self.cluster = failover.choose(cluster, self.plane.clusters, self.key, now)
+            if cluster.guarded and not self._is_admitted(cluster):
+                return
         endpoint = self._home
         if endpoint is None or endpoint is tried:
             endpoint = cluster.pick(tried, self.key if cluster.key_of is not None else 0, self.plane.now)

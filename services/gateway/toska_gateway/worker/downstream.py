@@ -247,9 +247,9 @@ class Downstream(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         plane = self.plane
         close = head.close = head.close or plane.draining
-        route = plane.table.find(head)
+        route = plane.table.find(head, self.forwarding)
         if head.escaped:
-            plane.table.require_kept_slashes(head, route)
+            plane.table.require_kept_slashes(head, self.forwarding, route)
         if route is None:
             self._no_route(head)
             return
@@ -276,8 +276,8 @@ class Downstream(asyncio.Protocol):
         if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
         if route.clusters:
-            names = route.clusters
-            name = names[0] if len(names) == 1 else route.choose_cluster()
+            split = route.split
+            name = route.clusters[0] if split is None else split.choose(head, self.forwarding)
             cluster = plane.clusters.get(name)
             if cluster is None:
                 raise BadMessage(503, "upstream-unavailable", f"cluster {name} is not known yet")
@@ -312,7 +312,7 @@ class Downstream(asyncio.Protocol):
 
     def _no_route(self, head: RequestHead) -> None:
         close = head.close or head.body_length != 0
-        allowed = self.plane.table.allowed_methods(head)
+        allowed = self.plane.table.allowed_methods(head, self.forwarding)
         if head.path == ASTERISK:
             self.transport.write(answers.about_the_server(close=close))
             self._tell(head, None, 204)

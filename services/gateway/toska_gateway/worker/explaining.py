@@ -4,10 +4,12 @@ It reads the request with the code that reads requests, and asks the table and t
 is what would happen, with this worker's ejections, circuits and connections.
 """
 
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
 
+from toska_common.regexes import Regex
+
+from toska_gateway.worker.conditions import query_of
 from toska_gateway.worker.edge.cors import announced_headers
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, read_request
@@ -45,45 +47,43 @@ def explain(plane: "Plane", request: bytes, peer: str, scheme: str) -> dict[str,
     limits = plane.limits
     try:
         head = read_request(request, limits.headers, limits.target_bytes)
-        route = plane.table.find(head)
+        caller = Caller(plane, peer, scheme.encode())
+        route = plane.table.find(head, caller.forwarding)
         if head.escaped:
-            plane.table.require_kept_slashes(head, route)
+            plane.table.require_kept_slashes(head, caller.forwarding, route)
     except BadMessage as error:
         return {"outcome": "refused", "status": error.status, "error": error.code, "detail": error.reason}
     told: dict[str, Any] = {
         "host": head.host.decode("latin-1"),
         "path": head.path.decode("utf-8", "replace"),
-        "others": _others(plane, head, route),
+        "others": _others(plane, head, caller, route),
     }
     if route is None:
-        allowed = plane.table.allowed_methods(head)
+        allowed = plane.table.allowed_methods(head, caller.forwarding)
         told |= {"outcome": "no-route", "status": 405 if allowed else 404}
         told["error"] = "method-not-allowed" if allowed else "no-route"
         told["allowed_methods"] = [method.decode() for method in allowed]
         return told
     told |= {"rank": route.rank, "outcome": "forwarded" if route.clusters else "answered"}
-    caller = Caller(plane, peer, scheme.encode())
+    told["split"], shares = _shares(route, head, caller)
     told["clusters"] = [
-        _cluster(plane, name, share, head, caller) for name, share in zip(route.clusters, _shares(route), strict=True)
+        _cluster(plane, name, share, head, caller, why) for name, share, why in _failed_over(plane, shares)
     ]
     return told
 
 
-def _others(plane: "Plane", head: RequestHead, taken: "Route | None") -> list[dict[str, Any]]:
-    # Those that nearly matched are what people look for.
-    near = sorted((len(why), route.rank, why) for route in plane.table.routes if (why := _why_not(route, head, taken)))
-    return [{"rank": rank, "reasons": why} for _, rank, why in near[:MAX_OTHERS]]
+def _others(plane: "Plane", head: RequestHead, caller: Caller, taken: "Route | None") -> list[dict[str, Any]]:
+    # Those that nearly matched are what people look for; where nothing is against one, another goes before it.
+    others = [
+        (reasons_against(route, head, caller.forwarding), route.rank)
+        for route in plane.table.routes
+        if route is not taken
+    ]
+    near = sorted(others, key=lambda other: (len(other[0]), other[1]))
+    return [{"rank": rank, "reasons": why} for why, rank in near[:MAX_OTHERS]]
 
 
-def _why_not(route: "Route", head: RequestHead, taken: "Route | None") -> list[str]:
-    """Every reason why a route does not take the request; none of the one that does."""
-    if route is taken:
-        return []
-    why = reasons_against(route, head)
-    return why or ([] if taken is None else [f"route {taken.name} goes before it"])
-
-
-def reasons_against(route: "Route", head: RequestHead) -> list[str]:
+def reasons_against(route: "Route", head: RequestHead, forwarding: Forwarding) -> list[str]:
     """Every condition of a route that a request does not meet."""
     found: list[str] = []
     host, path = bare_host(head.host), head.path
@@ -95,17 +95,22 @@ def reasons_against(route: "Route", head: RequestHead) -> list[str]:
     elif route.path_regex is not None:
         if not route.path_regex.fits(path):
             found.append("path does not fit the route's path_regex")
+    elif route.template is not None:
+        if not Regex(route.template.regex).fits(path):
+            found.append("path does not fit the route's path_template")
     elif not _is_below(path, route.prefix):
         found.append(f"path is not below {route.prefix.decode()}")
     if not route.takes_method(head):
         found.append(f"method is not {b', '.join(sorted(route.methods)).decode()}")
     found += [f"path is below {one.decode()}" for one in route.except_prefixes if _is_below(path, one)]
+    announced = announced_headers(head) if route.preflights else frozenset[bytes]()
     found += [
         f"header {name.decode()} is not {value.decode('latin-1')}"
         for name, value in route.headers
-        if head.field(name) != value and not (route.preflights and name in announced_headers(head))
+        if head.field(name) != value and name not in announced
     ]
-    given = parse_qs(head.query[1:].decode("ascii"), keep_blank_values=True) if route.query else {}
+    found += [one.told() for one in route.others if not one.holds(head, forwarding) and not one.may_hold(announced)]
+    given = query_of(head) if route.query else {}
     found += [f"query {key} is not {value}" for key, value in route.query if value not in given.get(key, ())]
     return found
 
@@ -115,12 +120,42 @@ def _is_below(path: bytes, prefix: bytes) -> bool:
     return path != ASTERISK and (path == stem or path.startswith(stem + b"/"))
 
 
-def _shares(route: "Route") -> list[float]:
-    bounds = [0, *route.weights]
-    return [(end - start) / bounds[-1] for start, end in pairwise(bounds)]
+def _shares(route: "Route", head: RequestHead, caller: Caller) -> tuple[str, dict[str, float]]:
+    """How much of such requests each cluster gets, and why it is so, where there is something to choose."""
+    split, sticky = route.split, route.sticky
+    if split is None:
+        return "", dict.fromkeys(route.clusters, 1.0)
+    shares = dict.fromkeys([name for _, name in split.whens], 0.0) | dict(split.shares())
+    chosen, why = split.find_when(head, caller.forwarding), "the conditions of its part hold"
+    if chosen is None and sticky is not None:
+        # Nobody verifies a token here, so where a claim decides it is not known which caller this is.
+        key = sticky.key(head, caller.forwarding, None)
+        if key is None:
+            return f"by weight; callers stay with theirs by {sticky.what}, which is not known here", shares
+        chosen, why = sticky.of_key(key), f"the caller stays with it, by {sticky.what}"
+    if chosen is None:
+        return "by weight", shares
+    return f"{chosen}: {why}", {name: float(name == chosen) for name in shares}
 
 
-def _cluster(plane: "Plane", name: str, share: float, head: RequestHead, caller: Caller) -> dict[str, Any]:
+def _failed_over(plane: "Plane", shares: dict[str, float]) -> Iterator[tuple[str, float, str]]:
+    """Each cluster of a split and its share, and those that take over from it now, with why."""
+    for name, share in shares.items():
+        cluster = plane.cluster(name)
+        if cluster is None or cluster.failover is None:
+            yield name, share, ""
+            continue
+        loads = {one.name: load for one, load in cluster.failover.loads(cluster, plane.clusters, plane.now)}
+        why = f"{cluster.well} of {len(cluster.endpoints)} endpoints of {name} are well"
+        if cluster.breaker is not None and not cluster.breaker.admits(plane.now):
+            why = f"the circuit of {name} is {cluster.breaker.state.value}"
+        own = loads.pop(name, 0.0)
+        yield name, share * own, f"{why}: it carries {own:.0%}" if loads else ""
+        for other, load in loads.items():
+            yield other, share * load, f"takes over from {name}: {why}"
+
+
+def _cluster(plane: "Plane", name: str, share: float, head: RequestHead, caller: Caller, why: str) -> dict[str, Any]:
     cluster = plane.cluster(name)
     if cluster is None:
         return {"name": name, "share": share, "refusal": "it is not known to the worker yet"}
@@ -132,6 +167,7 @@ def _cluster(plane: "Plane", name: str, share: float, head: RequestHead, caller:
         "pending": len(cluster.pending),
         "circuit": None if cluster.breaker is None else cluster.breaker.state.value,
         "refusal": _refusal(plane, cluster),
+        "failover": why,
         "endpoints": [_endpoint(one, shares.get(one, 0.0), plane.now) for one in cluster.endpoints.values()],
     }
 

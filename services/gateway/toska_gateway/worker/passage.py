@@ -22,6 +22,7 @@ class Passage:
         cached: What becomes of the response, as the route's cache sees it.
         claims: Of the token that the caller showed, verified.
         ended: Whatever comes of the body goes nowhere.
+        led: Its version has a cluster of its own, and it is on its way there.
         path: What the upstream is asked for instead of the request's own path; empty: that.
         shadow: The request's copy for a shadow cluster.
         filtered: The request as the route's filters see it.
@@ -33,7 +34,7 @@ class Passage:
     """
 
     __slots__ = (
-        "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "filtered", "holds", "path", "shadow",
+        "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "filtered", "holds", "led", "path", "shadow",
         "showed", "stages", "variant", "waits_for",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Passage:
         self.holds = True
         self.ended = False
         self.filtered: Request | None = None
+        self.led = False
         self.path = b""
         self.shadow: Shadow | None = None
         self.showed: tuple[bool, bool] = (False, False)

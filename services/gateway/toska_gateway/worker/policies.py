@@ -133,6 +133,10 @@ def _cache(settings: Any, route: str, plane: "Plane") -> object:
     return CachePolicy(settings, route, plane)
 
 
+def _as_made(settings: object, route: str, plane: "Plane") -> object:
+    return settings  # it is no policy of its own: the route has made it, of its clusters
+
+
 def _filters(settings: Any, route: str, plane: "Plane") -> object:
     if plane.filters_folder is None:
         return None  # rehearsed in the parent, which runs no code of operators
@@ -153,6 +157,7 @@ _FACTORIES: Final[dict[str, Factory]] = {
     "rate_limit": compile_rate_limits,
     "require_https": HttpsRequired,
     "security_headers": SecurityHeaders,
+    "sticky": _as_made,
     "versions": Versions,
 }
 _GATES: Final = (
@@ -162,6 +167,7 @@ _GATES: Final = (
     "cors",
     "versions",
     "auth",
+    "sticky",
     "rate_limit",
     "fault",
     "mirror",

@@ -6,22 +6,32 @@ takes the lowest rank whose remaining conditions hold. So the outcome is the sam
 A table is immutable once built; a new one replaces it in one assignment.
 """
 
-import random
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
 
+from toska_common.path_templates import PathTemplate
 from toska_common.regexes import Regex
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.access_log import LogPolicy, quote
+from toska_gateway.worker.buckets import CLIENT, COOKIE, HEADER, METHOD, QUERY, Buckets, Key, network_key
+from toska_gateway.worker.conditions import (
+    UNIX_CLIENT,
+    UNIX_NETWORK,
+    Condition,
+    compile_conditions,
+    exact_values,
+    query_of,
+)
 from toska_gateway.worker.edge.cors import announced_headers, preflighted_method
 from toska_gateway.worker.edge.header_edits import compile_edits
+from toska_gateway.worker.edge.networks import placed
 from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
-from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, unescape_slashes
+from toska_gateway.worker.http1 import BadMessage, RequestHead, unescape_slashes
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.retries import FallbackRules, RetryRules
 from toska_gateway.worker.rival import HedgeRules
+from toska_gateway.worker.splits import Sticky, compile_split
 from toska_gateway.worker.stats import RouteStats
 
 if TYPE_CHECKING:
@@ -38,6 +48,7 @@ class Route:
     """One route, compiled: what a request needs to know of it."""
 
     __slots__ = (
+        "_exact_cookies",
         "_redirect",
         "allow_websocket",
         "clusters",
@@ -59,6 +70,8 @@ class Route:
         "max_body",
         "methods",
         "name",
+        "networks",
+        "others",
         "path",
         "path_regex",
         "prefix",
@@ -74,12 +87,14 @@ class Route:
         "retry",
         "rewrite",
         "shapers",
+        "split",
         "stats",
+        "sticky",
         "strip",
+        "template",
         "timeout",
         "upstream_host",
         "watched",
-        "weights",
     )  # fmt: skip
 
     def __init__(self, rank: int, route: dict[str, Any], plane: "Plane") -> None:
@@ -89,12 +104,20 @@ class Route:
         self.quoted = quote(self.name.encode())
         self.stats: RouteStats = plane.stats.route(self.name)
         self.methods = frozenset(method.encode() for method in match.get("methods", ()))
-        self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in match.get("headers", {}).items())
-        self.query: tuple[tuple[str, str], ...] = tuple(match.get("query", {}).items())
+        headers = exact_values(match.get("headers", {}))
+        self.headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items())
+        self.query: tuple[tuple[str, str], ...] = tuple(exact_values(match.get("query", {})).items())
+        self.others: tuple[Condition, ...] = compile_conditions(match, exact=False)
+        self._exact_cookies = exact_values(match.get("cookies", {}))
+        self.networks: tuple[str, ...] = tuple(match.get("client_ip", ()))
         self.except_prefixes = tuple(prefix.encode() for prefix in match.get("except_prefixes", ()))
         pattern = match.get("path_regex")
         self.path_regex = None if pattern is None else Regex(pattern)
-        self.conditions = bool(self.methods or self.headers or self.query or self.except_prefixes or pattern)
+        template = match.get("path_template")
+        self.template = None if template is None else PathTemplate(template)
+        self.conditions = bool(
+            self.methods or self.headers or self.query or self.others or self.except_prefixes or pattern
+        )
         self.preflights = policies.get("cors") is not None
         self.host: bytes = (match.get("host") or "").encode()
         self.path: bytes | None = None if match.get("path") is None else match["path"].encode()
@@ -105,16 +128,20 @@ class Route:
         self.rewrite = compile_rewrite(rewrite, match)
         self.upstream_host: bytes = (rewrite.get("host") or "").encode()
         self.relocates = bool(self.strip or rewrite or versions.get("strip_path"))
-        split = [(part["cluster"], part["weight"]) for part in route.get("to", ()) if part["weight"]]
-        self.clusters: tuple[str, ...] = tuple(name for name, _ in split)
-        self.weights = [sum(weight for _, weight in split[: i + 1]) for i in range(len(split))]
+        to = route.get("to", ())
+        self.clusters: tuple[str, ...] = tuple(
+            part["cluster"] for part in to if part["weight"] and not part.get("when")
+        )
+        self.split = compile_split(to)
+        sticky = route.get("sticky")
+        self.sticky = Sticky(sticky, self.split, plane) if sticky and self.split is not None else None
         redirect, respond = route.get("redirect"), route.get("respond")
         self._redirect = Redirect(redirect, match) if redirect else None
         self.direct: tuple[int, str, bytes] | None = None
         if respond:
             self.direct = respond["status"], respond["content_type"], respond["body"].encode()
         self.rate_limit: RateLimit | None = None
-        self._gate(CompiledPolicies(policies, self.name, plane))
+        self._gate(CompiledPolicies({**policies, "sticky": self.sticky}, self.name, plane))
         self._policies(policies)
         self.hits = self._find_hits()
 
@@ -126,7 +153,12 @@ class Route:
 
     def _find_hits(self) -> "Hits | None":
         """What answers from the cache without an exchange, where nobody else has a word in what is answered."""
-        alone = len(self.gates) == len(self.clusters) == 1 and not self.late_shapers and self.response_edits is None
+        alone = (
+            len(self.gates) == len(self.clusters) == 1
+            and self.split is None
+            and not self.late_shapers
+            and self.response_edits is None
+        )
         made = getattr(next(iter(self.gates)), "hits", None) if alone else None
         return None if made is None else made(self.clusters[0])
 
@@ -156,11 +188,26 @@ class Route:
         )
         self.keeps_body = retry.attempts > 1 or self.hedge is not None or self.fallback is not None
 
-    def holds(self, head: RequestHead) -> bool:
+    def tells(self) -> list[tuple[Key, list[bytes]]]:
+        """What tells the route from others exactly: kinds and names, each with the values that it takes."""
+        found: list[tuple[Key, list[bytes]]] = [((HEADER, name), [value]) for name, value in self.headers]
+        found += [((COOKIE, name.encode()), [value.encode()]) for name, value in self._exact_cookies.items()]
+        found += [((QUERY, name.encode()), [value.encode()]) for name, value in self.query]
+        if self.networks:
+            keys = [
+                UNIX_CLIENT if network == UNIX_NETWORK else network_key(*placed(network)) for network in self.networks
+            ]
+            found.append(((CLIENT, b""), keys))
+        if self.methods:
+            found.append(((METHOD, b""), sorted(self.methods)))
+        return found
+
+    def holds(self, head: RequestHead, forwarding: "Forwarding") -> bool:
         """Whether the conditions besides host and path hold."""
         if self.preflights and head.method == b"OPTIONS":
-            return self.takes_method(head) and self._holds_but_for_method(head, announced_headers(head))
-        return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head)
+            announced = announced_headers(head)
+            return self.takes_method(head) and self._holds_but_for_method(head, forwarding, announced)
+        return (not self.methods or head.method in self.methods) and self._holds_but_for_method(head, forwarding)
 
     def takes_method(self, head: RequestHead) -> bool:
         """Whether the method is one of the route's; of a preflight that it answers it is the one that is asked for."""
@@ -169,7 +216,9 @@ class Route:
             method = preflighted_method(head) or method
         return not self.methods or method in self.methods
 
-    def _holds_but_for_method(self, head: RequestHead, announced: frozenset[bytes] = frozenset()) -> bool:
+    def _holds_but_for_method(
+        self, head: RequestHead, forwarding: "Forwarding", announced: frozenset[bytes] = frozenset()
+    ) -> bool:
         path = head.path
         if self.path_regex is not None and not self.path_regex.fits(path):
             return False
@@ -179,25 +228,17 @@ class Route:
         for name, value in self.headers:
             if head.field(name) != value and name not in announced:
                 return False
+        for condition in self.others:
+            if not condition.holds(head, forwarding) and not condition.may_hold(announced):
+                return False
         if self.query:
-            # As text: given bytes, parse_qs fails on every value that is not ASCII once it is decoded.
-            given = parse_qs(head.query[1:].decode("ascii"), keep_blank_values=True)
+            given = query_of(head)
             return all(value in given.get(key, ()) for key, value in self.query)
         return True
 
-    def methods_if_elsewhere(self, head: RequestHead) -> frozenset[bytes]:
+    def methods_if_elsewhere(self, head: RequestHead, forwarding: "Forwarding") -> frozenset[bytes]:
         """The methods this route would take, if only the method stands against it."""
-        return self.methods if self._holds_but_for_method(head) else frozenset()
-
-    def choose_cluster(self) -> str:
-        """One cluster of the split, by weight."""
-        if len(self.clusters) == 1:
-            return self.clusters[0]
-        ticket = random.random() * self.weights[-1]  # noqa: S311 - a split of traffic, no secret
-        for name, bound in zip(self.clusters, self.weights, strict=True):
-            if ticket < bound:
-                return name
-        return self.clusters[-1]
+        return self.methods if self._holds_but_for_method(head, forwarding) else frozenset()
 
     def answer_directly(
         self, head: RequestHead, forwarding: "Forwarding", *, close: bool, extra: bytes = b""
@@ -223,64 +264,17 @@ class Route:
         return status, answers.build(status, content_type, body, close=close, bodiless=bodiless, extra=extra)
 
 
-class _Buckets:
-    """The routes of one host pattern."""
-
-    __slots__ = ("depth", "exact", "prefixes", "root")
-
-    def __init__(self) -> None:
-        self.root: list[Route] | None = None  # the bucket that every path falls into
-        self.depth = 0  # segments of the longest prefix
-        self.exact: dict[bytes, list[Route]] = {}
-        self.prefixes: dict[bytes, list[Route]] = {}
-
-    def add(self, route: Route) -> None:
-        """Append a route: by its exact path, else by its prefix without a final slash."""
-        if route.path is not None:
-            self.exact.setdefault(route.path, []).append(route)
-        else:
-            prefix = route.prefix.rstrip(b"/")
-            if route.path_regex is not None:
-                # It stands with the prefix that all paths begin with that fit, so it costs those nothing that do not.
-                prefix = route.path_regex.prefix.rpartition(b"/")[0]
-            self.prefixes.setdefault(prefix, []).append(route)
-            if not prefix:
-                self.root = self.prefixes[prefix]
-            self.depth = max(self.depth, prefix.count(b"/"))
-
-    def candidates(self, path: bytes) -> list[list[Route]]:
-        """Every bucket that the path falls into."""
-        found: list[list[Route]] = []
-        if self.exact:
-            bucket = self.exact.get(path)
-            if bucket is not None:
-                found.append(bucket)
-        prefixes = self.prefixes
-        # No prefix has more segments than `depth`, so what lies beyond need not be looked up.
-        end = 0
-        for _ in range(self.depth):
-            end = path.find(b"/", end + 1)
-            bucket = prefixes.get(path[:end] if end >= 0 else path)
-            if bucket is not None:
-                found.append(bucket)
-            if end < 0:
-                break
-        if self.root is not None and path != ASTERISK:
-            found.append(self.root)
-        return found
-
-
 class RoutingTable:
     """All routes, compiled."""
 
     __slots__ = ("_any", "_by_host", "_exact_hosts", "_hostless", "_wildcard_hosts", "routes")
 
     def __init__(self) -> None:
-        self._any = _Buckets()
+        self._any = Buckets()
         self._hostless = (self._any,)
         self._by_host = False
-        self._exact_hosts: dict[bytes, _Buckets] = {}
-        self._wildcard_hosts: dict[bytes, _Buckets] = {}
+        self._exact_hosts: dict[bytes, Buckets] = {}
+        self._wildcard_hosts: dict[bytes, Buckets] = {}
         self.routes: list[Route] = []
 
     def add(self, route: dict[str, Any], plane: "Plane") -> None:
@@ -289,29 +283,33 @@ class RoutingTable:
         self.routes.append(compiled)
         self._buckets(compiled.host).add(compiled)
 
-    def _buckets(self, host: bytes) -> _Buckets:
+    def _buckets(self, host: bytes) -> Buckets:
         if not host:
             return self._any
         self._by_host = True
         if host.startswith(b"*."):
-            return self._wildcard_hosts.setdefault(host[1:], _Buckets())
-        return self._exact_hosts.setdefault(host, _Buckets())
+            return self._wildcard_hosts.setdefault(host[1:], Buckets())
+        return self._exact_hosts.setdefault(host, Buckets())
 
-    def find(self, head: RequestHead) -> Route | None:
-        """The route that takes the request, or `None`."""
+    def find(self, head: RequestHead, forwarding: "Forwarding") -> Route | None:
+        """The route that takes a request that came on a connection, or `None`."""
         best: Route | None = None
         rank = _NO_RANK
         for buckets in self._hosts(head.host) if self._by_host else self._hostless:
             for bucket in buckets.candidates(head.path):
-                for route in bucket:  # in order of rank
+                for route in bucket.routes:  # in order of rank
                     if route.rank >= rank:
                         break
-                    if not route.conditions or route.holds(head):
+                    if not route.conditions or route.holds(head, forwarding):
                         best, rank = route, route.rank
                         break
+                if bucket.keyed is not None:
+                    found = bucket.keyed.find(head, forwarding, rank)
+                    if found is not None:
+                        best, rank = found, found.rank
         return best
 
-    def require_kept_slashes(self, head: RequestHead, route: Route | None) -> None:
+    def require_kept_slashes(self, head: RequestHead, forwarding: "Forwarding", route: Route | None) -> None:
         """Hold a request whose path has escaped slashes to the rule: its route keeps them, and no other takes it.
 
         Upstreams that decode %2F would else be a way round the route that stands for the path as they read it.
@@ -323,12 +321,12 @@ class RoutingTable:
             raise BadMessage(400, "bad-target", "an escaped slash or backslash is not allowed in this path")
         escaped = head.path
         head.path = unescape_slashes(escaped)
-        other = self.find(head)
+        other = self.find(head, forwarding)
         head.path = escaped
         if other is not route:
             raise BadMessage(400, "bad-target", "with its slashes decoded this path would be another route's")
 
-    def _hosts(self, host: bytes) -> "tuple[_Buckets, ...] | list[_Buckets]":
+    def _hosts(self, host: bytes) -> tuple[Buckets, ...] | list[Buckets]:
         if not self._by_host:
             return self._hostless
         name = bare_host(host)
@@ -344,13 +342,12 @@ class RoutingTable:
             dot = name.find(b".", dot + 1)
         return found
 
-    def allowed_methods(self, head: RequestHead) -> list[bytes]:
+    def allowed_methods(self, head: RequestHead, forwarding: "Forwarding") -> list[bytes]:
         """The methods that would have found a route for this path; for the Allow field of a 405."""
         found: set[bytes] = set()
         for buckets in self._hosts(head.host):
             for bucket in buckets.candidates(head.path):
-                for route in bucket:
-                    found |= route.methods_if_elsewhere(head)
+                bucket.collect_methods(head, forwarding, found)
         return sorted(found)
 
 

@@ -14,6 +14,7 @@ from toska_common.contracts.routing.clusters import (
     Cluster,
     ConnectionLimits,
     Endpoint,
+    Failover,
     HashKey,
     Outlier,
 )
@@ -21,6 +22,7 @@ from toska_common.contracts.routing.compression import Compression, CompressionL
 from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirror
 from toska_common.contracts.routing.filters import FilterUse
 from toska_common.contracts.routing.health_check import HealthCheck
+from toska_common.contracts.routing.matching import Conditions, Match, ValueMatch
 from toska_common.contracts.routing.policies import (
     BodyLimit,
     HeaderEdits,
@@ -31,7 +33,7 @@ from toska_common.contracts.routing.policies import (
 from toska_common.contracts.routing.resilience import Backoff, Fallback, Hedge, RetryPolicy
 from toska_common.contracts.routing.respond import Respond
 from toska_common.contracts.routing.rewriting import Redirect, Rewrite
-from toska_common.contracts.routing.routes import Match, Route, WeightedCluster
+from toska_common.contracts.routing.routes import Route
 from toska_common.contracts.routing.seeing import AccessLog, AccessLogPolicy, Tracing
 from toska_common.contracts.routing.server import ProxyProtocol, Server, ServerLimits
 from toska_common.contracts.routing.snapshots import (
@@ -48,6 +50,7 @@ from toska_common.contracts.routing.snapshots import (
     SnapshotPoll,
     TableDelta,
 )
+from toska_common.contracts.routing.splits import Sticky, WeightedCluster
 from toska_common.contracts.routing.versioning import ApiVersion, Versions
 
 __all__ = [
@@ -67,11 +70,13 @@ __all__ = [
     "ClusterEntry",
     "Compression",
     "CompressionLevels",
+    "Conditions",
     "ConnectionLimits",
     "Cors",
     "Delay",
     "Endpoint",
     "EndpointsDelta",
+    "Failover",
     "Fallback",
     "Fault",
     "FilterUse",
@@ -107,9 +112,11 @@ __all__ = [
     "Snapshot",
     "SnapshotDelta",
     "SnapshotPoll",
+    "Sticky",
     "TableDelta",
     "TokenPlace",
     "Tracing",
+    "ValueMatch",
     "Versions",
     "WeightedCluster",
 ]

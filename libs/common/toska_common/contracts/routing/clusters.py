@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from toska_common.contracts import Document
-from toska_common.contracts.names import EndpointAddress, ServiceName, is_unix
+from toska_common.contracts.names import EndpointAddress, ResourceName, ServiceName, is_unix
 from toska_common.contracts.routing.health_check import HealthCheck
 from toska_common.contracts.routing.words import CookieName, HeaderName
 from toska_common.contracts.tls import ClusterTls
@@ -128,6 +128,31 @@ class AffinityCookie(Document):
     secure: bool = Field(default=False, description="Sent over TLS only")
 
 
+class Failover(Document):
+    """Other clusters that take over what a cluster cannot carry, in this order.
+
+    A cluster carries everything while `below_percent` of its endpoints, and `min_endpoints` of them, are well, and with
+    fewer of them in proportion less; the next one takes the rest, as far as it can. A cluster whose circuit is open
+    carries nothing. What the others would fail over to themselves is not asked: this list is all.
+    """
+
+    to: tuple[ResourceName, ...] = Field(min_length=1, max_length=8, description="One name or several")
+    below_percent: float = Field(default=70.0, gt=0, le=100, description="With fewer endpoints well it shares")
+    min_endpoints: int = Field(default=1, ge=1, le=100_000, description="With fewer of them well it shares too")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _one_name(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("to")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each cluster stands there once")
+        return value
+
+
 Balancer = Literal[
     "round_robin", "weighted_round_robin", "random", "least_request", "peak_ewma", "ip_hash", "ring_hash", "maglev"
 ]
@@ -147,6 +172,7 @@ class Cluster(Document):
         default=0.0, ge=0, le=100, description="With fewer healthy endpoints than this, all are tried; 0: with none"
     )
     zone: str = Field(default="", max_length=64, description="Endpoints of this zone are preferred while they suffice")
+    failover: Failover | None = Field(default=None, description="Who takes over while too few endpoints are well")
     limits: ConnectionLimits = ConnectionLimits()
     breaker: Breaker | None = None
     outlier: Outlier = Outlier()

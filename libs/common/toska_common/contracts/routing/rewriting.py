@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.routing.words import Path
-from toska_common.regexes import InvalidRegex, Regex, Replacement
+from toska_common.path_templates import PathTemplate as Template
+from toska_common.regexes import Regex, Replacement
 
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x20\x7f?#%]")
 _REFERENCE_IN_AUTHORITY = re.compile(r"https?://[^/?#]*\\")
@@ -36,11 +37,18 @@ def _path_template(value: str) -> str:
     return value
 
 
-def _check_references(field: str, template: str, regex: str) -> None:
+def _check_references(field: str, text: str, regex: str, template: str | None = None) -> None:
     try:
-        Replacement(template, Regex(regex))
-    except InvalidRegex as error:
+        if template is not None:
+            read = Template(template)
+            text, regex = read.references(text), read.regex
+        Replacement(text, Regex(regex))
+    except ValueError as error:
         raise ValueError(f"{field}: {error}") from error
+
+
+def _refers_to_authority(to: str, template: str | None) -> bool:
+    return _REFERENCE_IN_AUTHORITY.match(to if template is None else Template(template).references(to)) is not None
 
 
 PathRegex = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_regex)]
@@ -53,8 +61,8 @@ class Rewrite(Document):
     r"""What the upstream is asked for instead.
 
     `prefix` takes the place of `match.path_prefix`. `replacement` takes the place of a path that fits `regex`, or
-    `match.path_regex` if there is no `regex` here; `\1` in it is what the first group captured. A path that does not
-    fit stays as it is.
+    `match.path_regex` if there is no `regex` here; `\1` in it is what the first group captured, and on a route with
+    `match.path_template` `{id}` what the variable stands for. A path that does not fit stays as it is.
     """
 
     prefix: Path | None = None
@@ -74,20 +82,21 @@ class Rewrite(Document):
             _check_references("replacement", self.replacement, self.regex)
         return self
 
-    def check_against(self, path_prefix: str | None, path_regex: str | None) -> None:
+    def check_against(self, path_prefix: str | None, path_regex: str | None, path_template: str | None) -> None:
         """Raise `ValueError` if this cannot be done to what the match takes."""
         if self.prefix is not None and path_prefix is None:
             raise ValueError("policies.rewrite: prefix needs match.path_prefix, whose place it takes")
         if self.replacement is not None and self.regex is None:
-            if path_regex is None:
-                raise ValueError("policies.rewrite: replacement needs regex, or match.path_regex")
-            _check_references("policies.rewrite.replacement", self.replacement, path_regex)
+            if path_regex is None and path_template is None:
+                raise ValueError("policies.rewrite: replacement needs regex, match.path_regex or match.path_template")
+            _check_references("policies.rewrite.replacement", self.replacement, path_regex or "", path_template)
 
 
 class Redirect(Document):
     r"""Answer with another place: a path or an absolute URL, or the same one with another prefix, scheme or host.
 
-    On a route with `match.path_regex`, `\1` in the path or the query of `to` is what the first group captured.
+    On a route with `match.path_regex`, `\1` in the path or the query of `to` is what the first group captured; on one
+    with `match.path_template`, `{id}` is what the variable stands for.
     """
 
     to: str | None = Field(default=None, pattern=r"^(/|https?://)[\x21-\x7e]*$", max_length=2048)
@@ -105,11 +114,11 @@ class Redirect(Document):
             raise ValueError("to says it all: leave prefix, scheme and host out")
         return self
 
-    def check_against(self, path_prefix: str | None, path_regex: str | None) -> None:
+    def check_against(self, path_prefix: str | None, path_regex: str | None, path_template: str | None) -> None:
         """Raise `ValueError` if this cannot be done with what the match takes."""
         if self.prefix is not None and path_prefix is None:
             raise ValueError("redirect: prefix needs match.path_prefix, whose place it takes")
-        if self.to is not None and path_regex is not None:
-            if _REFERENCE_IN_AUTHORITY.match(self.to) is not None:
+        if self.to is not None and (path_regex is not None or path_template is not None):
+            _check_references("redirect.to", self.to, path_regex or "", path_template)
+            if _refers_to_authority(self.to, path_template):
                 raise ValueError("redirect: a host is not made of what a client sent; refer to groups after it")
-            _check_references("redirect.to", self.to, path_regex)

@@ -1,56 +1,29 @@
 """Which requests go where: a match, and what becomes of those that fit it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
+from toska_common.contracts.routing.matching import Match
 from toska_common.contracts.routing.policies import Policies
 from toska_common.contracts.routing.respond import Respond
-from toska_common.contracts.routing.rewriting import PathRegex, Redirect
-from toska_common.contracts.routing.words import ExactPath, HeaderName, HeaderValue, MatchHost, Method, Path
-
-
-class Match(Document):
-    """Which requests a route takes. All that is given must hold; a longer, more exact match goes first."""
-
-    host: MatchHost | None = None
-    path: ExactPath | None = Field(
-        default=None, description="Exactly this path; * takes an OPTIONS of the server as a whole (RFC 9112 §3.2.4)"
-    )
-    path_prefix: Path | None = Field(
-        default=None, description="By segment: /orders takes /orders and /orders/1, not /ordersx"
-    )
-    path_regex: PathRegex | None = Field(
-        default=None, description="A regular expression of RE2 that the whole decoded path has to fit"
-    )
-    except_prefixes: tuple[Path, ...] = Field(default=(), description="Paths below that the route does not take")
-    methods: tuple[Method, ...] = ()
-    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict[str, str])
-    query: Mapping[str, str] = Field(default_factory=dict[str, str])
-
-    @model_validator(mode="after")
-    def _one_path(self) -> Self:
-        if sum(path is not None for path in (self.path, self.path_prefix, self.path_regex)) != 1:
-            raise ValueError("give one of path, path_prefix and path_regex")
-        return self
-
-
-class WeightedCluster(Document):
-    """One part of a split."""
-
-    cluster: ResourceName
-    weight: int = Field(default=1, ge=0, le=1_000_000)
+from toska_common.contracts.routing.rewriting import Redirect
+from toska_common.contracts.routing.splits import Sticky, WeightedCluster
 
 
 class Route(Document):
     """Match, then one of: `to` clusters, `redirect`, `respond`."""
 
     name: ResourceName
+    priority: int = Field(
+        default=0, ge=-1000, le=1000, description="Goes before everything else: the higher is asked first"
+    )
     match: Match
     to: tuple[WeightedCluster, ...] = ()
+    sticky: Sticky | None = Field(default=None, description="Callers stay with their part of the split")
     redirect: Redirect | None = None
     respond: Respond | None = None
     strip_prefix: bool = Field(
@@ -67,8 +40,17 @@ class Route(Document):
     def _one_action(self) -> Self:
         if sum((bool(self.to), self.redirect is not None, self.respond is not None)) != 1:
             raise ValueError("give one of to, redirect and respond")
-        if self.to and not any(part.weight for part in self.to):
-            raise ValueError("the weights of a split cannot all be 0")
+        if self.to and not any(part.weight for part in self.to if part.when is None):
+            whole = all(part.when is None for part in self.to)
+            raise ValueError(
+                "the weights of a split cannot all be 0"
+                if whole
+                else "one part of to has no when, and a weight: it takes what is left"
+            )
+        if self.sticky is not None and not self.to:
+            raise ValueError("sticky is for routes with to")
+        if self.sticky is not None and self.sticky.claim is not None and self.policies.auth is None:
+            raise ValueError("sticky by a claim needs policies.auth: without it no token is verified")
         return self
 
     @model_validator(mode="after")
@@ -81,9 +63,9 @@ class Route(Document):
                 raise ValueError("policies.rewrite is for routes with to; a redirect has words of its own")
             if self.strip_prefix and (rewrite.prefix or rewrite.replacement):
                 raise ValueError("give either strip_prefix or policies.rewrite")
-            rewrite.check_against(self.match.path_prefix, self.match.path_regex)
+            rewrite.check_against(self.match.path_prefix, self.match.path_regex, self.match.path_template)
         if self.redirect is not None:
-            self.redirect.check_against(self.match.path_prefix, self.match.path_regex)
+            self.redirect.check_against(self.match.path_prefix, self.match.path_regex, self.match.path_template)
         if self.policies.mirror is not None and not self.to:
             raise ValueError("policies.mirror is for routes with to: there is nothing else to copy")
         versions = self.policies.versions

@@ -5,13 +5,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
+from toska_common.path_templates import PathTemplate
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$", to_lower=True)]
-HeaderValue = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$|^$", max_length=8192
-    ),
-]
+HEADER_VALUE = r"^[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$|^$"
+HeaderValue = Annotated[str, StringConstraints(pattern=HEADER_VALUE, max_length=8192)]
 CookieName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
 
@@ -38,6 +36,17 @@ def _exact_path(value: str) -> str:
 
 Path = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_path)]
 ExactPath = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_exact_path)]
+
+
+def _template(value: str) -> str:
+    PathTemplate(value)  # raises, and says why
+    # What stands between the variables is held to what paths are.
+    _path(re.sub(r"\{[^{}/]*\}", "x", value))
+    return value
+
+
+TemplatePath = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_template)]
+"""A path with variables, as `toska_common.path_templates` reads it."""
 
 
 def _match_host(value: str) -> str:

@@ -15,18 +15,24 @@ class Networks:
     def __init__(self, networks: Iterable[str]) -> None:
         found: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
         for written in networks:
-            network = ip_network(written)
-            version, value, length = network.version, int(network.network_address), network.prefixlen
-            mapped = getattr(network.network_address, "ipv4_mapped", None)
-            if mapped is not None and length >= _V6_BITS - _V4_BITS:  # addresses are looked up as what they stand for
-                version, value, length = 4, int(mapped), length - (_V6_BITS - _V4_BITS)
-            shift = (_V4_BITS if version == 4 else _V6_BITS) - length
-            found[version].setdefault(shift, set()).add(value >> shift)
+            version, shift, prefix = placed(written)
+            found[version].setdefault(shift, set()).add(prefix)
         self._by_shift = {version: tuple(by_shift.items()) for version, by_shift in found.items()}
 
     def __contains__(self, address: IPv4Address | IPv6Address) -> bool:
         value = int(address)
         return any(value >> shift in prefixes for shift, prefixes in self._by_shift[address.version])
+
+
+def placed(written: str) -> tuple[int, int, int]:
+    """A network as addresses are looked up: its family, by how many bits they are shifted, and what is left of them."""
+    network = ip_network(written)
+    version, value, length = network.version, int(network.network_address), network.prefixlen
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and length >= _V6_BITS - _V4_BITS:  # addresses are looked up as what they stand for
+        version, value, length = 4, int(mapped), length - (_V6_BITS - _V4_BITS)
+    shift = (_V4_BITS if version == 4 else _V6_BITS) - length
+    return version, shift, value >> shift
 
 
 def read_address(written: str) -> IPv4Address | IPv6Address | None:

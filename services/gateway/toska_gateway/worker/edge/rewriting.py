@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_from_bytes
 
+from toska_common.path_templates import PathTemplate
 from toska_common.regexes import Regex, Replacement
 
 from toska_gateway.worker.http1 import BadMessage, RequestHead, encode_path
@@ -37,7 +38,10 @@ class PathRewrite:
         self._replacement: Replacement | None = None
         self._known: dict[bytes, bytes] = {}
         if replacement is not None:
-            self._regex = Regex(settings["regex"] or match["path_regex"])
+            if settings["regex"]:
+                self._regex = Regex(settings["regex"])
+            else:
+                self._regex, replacement = _captured(match, replacement)
             self._replacement = Replacement(replacement, self._regex)
 
     def apply(self, path: bytes) -> bytes:
@@ -91,10 +95,9 @@ class Redirect:
         self._cut = len((match.get("path_prefix") or "").rstrip("/"))
         prefix = settings["prefix"]
         self._prefix: bytes | None = None if prefix is None else prefix.rstrip("/").encode()
-        pattern = match.get("path_regex")
         self._elsewhere = settings["to"] is not None
-        self._regex = Regex(pattern) if pattern is not None and self._elsewhere else None
-        place = _PLACE.fullmatch(settings["to"] or "")
+        self._regex, to = _captured(match, settings["to"]) if self._elsewhere else (None, "")
+        place = _PLACE.fullmatch(to)
         assert place is not None  # noqa: S101 - the expression fits every text
         self._authority: bytes = place[1].encode()
         self._path = _template(place[2], self._regex)
@@ -133,6 +136,15 @@ class Redirect:
         if not host:
             raise BadMessage(400, "bad-host", "without a Host nobody can say where to go instead")
         return (self._scheme or forwarding.scheme_of(head)) + b"://" + host + encode_path(path)
+
+
+def _captured(match: dict[str, Any], text: str) -> tuple[Regex | None, str]:
+    """What captures parts of the paths that a match takes, and a text with its references to them."""
+    if match.get("path_template") is not None:
+        template = PathTemplate(match["path_template"])
+        return Regex(template.regex), template.references(text)
+    pattern = match.get("path_regex")
+    return None if pattern is None else Regex(pattern), text
 
 
 def _template(text: str, regex: Regex | None) -> Replacement | bytes:

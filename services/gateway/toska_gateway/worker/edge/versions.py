@@ -106,6 +106,7 @@ class Versions:
             )
             return False
         passage.variant = version.name
+        passage.led = version.cluster is not None
         return self._lead(exchange, version)
 
     def shape(self, exchange: "Exchange", head: ResponseHead) -> None:
