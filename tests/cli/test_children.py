@@ -72,7 +72,7 @@ async def test_children_end_when_the_host_is_killed(family: _Family) -> None:
     everyone = family.host.descendants()
     assert len(everyone) == 3
     family.host.send(signal.SIGKILL)
-    await wait_until(lambda: not alive(everyone), within=3, what="nobody left")
+    await wait_until(lambda: not alive(everyone), what="nobody left")
 
 
 @pytest.mark.parametrize("family", [{"STUBBORN": "1"}], indirect=True)
@@ -80,7 +80,7 @@ async def test_children_that_ignore_the_signal_are_killed_after_a_grace(family: 
     await family.both_started()
     everyone = family.host.descendants()
     family.host.send(signal.SIGKILL)
-    await wait_until(lambda: not alive(everyone), within=4, what="nobody left")
+    await wait_until(lambda: not alive(everyone), what="nobody left")
 
 
 async def test_children_end_when_the_nursery_is_killed(family: _Family) -> None:
@@ -88,7 +88,7 @@ async def test_children_end_when_the_nursery_is_killed(family: _Family) -> None:
     everyone = family.host.descendants()
     (nursery,) = [process for process in everyone if process.ppid() == family.host.pid]
     nursery.kill()
-    await wait_until(lambda: not alive(everyone), within=3, what="nobody left")
+    await wait_until(lambda: not alive(everyone), what="nobody left")
 
 
 async def test_ctrl_c_on_the_terminal_is_left_to_the_host(family: _Family) -> None:

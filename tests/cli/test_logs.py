@@ -110,6 +110,6 @@ async def test_following_shows_what_comes_also_from_new_services(folder: Path) -
         with (folder / "router.jsonl").open("a") as file:
             file.write(_line("router", 4, "fourth") + "\n")
         (folder / "orders.jsonl").write_text(_line("orders", 5, "fifth") + "\n")
-        await wait_until(lambda: "fourth" in logs.stdout and "fifth" in logs.stdout, within=5, what="new lines")
+        await wait_until(lambda: "fourth" in logs.stdout and "fifth" in logs.stdout, what="new lines")
         os.killpg(logs.pid, 2)
         assert await logs.exit_code() == 130

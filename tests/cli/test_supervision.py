@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
-import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from toska_cli.supervision import HostedService
 from toska_common.server import Listener, Service, bind
+from toska_tests.clients import http_client
 from toska_tests.waiting import wait_until
 
 
@@ -62,7 +62,7 @@ async def test_a_crashed_service_comes_back_on_the_same_port(sock: socket.socket
     hosted = HostedService(
         flaky.build(), flaky.build, {"http": sock}, on_restart=lambda name, error, _: crashes.append(f"{name}: {error}")
     )
-    async with anyio.create_task_group() as group, httpx.AsyncClient() as client:
+    async with anyio.create_task_group() as group, http_client() as client:
         await group.start(hosted.run)
         assert hosted.state == "ready"
         assert (await client.get(_url(sock))).text == "life 1"
@@ -79,7 +79,7 @@ async def test_a_crashed_service_comes_back_on_the_same_port(sock: socket.socket
 async def test_callers_wait_while_the_service_is_away(sock: socket.socket) -> None:
     flaky = _Flaky()
     hosted = HostedService(flaky.build(), flaky.build, {"http": sock})
-    async with anyio.create_task_group() as group, httpx.AsyncClient() as client:
+    async with anyio.create_task_group() as group, http_client() as client:
         await group.start(hosted.run)
         flaky.crash()
         await wait_until(lambda: hosted.state == "restarting", what="the crash to be seen")

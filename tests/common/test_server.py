@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-import httpx
 import pytest
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
@@ -15,6 +14,7 @@ from starlette.routing import Route
 from toska_common.errors import ConfigurationError
 from toska_common.server import Listener, Service, bind, run_process, serve
 from toska_common.tasks import supervised_tasks
+from toska_tests.clients import http_client
 
 
 class Recorded:
@@ -81,7 +81,7 @@ async def test_what_runs_in_the_background_goes_on_until_the_listeners_are_close
 async def test_a_request_in_flight_is_answered_after_the_stop_began() -> None:
     recorded = Recorded()
     answers: list[str] = []
-    async with httpx.AsyncClient() as client, anyio.create_task_group() as clients, anyio.create_task_group() as group:
+    async with http_client() as client, anyio.create_task_group() as clients, anyio.create_task_group() as group:
         port = await group.start(recorded.run)
 
         async def ask() -> None:
@@ -100,7 +100,7 @@ async def test_a_background_task_that_dies_stops_the_service_with_its_error() ->
         raise LookupError("lost")
 
     recorded = Recorded(die)
-    with bind("127.0.0.1", 0) as sock, anyio.fail_after(5), pytest.raises(LookupError, match="lost"):
+    with bind("127.0.0.1", 0) as sock, anyio.fail_after(20), pytest.raises(LookupError, match="lost"):
         await serve(recorded.service, {"http": sock})
     assert not recorded.service.ready
 
@@ -114,7 +114,7 @@ async def test_a_service_that_is_still_opening_is_given_up() -> None:
         await anyio.sleep_forever()
         yield
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             sockets: dict[str, socket.socket] = {}
             group.start_soon(serve, Service("stuck", [], lifespan), sockets)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient
-from toska_tests.discovery_rest import NO_TLS
+from toska_tests.clients import NO_TLS, http_client
 from toska_tests.discovery_rig import (
     ConsulPort,
     RunningDiscovery,
@@ -83,9 +83,7 @@ async def discovery(
 @pytest.fixture
 async def http(discovery: RunningDiscovery) -> AsyncGenerator[httpx.AsyncClient]:
     """A client with the join token, which is all that an app has."""
-    async with httpx.AsyncClient(
-        base_url=discovery.rest, headers=discovery.bearer("join"), timeout=10, verify=NO_TLS
-    ) as client:
+    async with http_client(base_url=discovery.rest, headers=discovery.bearer("join")) as client:
         yield client
 
 
@@ -108,11 +106,12 @@ async def _port_of(registry: RunningRegistry) -> AsyncGenerator[ConsulPort]:
 
 
 def _wait_until_it_leads(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         # A real Consul has a leader before its own node is in the catalog.
         with contextlib.suppress(httpx.TransportError, ValueError):
-            if httpx.get(f"{url}/v1/catalog/nodes").json() and httpx.get(f"{url}/v1/status/leader").json():
+            answers = [httpx.get(f"{url}/v1/{path}", verify=NO_TLS) for path in ("catalog/nodes", "status/leader")]
+            if all(answer.json() for answer in answers):
                 return
         time.sleep(0.05)
     raise AssertionError(f"no registry at {url}")

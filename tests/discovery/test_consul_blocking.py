@@ -143,7 +143,7 @@ async def test_a_query_with_an_older_index_is_answered_at_once(
     await register(consul, name)
     index = (await port.get(f"health/service/{name}")).index
     await consul.fail_check(f"service:{name}")
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while (await port.get(f"health/service/{name}?index={index}&wait=30s")).index == index:
             pass
 
@@ -179,7 +179,7 @@ async def test_no_change_is_missed_between_two_queries(port: ConsulPort, consul:
 
 async def test_our_client_follows_a_service_through_its_life(consul: ConsulClient, name: str) -> None:
     states: list[list[Health]] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         async with aclosing(consul.watch_health(name)) as watch, anyio.create_task_group() as group:
             async for entries in watch:
                 states.append([entry.health for entry in entries])
@@ -202,7 +202,7 @@ async def test_our_client_follows_the_list_of_services_and_the_keys_below_a_pref
     consul: ConsulClient, name: str
 ) -> None:
     found: list[str] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         async with aclosing(consul.watch_services()) as services, anyio.create_task_group() as group:
             async for names in services:
                 if name in names:

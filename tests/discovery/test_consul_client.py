@@ -67,7 +67,7 @@ async def test_a_registration_comes_back_as_it_was_given(consul: ConsulClient, n
     async def is_listed() -> bool:
         return bool((await consul.health_service(name, passing=True, tags=["a", "b"]))[0])
 
-    await wait_until(is_listed, within=5)
+    await wait_until(is_listed)
     ((entry,), _) = await consul.health_service(name)
     assert (entry.address, entry.service.port, entry.health) == ("127.0.0.3", 9001, Health.PASSING)
     ((item,), _) = await consul.catalog_service(name)
@@ -81,7 +81,7 @@ async def test_an_instance_without_an_address_is_at_its_nodes(consul: ConsulClie
     async def is_listed() -> bool:
         return [entry.address for entry in (await consul.health_service(name))[0]] == ["127.0.0.1"]
 
-    await wait_until(is_listed, within=5)
+    await wait_until(is_listed)
     assert [item.address for item in (await consul.catalog_service(name))[0]] == ["127.0.0.1"]
 
 
@@ -224,7 +224,7 @@ async def watch_until(script: Script, count: int) -> None:
                 pass
 
         group.start_soon(drain)
-        await wait_until(lambda: len(script.asked) == count, within=5)
+        await wait_until(lambda: len(script.asked) == count)
         group.cancel_scope.cancel()
 
 
@@ -269,11 +269,11 @@ async def test_a_watch_survives_a_registry_that_goes_away_and_tells_what_changed
                 seen.extend([[pair.key for pair in pairs]])
 
         group.start_soon(follow)
-        await wait_until(lambda: len(seen) == 1, within=5)
+        await wait_until(lambda: len(seen) == 1)
         await wire.cut()
         await consul.kv_put(f"{name}/b", b"2")
         wire.mend()
-        await wait_until(lambda: len(seen) == 2, within=10)
+        await wait_until(lambda: len(seen) == 2)
         group.cancel_scope.cancel()
     assert seen == [[f"{name}/a"], [f"{name}/a", f"{name}/b"]]
 

@@ -54,7 +54,7 @@ class Services:
         async def is_listed() -> bool:
             return own_id in [item["ServiceID"] for item in await self._port.read(f"catalog/service/{name}")]
 
-        await wait_until(is_listed, within=5, what=f"{own_id} is listed")
+        await wait_until(is_listed, what=f"{own_id} is listed")
         return own_id
 
     async def remove_all(self) -> None:
@@ -143,13 +143,13 @@ async def test_only_those_who_are_not_critical_are_told(zone: DnsPort, port: Con
     async def has_changed_its_weight() -> bool:
         return (await zone.ask(name, "SRV")).values == ["1 2 20101 0a000001.addr.dc1.consul."]
 
-    await wait_until(has_changed_its_weight, within=5, what="the warning is seen")
+    await wait_until(has_changed_its_weight, what="the warning is seen")
     assert (await port.put(f"agent/check/fail/service:{well}")).status == 200
 
     async def is_gone() -> bool:
         return (await zone.ask(name)).rcode == "NXDOMAIN"
 
-    await wait_until(is_gone, within=5, what="nobody is well")
+    await wait_until(is_gone, what="nobody is well")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ async def test_an_instance_in_maintenance_is_left_out(zone: DnsPort, port: Consu
     async def is_left_out() -> bool:
         return (await zone.ask(f"{services.name}.service.consul")).rcode == "NXDOMAIN"
 
-    await wait_until(is_left_out, within=5, what="it is left out")
+    await wait_until(is_left_out, what="it is left out")
 
 
 async def test_prepared_queries_are_asked_by_name(zone: DnsPort, port: ConsulPort, services: Services) -> None:

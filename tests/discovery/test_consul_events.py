@@ -31,7 +31,7 @@ async def wait_for(port: ConsulPort, name: str, count: int) -> list[dict[str, An
     async def are_there() -> bool:
         return len(await port.read(f"event/list?name={name}")) == count
 
-    await wait_until(are_there, within=10)
+    await wait_until(are_there)
     return await port.read(f"event/list?name={name}")
 
 
@@ -135,7 +135,7 @@ async def test_the_index_stands_for_the_latest_event_and_who_waits_is_woken_by_t
         await wait_for(port, f"{name}-other", 1)
         assert not woken
         await fire(port, name, b"second")
-        await wait_until(lambda: bool(woken), within=10)
+        await wait_until(lambda: bool(woken))
     assert woken[0].index != answer.index
     assert len(json.loads(woken[0].content)) == 2
 

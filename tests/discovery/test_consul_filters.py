@@ -68,7 +68,7 @@ async def _register(port: ConsulPort, name: str) -> None:
     async def is_listed() -> bool:
         return len(await port.read(f"health/service/{name}")) == 2
 
-    await wait_until(is_listed, within=5, what=f"{name} is listed")
+    await wait_until(is_listed, what=f"{name} is listed")
 
 
 def _ids(answer: Answer, name: str) -> list[str]:
@@ -274,7 +274,7 @@ async def test_a_watcher_with_a_filter_is_woken_and_sees_what_it_keeps(port: Con
         answer = await port.get(f"{asked}&index={before.index}&wait=2s")
         return [entry["Service"]["ID"] for entry in json.loads(answer.content)] == [name]
 
-    await wait_until(is_seen, within=10, what="the watcher sees it")
+    await wait_until(is_seen, what="the watcher sees it")
     assert (await port.put(f"agent/service/deregister/{name}")).status == 200
 
 

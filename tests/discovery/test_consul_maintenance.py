@@ -39,7 +39,7 @@ async def until_passing(port: ConsulPort, name: str, count: int) -> None:
     async def are_so_many() -> bool:
         return len(await port.read(f"health/service/{name}?passing")) == count
 
-    await wait_until(are_so_many, within=5, what=f"{count} of {name} pass")
+    await wait_until(are_so_many, what=f"{count} of {name} pass")
 
 
 async def text_of(port: ConsulPort, path: str) -> tuple[int, str]:

@@ -40,7 +40,7 @@ async def until_checks(port: ConsulPort, name: str, expected: dict[str, str]) ->
     async def has_them() -> bool:
         return await checks_of(port, name) == {"serfHealth": "passing", **expected}
 
-    await wait_until(has_them, within=5, what=f"{name} has the checks {expected}")
+    await wait_until(has_them, what=f"{name} has the checks {expected}")
 
 
 async def test_a_check_of_the_node_is_shown_with_every_instance_and_decides_whether_it_passes(

@@ -125,7 +125,7 @@ async def test_the_one_server_is_well(port: ConsulPort) -> None:
     async def is_known() -> bool:
         return bool((await port.read("operator/autopilot/health"))["Servers"])
 
-    await wait_until(is_known, within=15, what="the server has told how it is")
+    await wait_until(is_known, what="the server has told how it is")
     health = await port.read("operator/autopilot/health")
     (server,) = health.pop("Servers")
     assert health == {"Healthy": True, "FailureTolerance": 0}

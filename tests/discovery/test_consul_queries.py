@@ -74,7 +74,7 @@ async def register(consul: ConsulClient, name: str) -> None:
         found = {item.service.id: item.health for item in (await consul.health_service(name))[0]}
         return [*found.values()].count(Health.CRITICAL) == 1 and len(found) == 3
 
-    await wait_until(are_listed, within=5)
+    await wait_until(are_listed)
 
 
 async def test_a_query_is_shown_with_exactly_these_fields(port: ConsulPort, queries: QueryPort, name: str) -> None:

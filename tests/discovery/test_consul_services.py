@@ -31,7 +31,7 @@ async def listed(port: ConsulPort, name: str, count: int = 1) -> list[dict[str, 
         found[0] = await entries(port, name)
         return len(found[0]) == count
 
-    await wait_until(has_them, within=5, what=f"{count} of {name}")
+    await wait_until(has_them, what=f"{count} of {name}")
     return found[0]
 
 
@@ -43,7 +43,7 @@ async def status_is(port: ConsulPort, name: str, status: str) -> dict[str, Any]:
         found[:] = await port.read(f"health/checks/{name}")
         return [check["Status"] for check in found] == [status]
 
-    await wait_until(has_it, within=8, what=f"{name} is {status}: {found}")
+    await wait_until(has_it, what=f"{name} is {status}: {found}")
     return found[0]
 
 
@@ -238,7 +238,7 @@ async def test_a_check_starts_with_the_status_it_asks_for_and_keeps_its_verdict_
     await port.put(f"agent/check/fail/service:{name}")
     await status_is(port, name, "critical")
     await register(port, Name=name, Tags=["new"], Check={"TTL": "30s", "Status": "passing"})
-    await wait_until(lambda: _has_tags(port, name, ["new"]), within=5)
+    await wait_until(lambda: _has_tags(port, name, ["new"]))
     await status_is(port, name, "critical")
 
 
@@ -257,7 +257,7 @@ async def test_several_checks_are_numbered_and_an_instance_is_as_well_as_the_wor
     ]
     assert await entries(port, name, "?passing") == []
     await port.put(f"agent/check/pass/service:{name}:2")
-    await wait_until(lambda: _passes(port, name), within=5)
+    await wait_until(lambda: _passes(port, name))
 
 
 async def _passes(port: ConsulPort, name: str) -> bool:
@@ -282,7 +282,7 @@ async def test_checks_stay_at_a_new_registration_unless_they_are_to_be_replaced(
     async def has_none() -> bool:
         return await port.read(f"health/checks/{name}") == []
 
-    await wait_until(has_none, within=5)
+    await wait_until(has_none)
 
 
 async def test_an_instance_without_checks_is_passing(port: ConsulPort, name: str) -> None:
@@ -359,7 +359,7 @@ async def test_every_change_of_a_service_raises_its_index(port: ConsulPort, name
         ("PUT", f"agent/service/deregister/{name}", None),
     ):
         assert (await port.ask(method, path, body)).status == 200
-        await wait_until(has_risen, within=5, what=f"the index rises after {path}")
+        await wait_until(has_risen, what=f"the index rises after {path}")
         indexes.append((await port.get(f"health/service/{name}")).index)
 
 

@@ -54,7 +54,7 @@ async def service(port: ConsulPort) -> AsyncGenerator[str]:
     async def is_listed() -> bool:
         return bool(await port.read(f"health/checks/{name}"))
 
-    await wait_until(is_listed, within=5)
+    await wait_until(is_listed)
     yield name
     await port.put(f"agent/service/deregister/{name}")
 
@@ -227,7 +227,7 @@ async def test_a_session_ends_when_its_check_turns_critical(
     async def has_ended() -> bool:
         return not await sessions.info(created)
 
-    await wait_until(has_ended, within=5)
+    await wait_until(has_ended)
     answer = await port.put("session/create", {"ServiceChecks": [{"ID": f"service:{service}"}]})
     assert (answer.status, answer.text) == (500, f"Check 'service:{service}' is in critical state")
 
@@ -242,7 +242,7 @@ async def test_a_session_ends_when_its_check_is_removed(
     async def has_ended() -> bool:
         return not await sessions.info(bound)
 
-    await wait_until(has_ended, within=5)
+    await wait_until(has_ended)
     assert await sessions.info(free)
 
 
@@ -282,7 +282,7 @@ async def test_who_waits_for_sessions_is_woken_by_their_ends_and_not_by_renewals
         await anyio.wait_all_tasks_blocked()
         assert not answers
         await port.put(f"session/destroy/{created}")
-        await wait_until(lambda: bool(answers), within=5)
+        await wait_until(lambda: bool(answers))
     assert answers[0].index > index
     assert created not in answers[0].text
 

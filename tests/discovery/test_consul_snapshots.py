@@ -119,7 +119,7 @@ async def test_watchers_are_told_of_a_restoration(own: ConsulPort, client: Consu
             group.start_soon(wait, path, (await own.get(path)).index)
         await anyio.wait_all_tasks_blocked()
         assert (await own.put("snapshot", packed)).status == 200
-        await wait_until(lambda: len(woken) >= len(paths) - 1, within=5)
+        await wait_until(lambda: len(woken) >= len(paths) - 1)
         group.cancel_scope.cancel()
     assert {*paths} - {*woken} <= {"kv/plain"}
 

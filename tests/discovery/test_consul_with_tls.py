@@ -15,7 +15,8 @@ from toska_common.clients.registry_tls import RegistryTls
 from toska_common.errors import ConfigurationError, UpstreamUnavailable
 from toska_common.settings import ServiceSettings
 from toska_tests import parts
-from toska_tests.discovery_rest import NO_TLS, SERVICES, body, found, wait_for
+from toska_tests.clients import http_client
+from toska_tests.discovery_rest import SERVICES, body, found, wait_for
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.ports import free_ports
 from toska_tests.programs import running
@@ -60,7 +61,7 @@ async def secure_consul(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenera
         made = SecureConsul(first, ca, client)
         context = made.tls.context()
         assert context is not None
-        async with httpx.AsyncClient(verify=context, headers={"x-consul-token": TOKEN}) as http:
+        async with http_client(verify=context, headers={"x-consul-token": TOKEN}) as http:
 
             async def has_leader() -> bool:
                 assert program.returncode is None, program.stdout[-2000:]
@@ -68,7 +69,7 @@ async def secure_consul(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenera
                     return bool((await http.get(f"https://127.0.0.1:{first}/v1/catalog/nodes")).json())
                 return False
 
-            await wait_until(has_leader, within=20, what="Consul has a leader")
+            await wait_until(has_leader, what="Consul has a leader")
         yield made
 
 
@@ -81,14 +82,14 @@ async def test_discovery_works_over_tls_with_a_token(secure_consul: SecureConsul
     }
     async with (
         discovery_in(tmp_path, **options) as discovery,
-        httpx.AsyncClient(base_url=discovery.rest, headers=discovery.bearer("join"), verify=NO_TLS) as http,
+        http_client(base_url=discovery.rest, headers=discovery.bearer("join")) as http,
     ):
         answer = await http.post(SERVICES, json=body("secure", id="secure-1", zone="z"))
         assert answer.status_code == 201, answer.text
         await wait_for(http, "secure", "secure-1")
         changed = await http.patch(f"{SERVICES}/secure-1/metadata", json={"team": "a"})
         assert (changed.status_code, changed.json()["version"]) == (200, 2)
-        await wait_until(lambda: _has_team(http), within=8)
+        await wait_until(lambda: _has_team(http))
         assert (await http.delete(f"{SERVICES}/secure-1")).status_code == 204
 
 

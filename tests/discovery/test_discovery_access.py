@@ -8,6 +8,7 @@ import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient
 from toska_common.errors import Forbidden, Unauthenticated
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import RunningDiscovery, discovery_in
 
 ORDERS: dict[str, Any] = {"service": "orders", "address": "127.0.0.1", "port": 9001}
@@ -22,7 +23,7 @@ async def discovery(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[
 
 @pytest.fixture
 async def http() -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with http_client() as client:
         yield client
 
 

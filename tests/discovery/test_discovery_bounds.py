@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import ConsulPort, RunningDiscovery, consul_port, discovery_in
 
 REFUSAL = "the registry takes no more than 2 {}; an operator can raise TOSKA_DISCOVERY_MAX_INSTANCES"
@@ -41,7 +41,7 @@ async def test_one_instance_too_many_is_refused_and_those_there_can_still_change
     answer = await port.put("catalog/register", foreign)
     assert (answer.status, answer.text) == refused
     assert await port.read("catalog/node/n") is None
-    async with httpx.AsyncClient(base_url=discovery.rest, headers=discovery.bearer()) as http:
+    async with http_client(base_url=discovery.rest, headers=discovery.bearer()) as http:
         body = {"service": "four", "address": "127.0.0.1", "port": 9004}
         problem = await http.post("/api/v1/services", json=body)
     assert (problem.status_code, problem.json()["type"]) == (503, "/problems/registry-full")

@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 
 import dns.message
-import httpx
 import pytest
 from toska_common.errors import ConfigurationError
 from toska_discovery.settings import Settings
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import RunningDiscovery, consul_port, discovery_in
 from toska_tests.dns_rig import DnsPort, foreign_server, question
 from toska_tests.ports import free_port
@@ -94,7 +94,7 @@ async def test_recursors_that_do_not_answer_are_a_failure(tmp_path: Path) -> Non
 
 async def test_answers_are_counted(tmp_path: Path) -> None:
     port = free_port()
-    async with discovery_in(tmp_path, dns_port=port) as discovery, httpx.AsyncClient() as client:
+    async with discovery_in(tmp_path, dns_port=port) as discovery, http_client() as client:
         zone = DnsPort("embedded", port)
         await zone.ask("none.service.consul")
         await zone.ask("consul", "NS", tcp=True)
@@ -104,7 +104,7 @@ async def test_answers_are_counted(tmp_path: Path) -> None:
             wanted = ('rcode="NXDOMAIN",transport="udp"', 'rcode="NOERROR",transport="tcp"')
             return all(f"toska_discovery_dns_answers_total{{{labels}}} 1.0" in text for labels in wanted)
 
-        await wait_until(are_counted, within=5)
+        await wait_until(are_counted)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -124,7 +124,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, kind: socket.Socket
 
 
 async def test_no_port_is_opened_where_none_is_wanted(tmp_path: Path) -> None:
-    async with discovery_in(tmp_path, dns_port=-1) as discovery, httpx.AsyncClient() as client:
+    async with discovery_in(tmp_path, dns_port=-1) as discovery, http_client() as client:
         assert (await client.get(f"{discovery.rest}/health/ready")).status_code == 200
 
 

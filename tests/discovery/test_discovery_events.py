@@ -14,7 +14,8 @@ import pytest
 from toska_common.contracts.discovery import Health
 from toska_discovery.feed import Feed, Happened, Missed, Quiet
 from toska_discovery.member import Member
-from toska_tests.discovery_rest import NO_TLS, SERVICES, body, register, wait_for
+from toska_tests.clients import http_client
+from toska_tests.discovery_rest import SERVICES, body, register, wait_for
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.waiting import wait_until
 
@@ -99,7 +100,7 @@ async def test_streams_end_in_order_and_at_once_when_discovery_stops(tmp_path: P
     ended: list[str] = []
 
     async def read_to_the_end(url: str, began: anyio.Event) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=20, verify=NO_TLS) as http, reading(http) as reader:
+        async with http_client(base_url=url) as http, reading(http) as reader:
             await reader.next()
             began.set()
             with contextlib.suppress(EOFError):
@@ -115,13 +116,13 @@ async def test_streams_end_in_order_and_at_once_when_discovery_stops(tmp_path: P
                 await began.wait()
             stopping_at = time.monotonic()
         assert time.monotonic() - stopping_at < 2
-        await wait_until(lambda: len(ended) == 20, within=3)
+        await wait_until(lambda: len(ended) == 20)
 
 
 async def test_what_happens_on_the_consul_port_is_told_as_well(tmp_path: Path) -> None:
     async with (
         discovery_in(tmp_path) as discovery,
-        httpx.AsyncClient(base_url=discovery.rest, headers=discovery.bearer("join"), verify=NO_TLS) as http,
+        http_client(base_url=discovery.rest, headers=discovery.bearer("join")) as http,
         reading(http, "plain") as reader,
     ):
         await reader.next()

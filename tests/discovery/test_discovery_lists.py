@@ -89,7 +89,7 @@ async def test_pages_by_cursor_are_the_whole_list_with_one_total_also_while_othe
     for own in names:
         await register(http, own, id=f"{own}-1")
     query: dict[str, Any] = {"q": name, "sort": sort, "limit": 3}
-    await wait_until(lambda: _total(http, query, 7), within=8)
+    await wait_until(lambda: _total(http, query, 7))
     seen: list[str] = []
     url = str(httpx.URL(SERVICES, params=query))
     while url:
@@ -98,7 +98,7 @@ async def test_pages_by_cursor_are_the_whole_list_with_one_total_also_while_othe
         if not seen:
             # One that was seen goes: nothing is skipped for it.
             await http.delete(f"{SERVICES}/{names[0]}-1")
-            await wait_until(lambda: _total(http, query, 6), within=8)
+            await wait_until(lambda: _total(http, query, 6))
         seen += [item["name"] for item in answer.json()]
         url = answer.links.get("next", {}).get("url", "")
     assert seen == names
@@ -162,7 +162,7 @@ async def test_near_instances_come_first_and_one_that_struggles_counts_as_farthe
     assert await order(near_zone="eu-2", near_region="eu") == "213"
     assert await order(near_zone="eu-2", near_region="eu", limit=1) == "2"
     await http.post(f"{SERVICES}/{shop}-2/heartbeat", json={"score": 0.3})
-    await wait_until(lambda: _is(order(near_zone="eu-2", near_region="eu"), "123"), within=8)
+    await wait_until(lambda: _is(order(near_zone="eu-2", near_region="eu"), "123"))
 
 
 async def test_the_one_with_least_to_do_for_its_weight_comes_first_of_those_equally_near(
@@ -174,7 +174,7 @@ async def test_the_one_with_least_to_do_for_its_weight_comes_first_of_those_equa
     for number, in_flight in ((1, 9), (2, 2), (3, 5)):
         answer = await http.post(f"{SERVICES}/{shop}-{number}/heartbeat", json={"in_flight": in_flight})
         assert answer.status_code == 200
-    await wait_until(lambda: _is(order(), "231"), within=8)
+    await wait_until(lambda: _is(order(), "231"))
     assert await order(order="id") == "123"
     (first, *_) = await found(http, shop)
     assert (first["report"]["in_flight"], first["score"]) == (2, 1.0)

@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from toska_tests.clients import http_client
 from toska_tests.discovery_rest import SERVICES, body, found, register, wait_for
 from toska_tests.discovery_rig import RunningDiscovery
 from toska_tests.waiting import wait_until
@@ -33,7 +34,7 @@ async def test_metadata_is_read_replaced_and_patched_with_a_version_each(http: h
         (1, {"team": "a", "tier": "1"}),
     ]
     # Everybody who asks the registry sees it, and what the mesh keeps there is still there.
-    await wait_until(lambda: _shows(http, name, "only", "this"), within=8)
+    await wait_until(lambda: _shows(http, name, "only", "this"))
     (instance,) = await found(http, name)
     assert (instance["zone"], instance["health"]) == ("z", "passing")
     assert "team" not in instance["metadata"]
@@ -154,7 +155,7 @@ async def test_the_meshs_own_instances_need_the_admin_token(
     assert (await http.post(SERVICES, json=own, headers=discovery.bearer("admin"))).status_code == 201
     assert (await http.patch(url(f"{name}-own"), json={"a": "b"})).status_code == 403
     assert (await http.patch(url(f"{name}-own"), json={"a": "b"}, headers=discovery.bearer("admin"))).status_code == 200
-    async with httpx.AsyncClient(base_url=discovery.rest) as stranger:
+    async with http_client(base_url=discovery.rest) as stranger:
         assert (await stranger.patch(url(f"{name}-own"), json={"a": "b"})).status_code == 401
     await http.delete(f"{SERVICES}/{name}-own", headers=discovery.bearer("admin"))
 

@@ -56,7 +56,7 @@ async def test_a_reported_decline_lowers_the_share_of_traffic_by_a_step(http: ht
         (one, two) = (await versions(http, name))["versions"]
         return (one["share"], two["share"], two["score"]) == (0.5714, 0.4286, 0.2)
 
-    await wait_until(has_stepped, within=8)
+    await wait_until(has_stepped)
     (_, lowered) = await found(http, name, order="id")
     assert lowered["metadata"]["toska-score"] == "0.75"
     assert (lowered["health"], lowered["report"]["error_ratio"]) == ("passing", 0.8)
@@ -79,7 +79,7 @@ async def test_the_graph_shows_what_was_declared_and_what_was_observed(http: htt
     async def is_drawn() -> bool:
         return (await graph(http, shop))["edges"] == expected
 
-    await wait_until(is_drawn, within=8, what="both edges")
+    await wait_until(is_drawn, what="both edges")
     nodes = {node["name"]: node for node in (await graph(http, shop))["nodes"]}
     assert (nodes[cart]["instances"], nodes[cart]["health"], nodes[bank]["listed"]) == (2, "passing", False)
     whole = (await http.get(f"{SERVICES}/graph")).json()

@@ -154,7 +154,7 @@ async def test_the_join_token_cannot_touch_the_meshs_own_services(
 
 
 async def test_discovery_lists_itself_and_is_ready_and_documented(http: httpx.AsyncClient) -> None:
-    await wait_until(lambda: _has_instances(http, "toska-discovery"), within=8)
+    await wait_until(lambda: _has_instances(http, "toska-discovery"))
     assert (await http.get("/health/ready")).status_code == 200
     detailed = (await http.get("/health/detailed")).json()
     assert detailed["service"] == "toska-discovery"

@@ -6,12 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
-import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.contracts.discovery import Health
 from toska_common.errors import MeshError
 from toska_discovery.settings import Settings
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_in, discovery_process
 from toska_tests.ports import free_port, free_ports
 from toska_tests.waiting import wait_until
@@ -62,21 +62,21 @@ async def test_a_critical_instance_is_removed_after_the_time_of_the_settings(tmp
         async def is_gone() -> bool:
             return not (await consul.health_service("brief"))[0]
 
-        assert await wait_until(is_gone, within=5) > 0.4
+        assert await wait_until(is_gone) > 0.4
         assert "brief" not in (await consul.catalog_services())[0]
 
 
 async def test_discovery_is_listed_while_it_runs_and_not_after_it_stopped(tmp_path: Path) -> None:
-    async with discovery_in(tmp_path) as discovery, httpx.AsyncClient() as http:
+    async with discovery_in(tmp_path) as discovery, http_client() as http:
         url = f"{discovery.rest}/api/v1/services/discover?name=toska-discovery"
 
         async def is_listed() -> bool:
             return len((await http.get(url)).json()) == 1
 
-        await wait_until(is_listed, within=5)
+        await wait_until(is_listed)
         (own,) = (await http.get(url)).json()
         assert (own["address"], own["port"]) == ("127.0.0.1", discovery.settings.port)
-    async with discovery_in(tmp_path) as discovery, httpx.AsyncClient() as http:
+    async with discovery_in(tmp_path) as discovery, http_client() as http:
         ids = (await http.get(f"{discovery.consul}/v1/agent/services")).json()
         assert set(ids) <= {f"toska-discovery-{discovery.settings.port}"}
 
@@ -85,7 +85,7 @@ async def test_the_metrics_tell_of_instances_watchers_and_requests(tmp_path: Pat
     async with (
         discovery_in(tmp_path) as discovery,
         ConsulClient.open(discovery.consul, token=discovery.credentials.admin) as consul,
-        httpx.AsyncClient() as http,
+        http_client() as http,
     ):
         await consul.register_service(registration("counted"))
         await consul.fail_check("service:counted")
@@ -106,7 +106,7 @@ async def test_a_store_that_cannot_write_fails_readiness_and_writes_but_no_reads
     async with (
         discovery_in(tmp_path) as discovery,
         ConsulClient.open(discovery.consul, token=discovery.credentials.admin) as consul,
-        httpx.AsyncClient() as http,
+        http_client() as http,
     ):
         await consul.kv_put("before", b"1")
         from toska_discovery.app import CONSUL
@@ -165,7 +165,7 @@ async def test_what_was_acknowledged_survives_kill_9_at_any_moment(tmp_path: Pat
                 async with anyio.create_task_group() as group:
                     for writer in range(8):
                         group.start_soon(write, writer)
-                    await wait_until(lambda enough=enough: len(registered) >= enough, within=20)
+                    await wait_until(lambda enough=enough: len(registered) >= enough)
                     await anyio.sleep(chance.uniform(0, 0.05))
                     _, highest = await consul.kv_list("")
                     process.program.send(signal.SIGKILL)
@@ -220,7 +220,7 @@ def test_a_real_consul_needs_no_port_of_ours() -> None:
 async def test_a_consul_that_is_away_fails_readiness_and_is_waited_for(tmp_path: Path) -> None:
     async with (
         discovery_in(tmp_path, registry_url=f"consul://127.0.0.1:{free_port()}") as discovery,
-        httpx.AsyncClient() as http,
+        http_client() as http,
     ):
         assert (await http.get(f"{discovery.rest}/health/live")).status_code == 200
         assert (await http.get(f"{discovery.rest}/health/ready")).status_code == 503

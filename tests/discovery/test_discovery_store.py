@@ -221,7 +221,7 @@ async def test_a_write_that_fails_is_told_and_made_up_for_once_it_works_again(tm
         assert store.failure is not None
         store._connection.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage] - see above
         store.save(registry.coordination.put_key("small", b"y")[1])
-        await wait_until(lambda: store.failure is None, within=5)
+        await wait_until(lambda: store.failure is None)
         await store.flush()
     async with SqliteStore.open(tmp_path) as store:
         assert [entry.key for entry in store.stored.keys] == ["big", "small"]

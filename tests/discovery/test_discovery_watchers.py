@@ -77,8 +77,8 @@ async def test_one_change_is_told_to_a_thousand_watchers_soon(discovery: Running
         await consul.register_service(ServiceRegistration("watched", checks=LEASE))
         index = await index_of(discovery, "watched")
         await ask(streams, f"health/service/watched?passing&index={index}&wait=60s")
-        await wait_until(lambda: blocked(discovery) == WATCHERS, within=10)
-        with anyio.fail_after(10):
+        await wait_until(lambda: blocked(discovery) == WATCHERS)
+        with anyio.fail_after(20):
             began = time.monotonic()
             await consul.fail_check("service:watched")
             answers = await read_answers(streams)
@@ -97,7 +97,7 @@ async def test_a_change_of_another_service_wakes_none_of_them(discovery: Running
         await consul.register_service(ServiceRegistration("watched"))
         index = await index_of(discovery, "watched")
         await ask(streams, f"health/service/watched?index={index}")
-        await wait_until(lambda: blocked(discovery) == 50, within=5)
+        await wait_until(lambda: blocked(discovery) == 50)
         await consul.register_service(ServiceRegistration("other", checks=LEASE))
         for _ in range(20):
             await consul.pass_check("service:other", "renewed")
@@ -108,18 +108,18 @@ async def test_a_change_of_another_service_wakes_none_of_them(discovery: Running
 async def test_watchers_that_hang_up_are_forgotten(discovery: RunningDiscovery) -> None:
     async with connections(discovery, 20) as streams:
         await ask(streams, "catalog/services?index=1000000&wait=5m")
-        await wait_until(lambda: blocked(discovery) == 20, within=5)
+        await wait_until(lambda: blocked(discovery) == 20)
         for stream in streams[:15]:
             await stream.aclose()
-        await wait_until(lambda: blocked(discovery) == 5, within=5)
+        await wait_until(lambda: blocked(discovery) == 5)
 
 
 async def test_a_stop_releases_every_watcher_at_once(tmp_path: Path) -> None:
     async with discovery_in(tmp_path) as discovery, connections(discovery, WATCHERS) as streams:
         await ask(streams, "catalog/services?index=1000000&wait=10m")
-        await wait_until(lambda: blocked(discovery) == WATCHERS, within=10)
+        await wait_until(lambda: blocked(discovery) == WATCHERS)
         began = time.monotonic()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await discovery.service.withdraw()
             answers = await read_answers(streams)
         assert {status for status, _ in answers} == {200}
@@ -131,7 +131,7 @@ async def test_a_stop_releases_every_watcher_at_once(tmp_path: Path) -> None:
 async def test_more_watchers_than_allowed_are_refused(tmp_path: Path) -> None:
     async with discovery_in(tmp_path, max_watchers=3) as discovery, connections(discovery, 4) as streams:
         await ask(streams[:3], "catalog/services?index=1000000&wait=5m")
-        await wait_until(lambda: blocked(discovery) == 3, within=5)
+        await wait_until(lambda: blocked(discovery) == 3)
         await ask(streams[3:], "catalog/services?index=1000000&wait=5m")
         ((status, text),) = await read_answers(streams[3:])
         assert (status, b"Too many blocked queries" in text) == (429, True)
@@ -145,7 +145,7 @@ async def test_a_lease_that_lapses_wakes_whoever_watches_its_service(discovery: 
         await consul.register_service(ServiceRegistration("brief", checks=(lease,)))
         entries, index = await consul.health_service("brief", passing=True)
         assert len(entries) == 1
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             entries, later = await consul.health_service("brief", passing=True, index=index, wait=timedelta(seconds=30))
         assert entries == []
         assert later > index

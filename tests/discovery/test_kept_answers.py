@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 from toska_discovery.consul import answers
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_in
 
 
@@ -16,7 +16,7 @@ async def test_lookups_are_right_whatever_room_there_is_for_answers(
     names = [f"kept-{number}" for number in range(6)]
     async with (
         discovery_in(tmp_path) as discovery,
-        httpx.AsyncClient(base_url=discovery.consul, headers=discovery.bearer()) as client,
+        http_client(base_url=discovery.consul, headers=discovery.bearer()) as client,
     ):
         for revision in ("1", "2"):
             for name in names:

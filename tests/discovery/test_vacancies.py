@@ -185,7 +185,7 @@ async def until(ours: ConsulPort, name: str, status: str) -> float:
     async def has_it() -> bool:
         return (await check_of(ours, name))[0] == status
 
-    return await wait_until(has_it, within=8, what=f"{name} is {status}")
+    return await wait_until(has_it, what=f"{name} is {status}")
 
 
 async def start(ours: ConsulPort, program: Program, port: int, **service: Any) -> None:

@@ -32,18 +32,18 @@ async def test_requests_go_on_while_router_and_discovery_are_killed_and_come_bac
         with _control_plane(mesh):
             gateway = stack.enter_context(mesh.service("gateway"))
             stack.enter_context(mesh.app("echo_app:app"))
-            await wait_until(lambda: answers(url), within=30, what=f"a route to echo; gateway: {gateway.stderr}")
+            await wait_until(lambda: answers(url), what=f"a route to echo; gateway: {gateway.stderr}")
         async with load(url, clients=4) as before:
-            await wait_until(lambda: before.total >= 200, within=20, what="requests without a control plane")
+            await wait_until(lambda: before.total >= 200, what="requests without a control plane")
         assert before.failures == {}
         with _control_plane(mesh):
             async with load(url, clients=4) as after:
                 await mesh.ready("discovery")
                 await mesh.ready("router")
                 # Back with an empty registry, the router must not take every route away until the apps are back too.
-                await wait_until(lambda: _passes(mesh, "echo"), within=30, what="echo registers again")
+                await wait_until(lambda: _passes(mesh, "echo"), what="echo registers again")
                 asked = after.total
-                await wait_until(lambda: after.total >= asked + 100, within=20, what="requests with it")
+                await wait_until(lambda: after.total >= asked + 100, what="requests with it")
             assert after.failures == {}
 
 
@@ -52,16 +52,16 @@ async def test_a_gateway_that_starts_alone_serves_from_its_stored_snapshot(mesh:
     with ExitStack() as stack:
         with _control_plane(mesh), mesh.service("gateway") as gateway:
             stack.enter_context(mesh.app("echo_app:app"))
-            await wait_until(lambda: answers(url), within=30, what=f"a route to echo; gateway: {gateway.stderr}")
+            await wait_until(lambda: answers(url), what=f"a route to echo; gateway: {gateway.stderr}")
             await wait_until(lambda: _is_stored(mesh, "echo"), what="the snapshot is on disk")
         assert not await answers(url)
         with mesh.service("gateway") as gateway:
-            await wait_until(lambda: answers(url), within=30, what=f"the stored snapshot; gateway: {gateway.stderr}")
+            await wait_until(lambda: answers(url), what=f"the stored snapshot; gateway: {gateway.stderr}")
 
 
 async def test_a_gateway_without_a_snapshot_says_so_and_serves_once_there_is_one(mesh: MeshApart) -> None:
     with mesh.service("gateway"):
-        await wait_until(lambda: answers(f"{mesh.gateway_admin}/health/live"), within=30, what="the gateway lives")
+        await wait_until(lambda: answers(f"{mesh.gateway_admin}/health/live"), what="the gateway lives")
         assert not await answers(f"{mesh.gateway_admin}/health/ready")
         with _control_plane(mesh):
             await mesh.ready("gateway")

@@ -55,7 +55,7 @@ async def test_hours_of_traffic_through_renewals_and_kills_have_no_wrong_byte() 
 
 async def until_all_run(supervisor: Supervisor) -> None:
     """Wait until every slot has a worker that serves."""
-    await wait_until(lambda: [one.state for one in supervisor.workers()].count("running") == 2, within=20)
+    await wait_until(lambda: [one.state for one in supervisor.workers()].count("running") == 2)
 
 
 async def kill_one(supervisor: Supervisor, chance: random.Random, book: Book) -> None:

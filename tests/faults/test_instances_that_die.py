@@ -8,11 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
-import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_tests import echo_app
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_process
 from toska_tests.meshes import RunningMesh, joined_app, toska_up
 from toska_tests.ports import free_ports
@@ -40,7 +40,7 @@ async def test_a_killed_instance_gets_no_requests_long_before_its_lease_lapses(
 ) -> None:
     async with joined_app(mesh, echo_app, "echo", environment={"TOSKA_LEASE_TTL": "60s"}) as program:
         (own,) = await _passing(consul)
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
 
             async def nobody_is_left() -> bool:
                 answer = await client.get(f"{mesh.gateway}/echo/pid")
@@ -65,7 +65,7 @@ async def test_an_instance_that_is_stopped_for_longer_than_its_ttl_comes_back(
         (check,) = [item for item in (await consul.health_checks("echo"))[0] if item.id == f"service:{own}"]
         assert check.output.startswith("TTL expired")
         program.send(signal.SIGCONT)
-        await wait_until(lambda: _is_listed(consul, own), within=5, what="it is passing again")
+        await wait_until(lambda: _is_listed(consul, own), what="it is passing again")
 
 
 async def _is_empty(consul: ConsulClient) -> bool:

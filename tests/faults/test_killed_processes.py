@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncGenerator
 
-import httpx
 import psutil
 import pytest
+from toska_tests.clients import http_client
 from toska_tests.meshes import RunningMesh, listener_of, toska_up
 from toska_tests.requests import Load, load
 from toska_tests.waiting import wait_until
@@ -23,7 +23,7 @@ def _replica(mesh: RunningMesh, name: str) -> psutil.Process:
 
 async def _more(load: Load, count: int) -> None:
     wanted = load.total + count
-    await wait_until(lambda: load.total >= wanted, within=20, what=f"{count} more requests; so far {load.outcomes}")
+    await wait_until(lambda: load.total >= wanted, what=f"{count} more requests; so far {load.outcomes}")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ async def test_a_killed_worker_is_replaced(mesh: RunningMesh) -> None:
 
 
 async def _workers(mesh: RunningMesh) -> list[int]:
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         answer = await client.get(f"{mesh.url('gateway_admin')}/api/v1/gateway")
     return [worker["pid"] for worker in answer.json()["workers"] if worker["state"] == "running"]
 

@@ -49,6 +49,6 @@ async def test_nothing_is_left_for_the_collector(policies: dict[str, Any]) -> No
             async with plane_here(document) as (_, address):
                 for _ in range(5):
                     await asyncio.gather(*(ask(address, get()) for _ in range(8)))
-                await wait_until(lambda: not alive(), what="everything to be gone", within=3)
+                await wait_until(lambda: not alive(), what="everything to be gone")
         finally:
             gc.enable()

@@ -68,7 +68,7 @@ async def until_shared(redis: RedisServer, entries: int = 1) -> None:
     def there() -> bool:
         return redis.command("KEYS", "toska:cache:1:*").count(b"toska:cache:1:") - _probes(redis) >= entries
 
-    await wait_until(there, within=5, what=f"{entries} URLs in Redis")
+    await wait_until(there, what=f"{entries} URLs in Redis")
 
 
 def _probes(redis: RedisServer) -> int:
@@ -104,7 +104,7 @@ async def test_variants_are_told_apart_there_too(redis: RedisServer) -> None:
         async def both() -> bool:
             return redis.command("EVAL", _FIELDS, "0") == b":3\r\n"
 
-        await wait_until(both, within=5, what="both variants, and what they vary by, in Redis")
+        await wait_until(both, what="both variants, and what they vary by, in Redis")
         assert [await body(other, get("/", f"X-A: {value}")) for value in "bac"] == [b"2", b"1", b"3"]
 
 
@@ -138,7 +138,7 @@ async def test_users_of_a_key_have_their_own_there_too(redis: RedisServer) -> No
         async def both() -> bool:
             return redis.command("EVAL", _FIELDS, "0") == b":2\r\n"
 
-        await wait_until(both, within=5)
+        await wait_until(both)
         assert [await body(other, get("/", f"Cookie: sid={user}")) for user in "bac"] == [b"2", b"1", b"3"]
 
 
@@ -151,7 +151,7 @@ async def test_a_change_ends_what_is_shared(redis: RedisServer) -> None:
         async def gone() -> bool:
             return redis.command("EVAL", _FIELDS, "0") == b":0\r\n"
 
-        await wait_until(gone, within=5, what="the URL is gone from Redis")
+        await wait_until(gone, what="the URL is gone from Redis")
         assert await body(other) == b"3"
 
 
@@ -166,7 +166,7 @@ async def test_a_purge_ends_what_is_shared(redis: RedisServer, what: dict[str, s
             kept = redis.command("EVAL", _FIELDS, "0")
             return kept == b":0\r\n" or redis.command("EXISTS", "toska:cache:1:purges") == b":1\r\n"
 
-        await wait_until(told, within=5, what="Redis knows of the purge")
+        await wait_until(told, what="Redis knows of the purge")
         assert await body(other) == b"2"
         assert await body(one) != b"1"
 
@@ -183,7 +183,7 @@ async def test_a_dead_redis_costs_nothing_and_is_said(
         async def shared_again() -> bool:
             return await _is_shared(one, other)
 
-        await wait_until(shared_again, within=10, what="both share again")
+        await wait_until(shared_again, what="both share again")
     said = capsys.readouterr().out + caplog.text
     assert "cache_not_shared" in said
     assert "cache_shared_again" in said

@@ -358,7 +358,7 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         assert len(alive(workers)) == 2
         assert (await ask(("127.0.0.1", port), get())).status == 404
         parent.send(signal.SIGKILL)
-        await wait_until(lambda: alive(workers) == [], within=3)
+        await wait_until(lambda: alive(workers) == [])
         with pytest.raises(ConnectionRefusedError):
             await ask(("127.0.0.1", port), get())
 

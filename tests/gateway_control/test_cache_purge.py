@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from toska_tests.clients import http_client
 from toska_tests.control import ControlMesh, control_mesh
 from toska_tests.gateways import cluster, route
 from toska_tests.raw_http import Upstream, response, upstream
@@ -42,12 +43,12 @@ async def fill(gateway: ControlMesh) -> None:
     """Ask on new connections until both workers have stored both routes' responses."""
 
     async def filled() -> bool:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with http_client() as client:
             for name in ("one", "two"):
                 assert (await client.get(f"{gateway.data}/{name}")).text == "kept"
         return await entries(gateway) == 4
 
-    await wait_until(filled, within=20, what="both workers have both responses", every=0)
+    await wait_until(filled, what="both workers have both responses", every=0)
 
 
 async def test_urls_routes_and_everything_are_purged_in_all_workers(gateway: ControlMesh) -> None:

@@ -116,7 +116,7 @@ async def test_a_gateway_by_a_file_serves_every_kind_at_once_with_certificates_b
                 except OSError:
                     return False
 
-            await wait_until(answers, within=20)
+            await wait_until(answers)
             assert (await ask(plain, get("/x"))).value("location") == f"https://test:{secure[1]}/x".encode()
             assert (await ask((f"{tmp_path}/s", 0), get())).status == 200
             program.interrupt()

@@ -118,7 +118,7 @@ async def test_of_an_endless_document_no_more_than_the_bound_is_read(
 ) -> None:
     with pytest.raises(UpstreamError):
         await fetcher.fetch("127.0.0.1", server[1], "/endless", RULES.refusal)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await server[0].endless_ended.wait()
     assert server[0].sent < 4 * MAX_BYTES
 
@@ -127,7 +127,7 @@ async def test_of_an_endless_document_no_more_than_the_bound_is_read(
 async def test_a_slow_service_is_given_up_in_time(
     fetcher: DocumentFetcher, server: tuple[Server, int], path: str
 ) -> None:
-    with anyio.fail_after(3), pytest.raises(UpstreamTimeout, match="within 1 s"):
+    with anyio.fail_after(20), pytest.raises(UpstreamTimeout, match="within 1 s"):
         await fetcher.fetch("127.0.0.1", server[1], path, RULES.refusal)
 
 

@@ -225,7 +225,7 @@ async def test_a_gateway_serves_from_its_store_while_router_and_discovery_are_do
         await mesh.stop("discovery")
         assert (await mesh.get(f"{mesh.data}/one")).text == "1"
         await mesh.stop("gateway")
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await mesh.start_gateway()
         assert (await mesh.get(f"{mesh.data}/one")).text == "1"
         overview = (await mesh.until_answered(f"{mesh.data}/api/v1/gateway")).json()

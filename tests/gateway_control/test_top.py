@@ -137,7 +137,7 @@ class Terminal:
                 self.shown += os.read(self._master, 65536).decode(errors="replace")
             return text in self.shown
 
-        await wait_until(drawn, within=20, what=f"{text} on the screen")
+        await wait_until(drawn, what=f"{text} on the screen")
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ import signal
 import socket
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from toska_tests import echo_app
+from toska_tests.clients import http_client
 from toska_tests.meshes import TOSKA, answers, surroundings
 from toska_tests.ports import free_port, free_ports
 from toska_tests.programs import Program, alive, running
@@ -27,7 +27,7 @@ def _toska(folder: Path, *arguments: str | Path, **environment: str):
 
 
 async def _refusal(program: Program) -> str:
-    assert await program.exit_code(within=20) == 2
+    assert await program.exit_code() == 2
     (line,) = program.stderr.splitlines()
     return line
 
@@ -46,11 +46,11 @@ async def test_an_app_runs_without_a_mesh_on_a_free_port(folder: Path) -> None:
             connections = process.net_connections(kind="tcp")
             return [item.laddr.port for item in connections if item.status == psutil.CONN_LISTEN]
 
-        await wait_until(lambda: bool(ports()), within=20, what=f"the app listens; it said {app.stderr}")
+        await wait_until(lambda: bool(ports()), what=f"the app listens; it said {app.stderr}")
         (port,) = ports()
         assert await answers(f"http://127.0.0.1:{port}/pid")
         app.interrupt()
-        await app.exit_code(within=5)
+        await app.exit_code()
 
 
 async def test_the_gateway_alone_serves_a_routing_file(folder: Path) -> None:
@@ -59,10 +59,10 @@ async def test_the_gateway_alone_serves_a_routing_file(folder: Path) -> None:
     listen, admin = f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}"
     command = ("gateway", "--routes", "mesh.yaml", "--listen", listen, "--admin", admin, "--workers", "2")
     with _toska(folder, "run", "echo_app:app", "--port", str(upstream)), _toska(folder, *command) as gateway:
-        await wait_until(lambda: answers(f"http://{listen}/api/pid"), within=20, what=f"a 200; {gateway.stderr}")
+        await wait_until(lambda: answers(f"http://{listen}/api/pid"), what=f"a 200; {gateway.stderr}")
         assert await answers(f"http://{admin}/health/ready")
         # Nothing on the data listener is reserved for the mesh.
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             for path in ("/docs", "/openapi.json", "/api/v1/routes"):
                 assert (await client.get(f"http://{listen}{path}")).status_code == 404, path
         family = gateway.descendants()
@@ -77,11 +77,11 @@ async def test_workers_end_when_their_gateway_is_killed(folder: Path) -> None:
     (folder / "mesh.yaml").write_text(ROUTES.replace("PORT", "1"))
     listen, admin = f"127.0.0.1:{first}", f"127.0.0.1:{first + 1}"
     with _toska(folder, "gateway", "--routes", "mesh.yaml", "--listen", listen, "--admin", admin) as gateway:
-        await wait_until(lambda: answers(f"http://{admin}/health/ready"), within=20, what=gateway.stderr)
+        await wait_until(lambda: answers(f"http://{admin}/health/ready"), what=gateway.stderr)
         family = gateway.descendants()
         assert family
         gateway.send(signal.SIGKILL)
-        await wait_until(lambda: not alive(family), within=3, what="no worker left")
+        await wait_until(lambda: not alive(family), what="no worker left")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_a_wrong_routing_file_is_refused_with_the_place(folder: Path, rout
         f"127.0.0.1:{first + 1}",
     )
     with _toska(folder, *command) as gateway:
-        assert await gateway.exit_code(within=20) == 2
+        assert await gateway.exit_code() == 2
         head, *problems = gateway.stderr.splitlines()
         assert head == f"toska: the routing file {folder / 'mesh.yaml'} cannot be used:"
         assert any(problem in line for line in problems)

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from toska_tests import echo_app
+from toska_tests.clients import http_client
 from toska_tests.dns_rig import DnsAnswer
 from toska_tests.meshes import TOSKA, RunningMesh, joined_app, surroundings, toska_up
 from toska_tests.ports import free_ports
@@ -30,7 +31,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Runni
 
 @pytest.fixture
 async def client() -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=5) as opened:
+    async with http_client() as opened:
         yield opened
 
 
@@ -86,7 +87,7 @@ async def test_the_graph_shows_what_the_examples_declare_and_what_was_called_thr
         found = [edge for edge in answer["edges"] if (edge["caller"], edge["callee"]) == ("orders", "payments")]
         return bool(found) and found[0]["declared"] and found[0]["observed"] and found[0]["requests"] > 0
 
-    await wait_until(is_seen, within=12, what="payments to tell who called it, with its next renewal")
+    await wait_until(is_seen, what="payments to tell who called it, with its next renewal")
     picture = (await client.get(f"{mesh.gateway}/api/v1/services/graph?format=mermaid")).text
     assert '["orders"]:::passing' in picture
 
@@ -107,10 +108,10 @@ async def test_a_lowered_share_reaches_the_weights_of_the_router(mesh: RunningMe
     async def has(expected: list[int]) -> bool:
         return await weights() == expected
 
-    await wait_until(lambda: has([1, 1]), within=5, what="both endpoints")
+    await wait_until(lambda: has([1, 1]), what="both endpoints")
     answer = await client.post(f"{services}/lame-2/heartbeat", json={"score": 0.1}, headers=join)
     assert answer.status_code == 200
-    await wait_until(lambda: has([4, 3]), within=5, what="a lower weight of one endpoint")
+    await wait_until(lambda: has([4, 3]), what="a lower weight of one endpoint")
     for number in (1, 2):
         await client.delete(f"{services}/lame-{number}", headers=join)
 
@@ -147,7 +148,7 @@ async def test_an_app_joins_with_three_lines_and_leaves_when_it_stops(
     async with joined_app(mesh, echo_app, "echo") as app:
         assert (await client.get(f"{mesh.gateway}/echo/pid")).json() == app.pid
         app.interrupt()
-        assert await app.exit_code(within=5) in {0, 130, -2}
+        assert await app.exit_code() in {0, 130, -2}
 
     async def is_gone() -> bool:
         return (await client.get(f"{mesh.gateway}/echo/pid")).status_code == 404
@@ -281,7 +282,7 @@ async def test_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path) ->
     limited = ["sh", "-c", 'ulimit -Sn 512 && exec "$@"', "sh", TOSKA, "up", "--json", "--no-examples"]
     command = [*limited, "--ports-from", str(free_ports(20))]
     with running(command, tmp_path, environment=surroundings(tmp_path)) as program:
-        await program.line(within=30)
+        await program.line()
         for process in [psutil.Process(program.pid), *program.descendants()]:
             soft, hard = process.rlimit(resource.RLIMIT_NOFILE)
             assert soft == hard > 512
@@ -308,7 +309,7 @@ async def test_open_shows_the_documentation_in_a_browser(tmp_path: Path) -> None
     first = free_ports(20)
     command = [TOSKA, "up", "--no-examples", "--open", "--ports-from", str(first)]
     with running(command, tmp_path, environment={**surroundings(tmp_path), "BROWSER": str(browser)}):
-        await wait_until(lambda: shown.exists() and bool(shown.read_text()), within=30, what="the browser is called")
+        await wait_until(lambda: shown.exists() and bool(shown.read_text()), what="the browser is called")
     assert shown.read_text().strip() == f"http://127.0.0.1:{first}/docs"
 
 
@@ -362,7 +363,7 @@ async def test_a_mesh_without_examples_is_a_mesh(tmp_path: Path, client: httpx.A
 async def test_the_table_for_people_has_every_part_and_something_to_try(tmp_path: Path) -> None:
     first = free_ports(20)
     with running([TOSKA, "up", "--ports-from", str(first), "--home", "state"], tmp_path) as program:
-        await wait_until(lambda: "Ctrl-C stops" in program.stdout, within=30, what=f"the table; {program.stderr}")
+        await wait_until(lambda: "Ctrl-C stops" in program.stdout, what=f"the table; {program.stderr}")
         for word in ("gateway", "discovery", "registry", "router", "payments-2", "orders", "ready", "running"):
             assert re.search(rf"\b{word}\b", program.stdout), word
         assert f"curl http://127.0.0.1:{first}/orders/42" in program.stdout

@@ -15,7 +15,7 @@ async def _refusal(folder: Path, *options: str, environment: dict[str, str] | No
     command = [TOSKA, "up", "--json", *options]
     with running(command, folder, environment={**surroundings(folder), **(environment or {})}) as program:
         seen: dict[int, psutil.Process] = {}
-        code = await program.exit_code(within=20)
+        code = await program.exit_code()
         seen.update({process.pid: process for process in program.descendants()})
         assert not alive(list(seen.values()))
         assert (code, program.stdout) == (2, "")
@@ -85,7 +85,7 @@ async def test_a_routing_file_that_is_wrong_is_named_before_anything_starts(tmp_
     ports = ("--ports-from", str(free_ports(20)))
     environment = {**surroundings(tmp_path), "TOSKA_ROUTER_ROUTES": str(tmp_path / "mesh.yaml")}
     with running([TOSKA, "up", *ports], tmp_path, environment=environment) as program:
-        assert await program.exit_code(within=20) == 2
+        assert await program.exit_code() == 2
         assert 'line 1: routes[0].to: there is no cluster "nowhere"' in program.stderr
         assert not alive(program.descendants())
 
@@ -98,7 +98,7 @@ async def test_a_home_on_which_a_mesh_runs(tmp_path: Path) -> None:
     async with toska_up(tmp_path, "--no-examples") as mesh:
         command = [TOSKA, "up", "--ports-from", str(free_ports(20))]
         with running(command, tmp_path, environment=mesh.environment) as second:
-            assert await second.exit_code(within=20) == 2
+            assert await second.exit_code() == 2
             assert f"already runs on {mesh.home} (pid {mesh.program.pid})" in second.stderr
             assert "toska down" in second.stderr
 
@@ -108,5 +108,5 @@ async def test_a_port_of_another_mesh_names_that_mesh(tmp_path: Path) -> None:
         first = mesh.gateway.rpartition(":")[2]
         command = [TOSKA, "up", "--ports-from", first, "--home", tmp_path / "other"]
         with running(command, tmp_path, environment=mesh.environment) as second:
-            assert await second.exit_code(within=20) == 2
+            assert await second.exit_code() == 2
             assert f"port {first} belongs to the mesh on {mesh.home} (pid {mesh.program.pid})" in second.stderr

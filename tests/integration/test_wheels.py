@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from toska_tests import echo_app
+from toska_tests.clients import http_client
 from toska_tests.meshes import answers, toska_up
 from toska_tests.parts import ROOT
 from toska_tests.ports import free_port
@@ -68,13 +68,13 @@ def test_every_package_has_a_wheel_that_says_it_is_typed(clean: Path) -> None:
 
 async def test_an_app_joins_a_mesh_with_nothing_but_the_wheels(clean: Path, tmp_path: Path) -> None:
     async with toska_up(tmp_path, command=clean / "toska") as mesh:
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             assert (await client.get(f"{mesh.gateway}/orders/42")).status_code == 200
         (tmp_path / "greetings.py").write_text(THREE_LINES)
         command = [clean / "uvicorn", "greetings:app", "--port", str(free_port())]
         with running(command, tmp_path, environment=mesh.environment) as app:
             url = f"{mesh.gateway}/greetings/hello"
-            await wait_until(lambda: answers(url), within=20, what=f"a route to greetings; it said: {app.stderr}")
+            await wait_until(lambda: answers(url), what=f"a route to greetings; it said: {app.stderr}")
 
 
 def test_the_sdk_loads_nothing_that_it_does_not_need(clean: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.contracts.routing import SnapshotDelta
 from toska_common.routing.delta import apply_delta, inventory_of
 from toska_common.routing.versions import table_version
+from toska_tests.clients import http_client
 from toska_tests.routers import RunningRouter, is_empty, poll_body
 from toska_tests.waiting import wait_until
 
@@ -161,7 +162,7 @@ async def test_the_overview_says_which_gateway_runs_what(router: RunningRouter) 
 
 async def test_a_gateway_that_goes_away_waits_no_longer(router: RunningRouter) -> None:
     has = await router.snapshot()
-    async with httpx.AsyncClient(base_url=router.http.base_url) as leaving, anyio.create_task_group() as group:
+    async with http_client(base_url=router.http.base_url) as leaving, anyio.create_task_group() as group:
         group.start_soon(_poll_until_cancelled, leaving, poll_body(has, wait=60))
         await wait_for_polls(router, 1)
         group.cancel_scope.cancel()

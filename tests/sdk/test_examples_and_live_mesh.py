@@ -3,9 +3,9 @@
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from toska_common.testing import FakeClock, MeshNotStarted, live_mesh
+from toska_tests.clients import http_client
 from toska_tests.joined import UVICORN, Registry, Stage
 from toska_tests.parts import ROOT
 from toska_tests.waiting import wait_until
@@ -19,12 +19,12 @@ async def test_orders_are_paid_by_payments_through_the_gateway(tmp_path: Path) -
             stage.serve("", command=(UVICORN, "payments:app"), environment=environment) as payments,
             stage.serve("", command=(UVICORN, "orders:app"), environment=environment),
         ):
-            async with httpx.AsyncClient(base_url=mesh.urls["gateway"], timeout=10) as client:
+            async with http_client(base_url=mesh.urls["gateway"]) as client:
 
                 async def is_served() -> bool:
                     return (await client.get("/orders/42")).status_code == 200
 
-                await wait_until(is_served, within=20, what="orders answers and reaches payments")
+                await wait_until(is_served, what="orders answers and reaches payments")
                 seeded = (await client.get("/orders/42")).json()
                 placed = await client.post("/orders", json={"item": "tea", "amount": "20000.00"})
                 listed = (await client.get("/orders")).json()

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from toska_common import Mesh
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.meshfile import FILE_NAME
+from toska_tests.clients import http_client
 from toska_tests.joined import APPS, FASTAPI, UVICORN, Registry, Served, Stage
 from toska_tests.ports import free_port
 from toska_tests.registries import consul_agent, wire_to
@@ -42,7 +43,7 @@ async def test_app_is_listed_while_uvicorn_serves_it(stage: Stage) -> None:
         assert (await shop.get("/server")).json()["port"] == shop.port
         shop.program.send(signal.SIGTERM)
         await stage.registry.wait_for("plain", 0)
-        assert await shop.program.exit_code(within=5) == -signal.SIGTERM
+        assert await shop.program.exit_code() == -signal.SIGTERM
 
 
 async def test_leaving_app_serves_on_until_its_drain_is_over_or_somebody_insists(stage: Stage) -> None:
@@ -56,7 +57,7 @@ async def test_leaving_app_serves_on_until_its_drain_is_over_or_somebody_insists
         assert (ready.status_code, ready.text) == (503, "draining")
         assert (await shop.get("/health/live")).text == "OK"
         shop.program.send(signal.SIGINT)
-        await shop.program.exit_code(within=5)
+        await shop.program.exit_code()
 
 
 async def test_workers_of_one_uvicorn_are_one_instance_with_one_set_of_metrics(stage: Stage) -> None:
@@ -65,7 +66,7 @@ async def test_workers_of_one_uvicorn_are_one_instance_with_one_set_of_metrics(s
         sales: list[int] = []
 
         async def both_sold() -> bool:
-            async with httpx.AsyncClient() as client:
+            async with http_client() as client:
                 sales.append((await client.post(f"{shop.url}/sell")).json())
             return len(set(sales)) == 2
 
@@ -80,7 +81,7 @@ async def test_workers_of_one_uvicorn_are_one_instance_with_one_set_of_metrics(s
 
         shop.program.send(signal.SIGTERM)
         await stage.registry.wait_for("pair", 0)
-        await shop.program.exit_code(within=5)
+        await shop.program.exit_code()
 
 
 async def test_reloaded_app_is_listed_again(stage: Stage, tmp_path: Path) -> None:
@@ -96,11 +97,11 @@ async def test_reloaded_app_is_listed_again(stage: Stage, tmp_path: Path) -> Non
             found = await stage.registry.instances("reloaded")
             return [entry["Service"]["Meta"]["team"] for entry in found] == ["others"]
 
-        await wait_until(is_listed_anew, within=15, what="the reloaded app is listed")
+        await wait_until(is_listed_anew, what="the reloaded app is listed")
         assert (await shop.get("/server")).json()["pid"] != before
         shop.program.send(signal.SIGTERM)
         await stage.registry.wait_for("reloaded", 0)
-        await shop.program.exit_code(within=5)
+        await shop.program.exit_code()
 
 
 async def test_app_on_every_interface_and_any_port_gives_what_the_registry_can_use(stage: Stage) -> None:
@@ -109,7 +110,7 @@ async def test_app_on_every_interface_and_any_port_gives_what_the_registry_can_u
         [entry] = await stage.registry.wait_for("everywhere", 1)
         service = entry["Service"]
         assert service["Address"] == "127.0.0.1"
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             answer = await client.get(f"http://127.0.0.1:{service['Port']}/server")
         assert answer.json()["port"] == service["Port"]
 
@@ -153,7 +154,7 @@ async def test_app_that_is_told_not_to_join_does_not(stage: Stage, monkeypatch: 
     app = FastAPI()
     Mesh(app, name="private", registry_url=stage.registry.url)
     with capture_logs() as logs:
-        async with in_a_thread(app) as server, httpx.AsyncClient() as client:
+        async with in_a_thread(app) as server, http_client() as client:
             await wait_until(lambda: bool(logs), what="it says that it does not join")
             assert [(entry["event"], entry["reason"]) for entry in logs] == [("mesh_not_joined", "TOSKA_JOIN is off")]
             port = server.servers[0].sockets[0].getsockname()[1]
@@ -171,7 +172,7 @@ async def in_a_thread(app: FastAPI) -> AsyncGenerator[uvicorn.Server]:
         yield server
     finally:
         server.should_exit = True
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await anyio.to_thread.run_sync(thread.join)
 
 
@@ -212,7 +213,7 @@ async def test_app_joins_when_its_registry_comes_and_again_when_it_forgot(stage:
             await stage.registry.wait_for("patient", 1)
             await wire.cut()
             shop.program.send(signal.SIGTERM)
-            await shop.program.exit_code(within=5)
+            await shop.program.exit_code()
 
 
 def _write_mesh_file(folder: Path, registry: Registry, url: str) -> None:
@@ -246,10 +247,10 @@ async def test_app_joins_a_real_consul_in_place_of_its_predecessor_and_leaves_it
                 ServiceRegistration(name="former", address="127.0.0.1", port=port, checks=(check,))
             )
             with stage.serve("consuled", environment=environment, port=port) as shop:
-                await wait_until(lambda: _is_passing(consul, "consuled"), within=15, what="consuled is listed")
+                await wait_until(lambda: _is_passing(consul, "consuled"), what="consuled is listed")
                 assert set(await consul.agent_services()) == {f"consuled-127.0.0.1-{port}"}
                 shop.program.send(signal.SIGTERM)
-                await shop.program.exit_code(within=5)
+                await shop.program.exit_code()
             assert await consul.agent_services() == {}
 
 

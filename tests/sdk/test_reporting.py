@@ -27,7 +27,7 @@ async def test_an_app_that_fails_loses_traffic_step_by_step(stage: Stage) -> Non
             (entry,) = await stage.registry.instances("failing-shop")
             return entry["Service"]["Meta"].get("toska-score") in {"0.75", "0.5"}
 
-        await wait_until(has_less, within=10)
+        await wait_until(has_less)
         report = await report_of(stage, "failing-shop")
         assert (report["score"], report["error_ratio"]) == (0, 1)
         (entry,) = await stage.registry.instances("failing-shop")
@@ -47,7 +47,7 @@ async def test_callers_of_all_workers_are_reported_by_the_callee(stage: Stage) -
             pids.add((await called.get("/server", headers={"x-toska-caller": "curious"})).json()["pid"])
             return len(pids) == 2
 
-        await wait_until(both_have_served, within=15)
+        await wait_until(both_have_served)
         for _ in range(5):
             assert (await calling.get("/call/called-shop/items/7")).status_code == 200
 
@@ -55,7 +55,7 @@ async def test_callers_of_all_workers_are_reported_by_the_callee(stage: Stage) -
             callers = (await report_of(stage, "called-shop")).get("callers", {})
             return callers.get("calling-shop") == 5 and callers.get("curious", 0) >= 2
 
-        await wait_until(are_told, within=10, what="the callers that both workers saw")
+        await wait_until(are_told, what="the callers that both workers saw")
         graph = await stage.registry.get_json(f"{stage.registry.rest}/api/v1/services/graph?name=called-shop")
         edges = {(edge["caller"], edge["callee"]): edge for edge in graph["edges"]}
         edge = edges["calling-shop", "called-shop"]

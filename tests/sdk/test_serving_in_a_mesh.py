@@ -330,7 +330,7 @@ async def test_nothing_registers_and_nothing_waits_under_a_test_client(app: Fast
                 assert client.get("/health/ready").text == "OK"
                 assert client.get("/metrics").status_code == 200
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await anyio.to_thread.run_sync(use)
         assert connections == 0
         group.cancel_scope.cancel()

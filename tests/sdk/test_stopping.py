@@ -6,6 +6,7 @@ import anyio
 import httpx
 import pytest
 import websockets
+from toska_tests.clients import http_client
 from toska_tests.joined import Stage
 from toska_tests.waiting import wait_until
 
@@ -19,7 +20,7 @@ async def test_streams_end_and_requests_are_finished_when_the_app_stops(stage: S
             answers.append(await shop.get("/slow?seconds=1.5"))
 
         async with (
-            httpx.AsyncClient(timeout=10) as client,
+            http_client() as client,
             client.stream("GET", f"{shop.url}/events") as events,
             websockets.connect(f"ws://127.0.0.1:{shop.port}/echo") as socket,
             anyio.create_task_group() as group,
@@ -37,7 +38,7 @@ async def test_streams_end_and_requests_are_finished_when_the_app_stops(stage: S
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
         assert [answer.status_code for answer in answers] == [200]
-        assert await shop.program.exit_code(within=5) == -signal.SIGTERM
+        assert await shop.program.exit_code() == -signal.SIGTERM
         assert "request_crashed" not in shop.program.stderr
 
 
@@ -56,7 +57,7 @@ async def test_request_that_outlasts_the_grace_is_answered_with_503(stage: Stage
         [answer] = answers
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"
-        await shop.program.exit_code(within=5)
+        await shop.program.exit_code()
 
 
 async def test_stopping_is_bounded_when_the_registry_hangs(stage: Stage) -> None:
@@ -71,6 +72,6 @@ async def test_stopping_is_bounded_when_the_registry_hangs(stage: Stage) -> None
 
 
 async def _in_flight(url: str, count: int) -> bool:
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         metrics = (await client.get(f"{url}/metrics")).text
     return f"toska_http_requests_in_flight {count}.0" in metrics

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from toska_tests.clients import http_client
 from toska_tests.meshes import START_WITHIN_S, TOSKA, answers, surroundings
 from toska_tests.ports import free_ports
 from toska_tests.programs import Program, running
@@ -91,7 +92,7 @@ class MeshApart:
 
     async def passing(self, service: str) -> int:
         """How many instances of a service the registry calls healthy."""
-        async with httpx.AsyncClient(timeout=2) as client:
+        async with http_client(timeout=10) as client:
             try:
                 answer = await client.get(f"{self.registry}/v1/health/service/{service}?passing")
             except httpx.HTTPError:

@@ -14,6 +14,7 @@ from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI
 from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.server import Service, bind, serve
 
+from toska_tests.clients import http_client
 from toska_tests.ports import free_ports
 from toska_tests.waiting import wait_until
 
@@ -184,7 +185,7 @@ class ControlMesh:
 @asynccontextmanager
 async def control_mesh(home: Path, *parts: str, **gateway: Any) -> AsyncGenerator[ControlMesh]:
     """A mesh of these parts (`discovery`, `router`, `gateway`), started in this order."""
-    async with httpx.AsyncClient(timeout=15, trust_env=False) as client, anyio.create_task_group() as group:
+    async with http_client() as client, anyio.create_task_group() as group:
         mesh = ControlMesh(home, group, client)
         try:
             for part in parts:

@@ -1,6 +1,5 @@
 """Talking to discovery's REST API in tests."""
 
-import ssl
 from typing import Any
 
 import httpx
@@ -9,8 +8,6 @@ from toska_tests.ports import free_port
 from toska_tests.waiting import wait_until
 
 SERVICES = "/api/v1/services"
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""httpx reads the machine's certificates for each client otherwise, which takes 30 ms."""
 
 
 def body(name: str, port: int | None = None, **more: Any) -> dict[str, Any]:
@@ -38,5 +35,5 @@ async def wait_for(http: httpx.AsyncClient, name: str, *ids: str, **query: str) 
         listed[:] = await found(http, name, **query)
         return [instance["id"] for instance in listed] == sorted(ids)
 
-    await wait_until(has_them, within=8, what=f"{name} has {ids}; it has {listed}")
+    await wait_until(has_them, what=f"{name} has {ids}; it has {listed}")
     return listed

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import ssl
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from toska_common.server import Service, bind, serve
 from toska_discovery.app import CONSUL, REST, create_service
 from toska_discovery.settings import Settings
 
+from toska_tests.clients import http_client
 from toska_tests.ports import free_ports
 from toska_tests.programs import Program, running
 from toska_tests.waiting import wait_until
@@ -94,7 +94,7 @@ class DiscoveryProcess:
 
     async def wait_until_ready(self) -> None:
         """Wait until it is ready, and fail with its log if it ended."""
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
 
             async def is_ready() -> bool:
                 assert self.program.returncode is None, self.program.stderr
@@ -102,7 +102,7 @@ class DiscoveryProcess:
                     return (await client.get(f"{self.rest}/health/ready")).status_code == 200
                 return False
 
-            await wait_until(is_ready, within=20, what="discovery is ready")
+            await wait_until(is_ready, what="discovery is ready")
 
 
 @contextlib.contextmanager
@@ -185,7 +185,5 @@ class ConsulPort:
 async def consul_port(kind: str, url: str, token: str = "") -> AsyncGenerator[ConsulPort]:
     """Talk to the Consul API at `url` until the block ends."""
     headers = {"x-consul-token": token} if token else {}
-    # An empty TLS context: httpx reads the machine's certificates for each client otherwise, which takes 30 ms.
-    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    async with httpx.AsyncClient(headers=headers, timeout=20, verify=verify) as http:
+    async with http_client(headers=headers) as http:
         yield ConsulPort(kind, url, http)

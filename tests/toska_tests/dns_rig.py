@@ -14,7 +14,7 @@ import dns.rdata
 import dns.rdatatype
 import dns.rrset
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)

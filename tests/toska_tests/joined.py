@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
+from toska_tests.clients import http_client
 from toska_tests.ports import free_port, free_ports
 from toska_tests.programs import Program, running
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import PATIENT_S, wait_until
 
 UVICORN = Path(sys.executable).with_name("uvicorn")
 FASTAPI = Path(sys.executable).with_name("fastapi")
@@ -59,8 +60,8 @@ class Registry:
         }
         command = [sys.executable, "-m", "toska_discovery"]
         self._running.enter_context(running(command, self.folder, environment=environment))
-        async with httpx.AsyncClient() as client:
-            await wait_until(lambda: _answers(client, f"{self.url}/v1/status/leader"), within=20, what="discovery")
+        async with http_client() as client:
+            await wait_until(lambda: _answers(client, f"{self.url}/v1/status/leader"), what="discovery")
 
     def stop(self) -> None:
         """Kill it."""
@@ -68,20 +69,20 @@ class Registry:
 
     async def instances(self, service: str) -> list[dict[str, Any]]:
         """The registered instances of a service that are passing, as `health/service` has them."""
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             return (await client.get(f"{self.url}/v1/health/service/{service}?passing")).json()
 
     async def get_json(self, url: str) -> Any:
         """What a GET of `url` answers."""
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             return (await client.get(url)).raise_for_status().json()
 
     async def get_index(self, url: str) -> str:
         """The index of what a GET of `url` answers."""
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             return (await client.get(url)).headers["x-consul-index"]
 
-    async def wait_for(self, service: str, count: int, *, within: float = 15.0) -> list[dict[str, Any]]:
+    async def wait_for(self, service: str, count: int, *, within: float = PATIENT_S) -> list[dict[str, Any]]:
         """Wait until `service` has `count` passing instances."""
         found: list[dict[str, Any]] = []
 
@@ -114,7 +115,7 @@ class Served:
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """One GET on a connection of its own."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with http_client() as client:
             return await client.get(self.url + path, **options)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
+from toska_tests.clients import http_client
 from toska_tests.ports import free_ports
 from toska_tests.programs import Program, running
 from toska_tests.waiting import wait_until
@@ -97,7 +98,7 @@ async def joined_app(
 
 async def answers(url: str, status: int = 200) -> bool:
     """Whether `url` answers with `status` now."""
-    async with httpx.AsyncClient(timeout=2) as client:
+    async with http_client(timeout=10) as client:
         try:
             return (await client.get(url)).status_code == status
         except httpx.HTTPError:

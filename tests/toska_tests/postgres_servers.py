@@ -45,7 +45,7 @@ class PostgresServer:
 
     async def wait_until_ready(self) -> None:
         """Wait until it answers."""
-        await wait_until(self._answers, within=30, what="PostgreSQL answers")
+        await wait_until(self._answers, what="PostgreSQL answers")
 
     def launch(self) -> None:
         """Start it, with a new cluster the first time."""

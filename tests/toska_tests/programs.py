@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from anyio.to_thread import run_sync
 
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import PATIENT_S, wait_until
 
 
 class Program:
@@ -57,7 +57,7 @@ class Program:
         except psutil.NoSuchProcess:
             return []
 
-    async def exit_code(self, within: float = 10.0) -> int:
+    async def exit_code(self, within: float = PATIENT_S) -> int:
         """Wait for its end.
 
         Raises:
@@ -67,7 +67,7 @@ class Program:
         assert self.returncode is not None
         return self.returncode
 
-    async def line(self, within: float = 10.0) -> str:
+    async def line(self, within: float = PATIENT_S) -> str:
         """Wait for its first whole line on standard output.
 
         Raises:
@@ -126,11 +126,11 @@ def running(
     finally:
         family = program.descendants()
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENT_S)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=PATIENT_S)
 
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

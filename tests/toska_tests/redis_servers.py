@@ -34,7 +34,7 @@ class RedisServer:
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         self._launch()
-        await wait_until(self._answers, within=10, what="Redis answers")
+        await wait_until(self._answers, what="Redis answers")
 
     def _launch(self) -> None:
         command = [parts.program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]

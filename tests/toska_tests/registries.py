@@ -11,6 +11,7 @@ import httpx
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from toska_tests import parts
+from toska_tests.clients import http_client
 from toska_tests.ports import free_ports
 from toska_tests.waiting import wait_until
 
@@ -55,14 +56,14 @@ class ConsulAgent:
 
     async def wait_until_ready(self) -> None:
         """Wait until it has a leader and its own node is in the catalog."""
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with http_client(base_url=self.url) as client:
 
             async def is_ready() -> bool:
                 with contextlib.suppress(httpx.TransportError):
                     return bool((await client.get("/v1/health/node/" + await _node(client))).json())
                 return False
 
-            await wait_until(is_ready, within=20, what="Consul has a leader")
+            await wait_until(is_ready, what="Consul has a leader")
 
     def stop(self) -> None:
         """Kill it."""

@@ -10,6 +10,8 @@ import anyio
 import httpx
 from anyio.abc import SocketStream
 
+from toska_tests.clients import http_client
+
 
 async def send_get(url: str) -> SocketStream:
     """Open a connection and send a GET on it; the caller reads, or waits."""
@@ -57,7 +59,7 @@ async def load(url: str, clients: int = 8) -> AsyncGenerator[Load]:
             except httpx.HTTPError as error:
                 result.outcomes[type(error).__name__] += 1
 
-    async with httpx.AsyncClient(timeout=10) as client, anyio.create_task_group() as group:
+    async with http_client() as client, anyio.create_task_group() as group:
         for _ in range(clients):
             group.start_soon(ask, client)
         yield result

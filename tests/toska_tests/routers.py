@@ -14,6 +14,7 @@ from toska_common.server import bind, serve
 from toska_router.app import create_service
 from toska_router.settings import Settings
 
+from toska_tests.clients import http_client
 from toska_tests.waiting import wait_until
 
 
@@ -89,7 +90,7 @@ async def running_router(home: Path, registry_url: str, **options: Any) -> Async
         service = create_service(Settings(home=home, port=port, registry_url=registry_url, **options))
         limits = httpx.Limits(max_connections=None)
         async with (
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits) as client,
+            http_client(base_url=f"http://127.0.0.1:{port}", limits=limits) as client,
             anyio.create_task_group() as group,
         ):
             stop = anyio.CancelScope()

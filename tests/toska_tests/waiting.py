@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+PATIENT_S = 30.0
+"""How long to wait for what is to come, where coming soon is not what a test proves: machines may be busy."""
+
 
 async def wait_until(
-    condition: Callable[[], bool | Awaitable[bool]], *, within: float = 10.0, what: str = "", every: float = 0.02
+    condition: Callable[[], bool | Awaitable[bool]], *, within: float = PATIENT_S, what: str = "", every: float = 0.02
 ) -> float:
     """Wait until `condition()` holds, and return how many seconds that took.
 

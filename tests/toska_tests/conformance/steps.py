@@ -317,4 +317,4 @@ class Eventually:
             by = {answer.value("x-served-by") for answer in answers}
             return by == {self.by.encode()} and {answer.status for answer in answers} == {200}
 
-        await wait_until(settled, within=10, what=f"only {self.by} answers")
+        await wait_until(settled, what=f"only {self.by} answers")
