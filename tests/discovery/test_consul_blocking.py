@@ -32,7 +32,7 @@ class Blocked:
         self._answer = answer
         self._answered.set()
 
-    async def answer(self, within: float = 5) -> Answer:
+    async def answer(self, within: float = 20) -> Answer:
         with anyio.fail_after(within):
             await self._answered.wait()
         assert self._answer is not None

@@ -34,7 +34,7 @@ async def after(port: ConsulPort, name: str, change: Callable[[], Awaitable[obje
     answers: list[Answer] = []
 
     async def wait() -> None:
-        answers.append(await port.get(f"agent/service/{name}?hash={seen}&wait=15s"))
+        answers.append(await port.get(f"agent/service/{name}?hash={seen}&wait=60s"))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
@@ -61,13 +61,13 @@ async def test_who_waits_by_hash_learns_that_the_instance_is_gone(port: ConsulPo
 async def test_another_hash_is_answered_at_once_and_the_same_one_when_the_time_is_up(
     port: ConsulPort, name: str
 ) -> None:
-    at_once = await port.get(f"agent/service/{name}?hash=other&wait=15s")
+    at_once = await port.get(f"agent/service/{name}?hash=other&wait=60s")
     assert at_once.status == 200
     seen = at_once.headers[HASH]
     with anyio.fail_after(20):
         waited = await port.get(f"agent/service/{name}?hash={seen}&wait=300ms")
     assert (waited.status, waited.headers[HASH], waited.content) == (200, seen, at_once.content)
-    assert (await port.get("agent/service/none?hash=other&wait=15s")).status == 404
+    assert (await port.get("agent/service/none?hash=other&wait=60s")).status == 404
 
 
 async def test_a_verdict_is_no_new_content(port: ConsulPort, name: str) -> None:

@@ -303,7 +303,7 @@ async def blocked(port: ConsulPort, path: str, change: Callable[[], Awaitable[No
     """The answer of a query that waits for its next change, which `change` makes once it waits."""
     index = (await port.get(path)).index
     answers: list[Answer] = []
-    wait_s = 15 if port.kind == "embedded" else 2  # a real one lets a change of a node go by unnoticed now and then
+    wait_s = 60 if port.kind == "embedded" else 2  # a real one lets a change of a node go by unnoticed now and then
 
     async def wait() -> None:
         answers.append(await port.get(f"{path}?index={index}&wait={wait_s}s"))
