@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from toska_tests.gateways import Gateway, cluster, plane_here, single
+from toska_common.clock import now_utc
+from toska_tests.gateways import Gateway, cluster, plane_here, route, single
 from toska_tests.raw_http import ask, chunks, connected, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
@@ -136,3 +138,29 @@ async def test_a_delay_is_no_failure_of_the_cluster_and_holds_no_connection(gate
         for _ in range(5):
             assert (await ask(gateway.address, get("/", "X-Chaos: on"))).status == 503
         assert (await ask(gateway.address, get())).status == 200
+
+
+async def test_faults_end_at_their_time_without_anybody_saying_so(gateway: Gateway) -> None:
+    until = now_utc().replace(microsecond=0) + timedelta(seconds=2)
+    async with upstream() as app:
+        fault = {"abort": {"status": 503}, "until": until.isoformat()}
+        await gateway.serve(single(app.port, policies={"fault": fault}))
+        assert (await ask(gateway.address, get())).status == 503
+
+        async def is_over() -> bool:
+            return (await ask(gateway.address, get())).status == 200
+
+        await wait_until(is_over)
+        assert now_utc() >= until
+
+
+async def test_only_requests_that_go_to_the_cluster_are_hit(gateway: Gateway) -> None:
+    async with upstream() as old, upstream() as new:
+        to = [{"cluster": "old", "weight": 1}, {"cluster": "new", "weight": 1}]
+        policies = {"fault": {"abort": {"status": 503}, "clusters": ["new"]}}
+        clusters = {"old": cluster(old.port), "new": cluster(new.port)}
+        await gateway.serve({"clusters": clusters, "routes": [route("split", to=to, policies=policies)]})
+        answers = [(await ask(gateway.address, get())).status for _ in range(40)]
+    assert 0 < answers.count(503) < 40
+    assert len(old.requests) == answers.count(200)
+    assert new.requests == []

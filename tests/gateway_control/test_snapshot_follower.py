@@ -251,3 +251,19 @@ async def test_without_a_snapshot_it_waits_for_the_router_and_is_not_ready(home:
         await mesh.start_discovery()
         await mesh.start_router()
         await mesh.until_answered(f"{mesh.admin}/health/ready")
+
+
+async def test_polls_tell_what_was_counted_and_come_once_a_second_while_a_route_is_watched(rig: Rig) -> None:
+    plain = snapshot("one")
+    policies = plain.table.routes[0].policies.model_copy(update={"watch": "rollout:one:1:0"})
+    table = plain.table.model_copy(
+        update={"routes": (plain.table.routes[0].model_copy(update={"policies": policies}),)}
+    )
+    await rig.publish(plain.model_copy(update={"table": table, "routes_version": table_version(table)}))
+    await wait_until(lambda: len([poll for poll in rig.router.polls if poll.counted]) >= 2)
+    told = [poll for poll in rig.router.polls if poll.counted]
+    reports = [poll.counted for poll in told if poll.counted is not None]
+    assert all(poll.wait_seconds <= 1 for poll in told)
+    assert {report.epoch for report in reports} == {reports[0].epoch}
+    assert [report.sequence for report in reports] == [*range(1, len(reports) + 1)]
+    assert reports[0].tallies[0].token == "rollout:one:1:0"

@@ -89,7 +89,9 @@ def test_a_canary_that_stays_suspicious_is_rolled_back_at_the_deadline() -> None
     assert "not shown to be good after 60 s" in progress.reason
 
 
-@pytest.mark.parametrize(("outcome", "phase"), [("rollback", "rolled_back"), ("pause", "paused"), ("promote", "running")])
+@pytest.mark.parametrize(
+    ("outcome", "phase"), [("rollback", "rolled_back"), ("pause", "paused"), ("promote", "running")]
+)
 def test_too_little_traffic_has_the_outcome_that_was_asked_for(outcome: str, phase: str) -> None:
     plan = rollout(on_thin_traffic=outcome)
     progress = watch(plan, Progress(), Sides(side(3), side(30)), 60)
@@ -162,12 +164,12 @@ def test_limits_are_rounded_up_to_what_can_be_told_apart() -> None:
 
 # -- for all of them
 
-_sides = st.builds(
-    lambda n, f, s: side(n, min(f, n), slow=min(s, n)),
-    st.integers(0, 2000),
-    st.integers(0, 300),
-    st.integers(0, 300),
-)
+
+def _some_side(requests: int, failed: int, slow: int) -> Side:
+    return side(requests, min(failed, requests), slow=min(slow, requests))
+
+
+_sides = st.builds(_some_side, st.integers(0, 2000), st.integers(0, 300), st.integers(0, 300))
 _looks = st.lists(st.tuples(st.builds(Sides, _sides, _sides), st.floats(-10, 100)), max_size=40)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.tallies import TallyReport
 
 
 class WorkerStatus(Protocol):
@@ -78,6 +79,10 @@ class DataPlane(Protocol):
         Raises:
             NoWorker: Nobody is there to serve it.
         """
+        ...
+
+    def counted(self) -> TallyReport | None:
+        """What was counted on routes under watch (`toska_common.contracts.tallies`); `None` if there are none."""
         ...
 
     def issuer_keys(self) -> Sequence[IssuerKeys]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 WAIT = timedelta(seconds=55)
+WAIT_WHILE_WATCHING = timedelta(seconds=1)
+"""How long a poll is kept open while there are routes under watch: the next one tells what was counted meanwhile."""
 ANSWER_WITHIN = timedelta(seconds=10)
 MAX_BYTES = 64 * 2**20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -141,15 +143,18 @@ class SnapshotFollower:
 
     def _poll(self) -> SnapshotPoll:
         base = self._base
+        counted = self._routing.counted()
+        wait = self._wait if counted is None else min(self._wait, WAIT_WHILE_WATCHING)
         return SnapshotPoll(
             gateway=self._name,
             version=base.version if base else "",
             routes_version=base.routes_version if base else "",
             inventory=inventory_of(base, self._versions.of) if base and self._tell_inventory else None,
             # The first poll after an outage is answered at once: it tells that the router is back.
-            wait_seconds=self._wait.total_seconds() if self.reachable else 0,
+            wait_seconds=wait.total_seconds() if self.reachable else 0,
             rejected=self.rejected[:4000],
             rejected_version=self.rejected_version,
+            counted=counted,
         )
 
     async def _ask(self) -> SnapshotDelta:

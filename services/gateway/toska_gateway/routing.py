@@ -11,6 +11,7 @@ from typing import Literal
 import anyio
 import structlog
 from toska_common.contracts.routing import RouteTable, Snapshot
+from toska_common.contracts.tallies import TallyReport
 from toska_common.routing.checks import check_document
 from toska_common.routing.order import is_automatic
 from toska_common.routing.problems import Finding, format_location
@@ -72,6 +73,10 @@ class Routing:
         for notify in self.on_change:
             notify(snapshot)
 
+    def counted(self) -> TallyReport | None:
+        """What was counted on routes under watch; `None` if there are none."""
+        return self._data_plane.counted()
+
     def is_mesh_route(self, rank: int) -> bool:
         """Whether the route in this place is one of the mesh's own, which come first."""
         return rank < len(self._system.table.routes)
@@ -82,7 +87,7 @@ def check_snapshot(snapshot: Snapshot) -> list[dict[str, str]]:
     table = snapshot.table
     # Automatic routes have names that operators may not give; `None` keeps their places in the findings.
     operators = [None if is_automatic(route) else route for route in table.routes]
-    findings = check_document(operators, table.clusters)
+    findings = check_document(operators, table.clusters, by_hand=False)
     for index, route in enumerate(table.routes):
         missing = [name for _, name in route.named_clusters() if name not in table.clusters]
         if is_automatic(route) and missing:

@@ -17,6 +17,7 @@ import structlog
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.tallies import TallyReport
 from toska_common.targets import TargetRules
 
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
@@ -34,6 +35,7 @@ from toska_gateway.stats_view import build_stats
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.totals import Totals
+from toska_gateway.watches import Watches
 from toska_gateway.wire import owned_by_the_mesh, rehearse
 from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
@@ -104,6 +106,7 @@ class Supervisor:
         self._snapshot: Snapshot | None = None
         self._mesh_owned: frozenset[str] = frozenset()
         self._totals = Totals()
+        self._watches = Watches(self.pseudonym)
         self._exporter = SpanExporter(self.pseudonym, tls_folder.absolute())
         self._tidy_at = 0.0
         self._prober: Prober | None = None  # once a cluster wants its health checked
@@ -191,6 +194,7 @@ class Supervisor:
                 await self._offer(self._snapshot, self._mesh_owned, self._tls, self._followers)
             raise SnapshotRejected([{"field": "snapshot", "reason": problem} for problem in problems])
         self._snapshot, self._mesh_owned, self._tls, self._followers = snapshot, mesh_owned, tls, followers
+        self._watches.use(snapshot.table, anyio.current_time())
         self._keys.use(followers)
         self._exporter.configure(snapshot.table.server.tracing)
         self._tls_files.use(tls)
@@ -310,6 +314,10 @@ class Supervisor:
         now, workers = anyio.current_time(), len(self._live())
         return build_stats(self._totals, self._gauges(), instance=self.pseudonym, now=now, workers=workers)
 
+    def counted(self) -> TallyReport | None:
+        """What was counted on routes under watch; `None` if there are none."""
+        return self._watches.report(anyio.current_time())
+
     def issuer_keys(self) -> list[IssuerKeys]:
         """How the keys are that tokens are verified with."""
         return self._keys.status
@@ -376,10 +384,14 @@ class Supervisor:
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
-        hearers = Hearers(self._totals.add, self._exporter.put, self._keys.want)
+        hearers = Hearers(self._count, self._exporter.put, self._keys.want)
         worker = await WorkerProcess.start(slot, listeners, hello, hearers)
         worker.spread = self._spread
         return worker
+
+    def _count(self, report: Mapping[str, Any]) -> None:
+        self._totals.add(report)
+        self._watches.add(report)
 
     def _spread(self, origin: WorkerProcess, message: Mapping[str, Any]) -> None:
         """Pass on what one worker has seen change in the stored responses of all."""

@@ -49,7 +49,8 @@ class LatencyCheck(Document):
     quantile: float = Field(ge=0.5, lt=1, description="0.95 for p95")
     max_ratio: float = Field(default=1.25, ge=1, le=100, description="Canary's latency over the baseline's")
     slack: Duration = Field(
-        default=timedelta(milliseconds=5), description="So much more is allowed in any case: half as fast may be nothing"
+        default=timedelta(milliseconds=5),
+        description="So much more is allowed in any case: half as fast may be nothing",
     )
     max: Duration | None = Field(default=None, description="The canary's latency, whatever the baseline's is")
 
@@ -114,7 +115,7 @@ class Rollout(Document):
         default=100,
         ge=1,
         le=1_000_000_000,
-        description="How many requests each side has to have had in a step before the next; of the baseline none at 100%",
+        description="How many requests each side has to have had in a step before the next; at 100%, the canary",
     )
     deadline: Duration = Field(default=timedelta(hours=1), description="How long each step lasts at most")
     on_thin_traffic: ThinTraffic = Field(
@@ -123,8 +124,8 @@ class Rollout(Document):
     checks: RolloutChecks = RolloutChecks()
     at_end: Literal["adopt", "keep"] = Field(
         default="adopt",
-        description="adopt: the route itself is changed to lead to the canary, if it is the API's; keep: the route stays "
-        "as it is written, and the rollout goes on standing for it",
+        description="adopt: the route itself is changed to lead to the canary, if it is the API's; keep: the route "
+        "stays as it is written, and the rollout goes on standing for it",
     )
 
     @model_validator(mode="after")
@@ -232,4 +233,3 @@ class RolloutEntry(Contract):
     status: RolloutStatus
     version: str
     leader: str = Field(default="", description="The router that leads rollouts; empty if none is known")
-

@@ -2,7 +2,7 @@
 
 A route under watch carries a token. A gateway counts what it serves under each token from 0, and reports the *sums*
 with its polls: a report that is repeated counts once, one that is lost is made up for by the next, and whichever router
-hears them, the newest of each gateway is the truth. A gateway that is started anew is another one, with sums of its own.
+hears them, the newest of each gateway is the truth. A gateway that is started anew is another one, with new sums.
 """
 
 from collections.abc import Mapping

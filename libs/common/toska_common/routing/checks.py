@@ -27,6 +27,7 @@ def check_document(
     known_clusters: Collection[str] | None = None,
     beside: RoutingDocument = _NOTHING,
     registry: bool = True,
+    by_hand: bool = True,
 ) -> list[Finding]:
     """Find everything wrong with operators' routes and clusters as a whole.
 
@@ -36,6 +37,7 @@ def check_document(
         known_clusters: Names that routes may lead to besides those of `beside`; default: `clusters`.
         beside: What stands beside them in the same table, from another source; right by itself until now.
         registry: Whether there is a registry that clusters can follow.
+        by_hand: Whether this is what people have written, rather than what a router has made of it.
     """
     known = {*(clusters if known_clusters is None else known_clusters), *beside.clusters}
     findings = [finding for name, cluster in clusters.items() for finding in _check_cluster(name, cluster, registry)]
@@ -43,6 +45,9 @@ def check_document(
     for index, route in enumerate(routes):
         if route is not None:
             findings.extend(_check_route(("routes", index), route, known))
+            if by_hand and route.policies.watch is not None:
+                reason = "is set by rollouts and experiments alone"
+                findings.append(Finding(("routes", index, "policies", "watch"), reason))
     findings.extend(_conflicts(routes, beside.routes))
     findings.extend(_left_behind(beside, known))
     findings.extend(

@@ -456,8 +456,12 @@ class Exchange(Attempts):
         if self.shaping is not None:
             self.shaping.abort()
             self.shaping = None
-        if self.passage is not None:
-            self.passage.cancel()
+        passage = self.passage
+        if passage is not None:
+            passage.cancel()
+            if passage.watch is not None:
+                saved = "fallback" if self.fallen else "retried" if self._tries > 1 else ""
+                passage.watch.count(self, passage, saved=saved, blamed=self._blame is True)
         self._record()
 
     def _record(self) -> None:

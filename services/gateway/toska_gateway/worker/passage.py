@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from toska_gateway.worker.cache.fetch import Fetch
     from toska_gateway.worker.cache.policy import Change
     from toska_gateway.worker.edge.shadow import Shadow
+    from toska_gateway.worker.edge.watch import Watch
     from toska_gateway.worker.exchange import Exchange
 
 
@@ -31,11 +32,12 @@ class Passage:
         stages: What the request's body passes through; gates add to it.
         variant: What another policy chose that the response follows from, and nobody sees in the URL: a version.
         waits_for: What has to come before the gate that was entered last decides.
+        watch: Who counts what comes of the request, the cluster that it counts for, and since when.
     """
 
     __slots__ = (
         "_gates", "_held", "accept_encoding", "cached", "claims", "ended", "filtered", "holds", "led", "path", "shadow",
-        "showed", "stages", "variant", "waits_for",
+        "showed", "stages", "variant", "waits_for", "watch", "watched_as", "watched_at",
     )  # fmt: skip
 
     def __init__(self, gates: Sequence[Gate]) -> None:
@@ -52,6 +54,9 @@ class Passage:
         self.stages: list[BodyStage] = []
         self.variant = b""
         self.waits_for: Cancellable | None = None
+        self.watch: Watch | None = None
+        self.watched_as = ""
+        self.watched_at = 0.0
         self._gates: Iterator[Gate] = iter(gates)
         self._held: list[bytes] = []
 

@@ -15,6 +15,7 @@ from toska_gateway.worker.edge.faults import Faults
 from toska_gateway.worker.edge.mirror import Mirror
 from toska_gateway.worker.edge.security import SecurityHeaders
 from toska_gateway.worker.edge.versions import Versions
+from toska_gateway.worker.edge.watch import Watch
 from toska_gateway.worker.rate_limits import compile_rate_limits
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ _FACTORIES: Final[dict[str, Factory]] = {
     "security_headers": SecurityHeaders,
     "sticky": _as_made,
     "versions": Versions,
+    "watch": Watch,
 }
 _GATES: Final = (
     "security_headers",
@@ -175,6 +177,7 @@ _GATES: Final = (
     "witness",
     "filters",
     "cache",
+    "watch",
 )
 """Cheap refusals first; who asks is known before it is counted, and counted before anything is done for them.
 

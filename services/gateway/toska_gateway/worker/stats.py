@@ -7,15 +7,11 @@ worker ends, and a report is as long as what happened is manifold, not as what t
 from bisect import bisect_left
 from typing import Any, Final
 
+from toska_common.latencies import BOUNDS as BOUNDS
+
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the histograms that Prometheus is shown, in seconds; one more bucket takes the rest."""
-_STEPS: Final = (10, 12, 14, 17, 20, 25, 30, 35, 40, 50, 60, 70, 85)
-BOUNDS: Final = (
-    *(step * scale / 1e7 for scale in (100, 1000, 10_000, 100_000, 1_000_000) for step in _STEPS),
-    *(10.0, 20.0, 40.0, 80.0),
-)
-"""Upper bounds of what is counted, in seconds: so close that percentiles are right to a tenth. `BUCKETS` are among
-them, so one count serves both."""
+"""Upper bounds of the histograms that Prometheus is shown, in seconds; one more bucket takes the rest. They are among
+`BOUNDS`, by which is counted, so one count serves both."""
 
 COUNTERS: Final = {
     "accepted": "Connections accepted from clients",
@@ -208,6 +204,39 @@ class EndpointStats:
         return report
 
 
+class CellStats:
+    """Requests of a watched route that were sent to one cluster, with latency from there to the response's last byte.
+
+    Attributes:
+        reasons: Why requests failed: a code of our own, a status, or what alone saved them.
+        gone: Those that clients broke off, which nothing else here counts.
+    """
+
+    __slots__ = ("buckets", "gone", "reasons", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.gone = 0
+        self.reasons: dict[str, int] = {}
+        self.buckets = no_buckets()
+
+    def record(self, seconds: float, reason: str) -> None:
+        """Count a request; it failed if there is a reason."""
+        self.requests += 1
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        if reason:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def report(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "requests": self.requests,
+            "gone": self.gone,
+            "reasons": self.reasons,
+            "buckets": filled(self.buckets),
+        }
+
+
 class WorkerStats:
     """Counts of one worker process; routes keep theirs across new tables, and endpoints theirs until they are told."""
 
@@ -243,13 +272,21 @@ class WorkerStats:
     traces_exported: int
     traces_dropped: int
 
-    __slots__ = (*COUNTERS, "endpoints", "routes")
+    __slots__ = (*COUNTERS, "endpoints", "routes", "watched")
 
     def __init__(self) -> None:
         for name in COUNTERS:
             setattr(self, name, 0)
         self.routes: dict[str, RouteStats] = {}
         self.endpoints: dict[tuple[str, str], EndpointStats] = {}
+        self.watched: dict[tuple[str, str], CellStats] = {}
+
+    def cell(self, token: str, cluster: str) -> CellStats:
+        """The counts under a token for a cluster, until they are taken."""
+        cell = self.watched.get((token, cluster))
+        if cell is None:
+            cell = self.watched[token, cluster] = CellStats()
+        return cell
 
     def route(self, name: str) -> RouteStats:
         """The counts of a route, made at its first mention."""
@@ -277,4 +314,8 @@ class WorkerStats:
             if taken := stats.take():
                 endpoints.setdefault(cluster, {})[key] = taken
         routes = {name: taken for name, stats in self.routes.items() if (taken := stats.take())}
-        return {"counters": counters, "routes": routes, "endpoints": endpoints}
+        report: dict[str, Any] = {"counters": counters, "routes": routes, "endpoints": endpoints}
+        if self.watched:
+            watched, self.watched = self.watched, {}
+            report["watched"] = [[*names, cell.report()] for names, cell in watched.items()]
+        return report

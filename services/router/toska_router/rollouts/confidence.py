@@ -4,10 +4,10 @@ A rollout looks at its counts every second and acts the first time they are bad 
 is wrong for that: it is right 95 times of 100 if it is looked at once. These are confidence *sequences*: with the
 probability given, the share lies within them at every look at once, from the first request on.
 
-With a Beta(½, ½) prior over the share p, the ratio of the mixture's likelihood to that of the true p is a martingale
-that begins at 1. By Ville's inequality it reaches 1/α at any time with a probability of α at most; so those p for which
-it has are ruled out (H. Robbins, Ann. Math. Stat. 41(5), 1970; the mixture is Krichevsky's and Trofimov's). It holds for
-few trials as it does for many, with no failure as with nothing else, and assumes no normal distribution.
+With a prior of Beta(1/2, 1/2) over the share p, the ratio of the mixture's likelihood to that of the true p is a
+martingale that begins at 1. By Ville's inequality it ever reaches 1/alpha with a probability of alpha at most; so those
+p for which it has are ruled out (H. Robbins, Ann. Math. Stat. 41(5), 1970; the mixture is Krichevsky's and Trofimov's).
+It holds for few trials as for many, with no failure as with nothing else, and assumes no normal distribution.
 """
 
 from math import lgamma, log, log1p

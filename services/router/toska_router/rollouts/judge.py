@@ -17,7 +17,7 @@ from toska_common.latencies import BOUNDS_US
 from toska_router.rollouts.confidence import lower_bound, upper_bound
 from toska_router.rollouts.counts import Side, place_of
 
-_WORST_LAST: tuple[Verdict, ...] = ("good", "thin", "suspicious", "bad")
+_WORST_FIRST: tuple[Verdict, ...] = ("bad", "suspicious", "thin")
 
 
 def judge(checks: RolloutChecks, canary: Side, baseline: Side | None, *, alpha: float) -> tuple[Comparison, ...]:
@@ -37,7 +37,10 @@ def judge(checks: RolloutChecks, canary: Side, baseline: Side | None, *, alpha: 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """The worst of them; good if there are none."""
-    return max(verdicts, key=_WORST_LAST.index, default="good")
+    for verdict in _WORST_FIRST:
+        if verdict in verdicts:
+            return verdict
+    return "good"
 
 
 def alpha_of(rollout: Rollout) -> float:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
+from toska_common.contracts.routing.versioning import Moment
 from toska_common.contracts.routing.words import HeaderName, HeaderValue, Method
 from toska_common.units import Duration, Size
 
@@ -52,6 +53,12 @@ class Fault(Document):
     abort: Abort | None = None
     headers: Mapping[HeaderName, HeaderValue] = Field(
         default_factory=dict[str, str], description="Only requests with all of these, with exactly these values"
+    )
+    clusters: tuple[ResourceName, ...] = Field(
+        default=(), max_length=64, description="Only requests that go to one of these"
+    )
+    until: Moment | None = Field(
+        default=None, description="Nothing is hit from then on, whatever has become of who put the fault there"
     )
 
     @model_validator(mode="after")

@@ -122,6 +122,12 @@ class Policies(Document):
         default=(), max_length=4, description="One limit or several: all have to allow a request"
     )
     fault: Fault | None = None
+    watch: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Set by rollouts and experiments, and by nobody else: what they count under",
+    )
     mirror: Mirror | None = None
     rewrite: Rewrite | None = None
     headers: HeaderRules = HeaderRules()

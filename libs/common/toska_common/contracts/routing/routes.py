@@ -80,6 +80,8 @@ class Route(Document):
         for index, part in enumerate(self.to):
             yield ("to", index, "cluster"), part.cluster
         versions, mirror, fallback = self.policies.versions, self.policies.mirror, self.policies.fallback
+        for index, name in enumerate(self.policies.fault.clusters if self.policies.fault is not None else ()):
+            yield ("policies", "fault", "clusters", index), name
         for name, version in versions.known.items() if versions is not None else ():
             if version.cluster is not None:
                 yield ("policies", "versions", "known", name, "cluster"), version.cluster

@@ -10,6 +10,7 @@ from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.clusters import Cluster, Endpoint
 from toska_common.contracts.routing.routes import Route
 from toska_common.contracts.routing.server import Server
+from toska_common.contracts.tallies import TallyReport
 
 
 class RoutingDocument(Document):
@@ -77,6 +78,9 @@ class SnapshotPoll(Contract):
     )
     rejected_version: str = Field(
         default="", max_length=64, description="`Snapshot.version` of what it refused; it is not sent that again"
+    )
+    counted: TallyReport | None = Field(
+        default=None, description="Of routes under watch, if there are any; believed of who shows the admin token"
     )
 
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from toska_gateway.worker.http1 import RequestHead
-
 if TYPE_CHECKING:
     from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.passage import Passage
@@ -19,7 +17,10 @@ _ABORTED: Final = b"x-toska-fault: abort\r\n"
 class Faults:
     """The faults of one route; who is hit is drawn for each request and fault by itself."""
 
-    __slots__ = ("_abort_share", "_delay_s", "_delay_share", "_draw", "_headers", "_jitter_s", "_reset", "_status")
+    __slots__ = (
+        "_abort_share", "_clusters", "_delay_s", "_delay_share", "_draw", "_headers", "_jitter_s", "_reset", "_status",
+        "_until",
+    )  # fmt: skip
 
     def __init__(
         self, settings: dict[str, Any], route: str, plane: "Plane", draw: Callable[[], float] = random.random
@@ -33,11 +34,13 @@ class Faults:
         self._status: int = abort.get("status") or 0
         self._reset: bool = abort.get("reset", False)
         self._headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in settings["headers"].items())
+        self._clusters = frozenset[str](settings.get("clusters") or ())
+        self._until: float = settings.get("until") or float("inf")
         self._draw = draw
 
     def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
         """Let the request pass unless it is hit."""
-        if not self._concerns(exchange.head):
+        if not self._concerns(exchange):
             return True
         draw = self._draw
         delayed = self._delay_share > 0 and draw() < self._delay_share
@@ -53,8 +56,10 @@ class Faults:
             self._abort(exchange)
         return not aborted
 
-    def _concerns(self, head: RequestHead) -> bool:
-        return all(head.field(name) == value for name, value in self._headers)
+    def _concerns(self, exchange: "Exchange") -> bool:
+        if exchange.plane.wall >= self._until or (self._clusters and exchange.cluster.name not in self._clusters):
+            return False
+        return all(exchange.head.field(name) == value for name, value in self._headers)
 
     def _after_delay(self, exchange: "Exchange", aborted: bool) -> None:
         if aborted:
