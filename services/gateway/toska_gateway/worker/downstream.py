@@ -6,11 +6,10 @@ Bytes of a pipelined request wait in the buffer until the response before it is 
 """
 
 import asyncio
-import socket
-import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from toska_gateway.worker import answers
+from toska_gateway.worker.client_connection import UNIX_PEER, ClientConnection, peer_address
 from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
@@ -25,62 +24,30 @@ if TYPE_CHECKING:
     from toska_gateway.worker.table import Route
     from toska_gateway.worker.tunnel import Tunnel
 
-UNIX_PEER: Final = "unix"
-"""The address of whoever comes through a Unix socket."""
 NO_ROUTE: Final = "(none)"
 """What requests are counted under that are no route's."""
-_PIPELINE_BYTES: Final = 64 * 1024
-_LINGER: Final = 2.0
-"""Seconds in which a client may finish reading an answer given before its request was whole (RFC 9112 §9.6)."""
-_NEVER: Final = float("inf")
 _CR: Final = 0x0D
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER without a time: closing sends RST."""
 
 
-def _plain_address(address: str) -> str:
-    """An address as networks are written: on a listener for both families, IPv4 clients come as ::ffff:192.0.2.1."""
-    mapped = address.startswith("::ffff:") and address.count(":") == 3 and "." in address
-    return address[7:] if mapped else address
-
-
-def peer_address(transport: asyncio.BaseTransport) -> str:
-    """Where a connection comes from."""
-    peername: object = transport.get_extra_info("peername")  # of a Unix socket it is no pair
-    host = cast("tuple[object, ...]", peername)[0] if isinstance(peername, tuple) and peername else ""
-    return _plain_address(host) if isinstance(host, str) and host else UNIX_PEER
-
-
-class Downstream(asyncio.Protocol):
+class Downstream(ClientConnection):
     """A server connection of ours."""
 
     __slots__ = (
-        "_blank", "_body_left", "_buffer", "_closing", "_decoder", "_exchange", "_patience", "_paused", "_reading_head",
-        "_scheme", "_tunnel", "_unsent", "blocked", "deadline", "eof", "forwarding", "log_part",
-        "peer", "plane", "transport",
+        "_blank", "_body_left", "_decoder", "_exchange", "_reading_head", "_scheme", "_tunnel", "forwarding",
+        "log_part",
     )  # fmt: skip
 
-    transport: Outlet  # both from `connection_made` on
-    forwarding: Forwarding
+    forwarding: Forwarding  # from `connection_made` on
 
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
-        self.plane = plane
-        self.peer = peer  # empty: whoever holds the other end
+        super().__init__(plane, peer)
         self.log_part = b""  # who it is in the access log, once there has been a line
         self._scheme = scheme
-        self.deadline = _NEVER
-        self._buffer = bytearray()
         self._reading_head = False
         self._blank = False  # an empty line has come before the request that is being read
         self._exchange: Exchange | None = None
         self._body_left = 0  # bytes of the request's body still to come; with a decoder, any number
         self._decoder: ChunkedDecoder | None = None
-        self._paused = False
-        self.blocked = False  # the client does not take what is written
-        self._closing = False
-        self._unsent = 0  # while closing: what the client had not taken when last looked at, ...
-        self._patience = _NEVER  # ... and until when it has to take some
-        self.eof = False  # the client has said all it will
         self._tunnel: Tunnel | None = None  # what it speaks to, once the protocol has been switched
 
     # -- asyncio.Protocol
@@ -116,7 +83,7 @@ class Downstream(asyncio.Protocol):
             self._read_body(exchange, data)
         else:
             self._buffer += data
-            if len(self._buffer) > _PIPELINE_BYTES:
+            if self.overflows:
                 self.pause_reading()
 
     def eof_received(self) -> bool:
@@ -445,9 +412,7 @@ class Downstream(asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self._resume()
         if self._buffer:
             data, self._buffer = bytes(self._buffer), bytearray()
             self._read_heads(data)
@@ -457,39 +422,6 @@ class Downstream(asyncio.Protocol):
             self.close_gently()
         else:
             self.deadline = self.plane.now + self.plane.limits.idle_timeout
-
-    def close_gently(self) -> None:
-        """Close after what is written has gone out, reading on for a moment lest a reset destroys the answer."""
-        if self._closing:
-            return
-        self._closing = True
-        self._buffer = bytearray()
-        if self.transport.is_closing():
-            return
-        now = self.plane.now
-        self.deadline = now + _LINGER
-        self._unsent = self.transport.get_write_buffer_size()
-        self._patience = now + self.plane.limits.idle_timeout
-        if self.eof or not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        self.transport.write_eof()
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-
-    def abort(self) -> None:
-        """Reset the connection: the client must not take what it has for a whole response."""
-        self._closing = True
-        if not self.transport.is_closing():
-            # Closing alone would look like the end of a body that has no other end (RFC 9112 §6.3).
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
-
-    @property
-    def closing(self) -> bool:
-        """Whether nothing more is served on it, and nothing is left to be taken by the client."""
-        return self._closing and not self.transport.get_write_buffer_size()
 
     def answer_for_the_last_time(self) -> None:
         """Draining: an answer that has not begun says that the connection closes after it."""
@@ -513,16 +445,6 @@ class Downstream(asyncio.Protocol):
         else:
             self.close_gently()
 
-    def _linger_on(self) -> None:
-        """Closing: end when the client has had everything for a moment, or takes nothing for too long."""
-        unsent, now = self.transport.get_write_buffer_size(), self.plane.now
-        if unsent != self._unsent:
-            self._unsent = unsent
-            self._patience = now + self.plane.limits.idle_timeout
-        elif not unsent or now >= self._patience:
-            self.transport.abort()
-        self.deadline = now + _LINGER
-
     def set_deadline(self, seconds: float) -> None:
         """Wait so long from now, and never longer than the request as a whole may take."""
         deadline = self.plane.now + seconds
@@ -530,25 +452,6 @@ class Downstream(asyncio.Protocol):
         if exchange is not None and exchange.expires and exchange.expires < deadline:
             deadline = exchange.expires
         self.deadline = deadline
-
-    # -- flow control
-
-    @property
-    def paused(self) -> bool:
-        """Whether it is us who do not read, so that silence is not the client's."""
-        return self._paused
-
-    def pause_reading(self) -> None:
-        """Take no more bytes from the client for now."""
-        if not self._paused and not self._closing:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def resume_if_paused(self) -> None:
-        """Take bytes again, unless a pipeline is full."""
-        if self._paused and len(self._buffer) <= _PIPELINE_BYTES and not self._closing:
-            self._paused = False
-            self.transport.resume_reading()
 
     def start_tunnel(self, tunnel: "Tunnel") -> None:
         """From here on bytes are passed on unread."""

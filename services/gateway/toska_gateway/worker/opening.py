@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from toska_gateway.worker.answers import REDIRECT_STATUS, redirect
-from toska_gateway.worker.downstream import Downstream, peer_address
+from toska_gateway.worker.client_connection import peer_address
+from toska_gateway.worker.downstream import Downstream
 from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, encode_path
 from toska_gateway.worker.proxy_protocol import BadProxyHeader, read_proxy_header
 from toska_gateway.worker.table import bare_host

@@ -16,9 +16,10 @@ from toska_common.targets import TargetRules
 
 from toska_gateway.worker.access_log import AccessLog
 from toska_gateway.worker.allowances import Allowances
+from toska_gateway.worker.client_connection import UNIX_PEER
 from toska_gateway.worker.cluster import Cluster, Endpoint
 from toska_gateway.worker.connector import Connector
-from toska_gateway.worker.downstream import UNIX_PEER, Downstream
+from toska_gateway.worker.downstream import Downstream
 from toska_gateway.worker.log_writer import LogWriter, place_of
 from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
