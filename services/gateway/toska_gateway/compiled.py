@@ -22,11 +22,11 @@ SWITCH: Final = "TOSKA_GATEWAY_COMPILED"
 PACKAGE: Final = Path(__file__).parent
 MODULES: Final = (
     "probe", *(f"worker/{name}" for name in (
-        "allowances", "attempts", "buckets", "cache/refresh", "caller", "client_connection", "cluster", "conditions",
-        "dispatch", "downstream", "downstream_response", "drain", "edge/shadow", "exchange", "failover", "forwarding",
-        "http1/__init__", "http1/bodies", "http1/fields", "http1/grammar", "http1/requests", "http1/responses",
-        "http1/targets", "opening", "outbox", "passage", "plane", "rate_limit", "rival", "shaping", "splits", "table",
-        "tracing", "tunnel", "upstream", "upstream_request", "via",
+        "allowances", "at_once", "attempts", "buckets", "cache/refresh", "caller", "client_connection", "cluster",
+        "conditions", "dispatch", "downstream", "downstream_response", "drain", "edge/shadow", "exchange", "failover",
+        "forwarding", "http1/__init__", "http1/bodies", "http1/fields", "http1/grammar", "http1/requests",
+        "http1/responses", "http1/targets", "opening", "outbox", "passage", "plane", "rate_limit", "rival", "shaping",
+        "splits", "table", "tracing", "tunnel", "upstream", "upstream_request", "via",
     )),
 )  # fmt: skip
 """What every request goes through, and every class that inherits from one of those: compiled classes have no heirs that

@@ -20,8 +20,8 @@ from toska_gateway.worker.http1.grammar import remember
 from toska_gateway.worker.log_writer import LogWriter
 
 if TYPE_CHECKING:
+    from toska_gateway.worker.at_once import AnswersAtOnce
     from toska_gateway.worker.cluster import Endpoint
-    from toska_gateway.worker.downstream import Downstream
     from toska_gateway.worker.exchange import Exchange
     from toska_gateway.worker.table import Route
 
@@ -131,7 +131,7 @@ class AccessLog:
 
     def tell_answer(
         self,
-        down: "Downstream",
+        down: "AnswersAtOnce",
         head: RequestHead | None,
         route: "Route | str",
         status: int,
@@ -267,7 +267,7 @@ def _name(endpoint: "Endpoint") -> bytes:
     return part
 
 
-def _describe(down: "Downstream", head: RequestHead | None = None) -> bytes:
+def _describe(down: "AnswersAtOnce", head: RequestHead | None = None) -> bytes:
     """The members about the client; made once, unless a proxy speaks for many."""
     client = down.peer.encode() if head is None else down.forwarding.client(head)
     part = b'"client":%b,' % quote(client)

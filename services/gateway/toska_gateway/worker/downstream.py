@@ -8,40 +8,31 @@ Bytes of a pipelined request wait in the buffer until the response before it is 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from toska_gateway.worker import answers
-from toska_gateway.worker.client_connection import UNIX_PEER, ClientConnection, peer_address
+from toska_gateway.worker.at_once import AnswersAtOnce
+from toska_gateway.worker.client_connection import UNIX_PEER, peer_address
 from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.exchange import Exchange
 from toska_gateway.worker.forwarding import Forwarding
-from toska_gateway.worker.http1 import ASTERISK, CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
+from toska_gateway.worker.http1 import CHUNKED, BadMessage, ChunkedDecoder, RequestHead, read_request
 from toska_gateway.worker.outbox import Outlet
-from toska_gateway.worker.rate_limit import REFUSED
-from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.cache.hits import Hit
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.table import Route
     from toska_gateway.worker.tunnel import Tunnel
 
-NO_ROUTE: Final = "(none)"
-"""What requests are counted under that are no route's."""
 _CR: Final = 0x0D
 
 
-class Downstream(ClientConnection):
+class Downstream(AnswersAtOnce):
     """A server connection of ours."""
 
     __slots__ = (
-        "_blank", "_body_left", "_decoder", "_exchange", "_reading_head", "_scheme", "_tunnel", "forwarding",
-        "log_part",
+        "_blank", "_body_left", "_decoder", "_exchange", "_reading_head", "_scheme", "_tunnel",
     )  # fmt: skip
-
-    forwarding: Forwarding  # from `connection_made` on
 
     def __init__(self, plane: "Plane", peer: str = "", scheme: bytes = b"http") -> None:
         super().__init__(plane, peer)
-        self.log_part = b""  # who it is in the access log, once there has been a line
         self._scheme = scheme
         self._reading_head = False
         self._blank = False  # an empty line has come before the request that is being read
@@ -144,23 +135,13 @@ class Downstream(ClientConnection):
     def _read_heads(self, data: bytes) -> None:
         """Serve the requests in `data`, until one has to wait for its answer or for more bytes."""
         limits = self.plane.limits
-        while True:
+        while data:
             if data[0] == _CR and data[:2] == b"\r\n":
-                # RFC 9112 §2.2: an empty line before a request is ignored, and one is enough, however they arrive.
-                if self._blank:
-                    self._refuse(BadMessage(400, "bad-request-line", "a request begins with its request line"))
-                    return
-                self._blank = True
-                data = data[2:]
-                if not data:
-                    return
+                data = self._skip_empty_line(data)
+                continue
             end = data.find(b"\r\n\r\n") + 4
             if end == 3:
-                self._buffer += data
-                if not self._reading_head:
-                    self._reading_head = True
-                    self.deadline = self.plane.now + self.plane.limits.header_timeout
-                self._check_unfinished(self._buffer, 0)
+                self._await_rest(data)
                 return
             self._reading_head = self._blank = False
             head = None
@@ -176,24 +157,35 @@ class Downstream(ClientConnection):
                 self._refuse(error, head, bodiless=data[:5] == b"HEAD ")
                 return
             exchange = self._exchange
-            if exchange is None:  # answered at once
-                if self._closing:
-                    return
-                if self.blocked:
+            if exchange is not None:
+                if rest and exchange.request_done:
                     self._buffer += rest
-                    self.pause_reading()
-                    return
-                if not rest:
-                    return
-                data = rest
-                continue
-            if not exchange.request_done:
-                if rest:
+                elif rest:
                     self._read_body(exchange, rest)
                 return
-            if rest:
+            if self._closing:
+                return
+            if self.blocked:
                 self._buffer += rest
-            return
+                self.pause_reading()
+                return
+            data = rest  # for it was answered at once
+
+    def _skip_empty_line(self, data: bytes) -> bytes:
+        """RFC 9112 §2.2: an empty line before a request is ignored, and one is enough, however they arrive."""
+        if self._blank:
+            self._refuse(BadMessage(400, "bad-request-line", "a request begins with its request line"))
+            return b""
+        self._blank = True
+        return data[2:]
+
+    def _await_rest(self, data: bytes) -> None:
+        """A head has begun, and has to be whole in time."""
+        self._buffer += data
+        if not self._reading_head:
+            self._reading_head = True
+            self.deadline = self.plane.now + self.plane.limits.header_timeout
+        self._check_unfinished(self._buffer, 0)
 
     def _check_unfinished(self, buffer: bytearray, checked: int) -> None:
         """Refuse early what cannot become a head; what comes before `checked` has been looked at already."""
@@ -213,32 +205,27 @@ class Downstream(ClientConnection):
 
     def _begin(self, head: RequestHead) -> None:
         plane = self.plane
-        close = head.close = head.close or plane.draining
+        head.close = head.close or plane.draining
         route = plane.table.find(head, self.forwarding)
         if head.escaped:
             plane.table.require_kept_slashes(head, self.forwarding, route)
         if route is None:
             self._no_route(head)
             return
-        rate_limit = route.rate_limit
         quota = b""
-        if rate_limit is not None:
-            slack = rate_limit.take(head, self.forwarding)
+        if route.rate_limit is not None:
+            slack = route.rate_limit.take(head, self.forwarding)
             if slack < 0:
-                self._refuse_for_now(head, route, rate_limit.refusal(slack))
+                self._refuse_for_now(head, route, route.rate_limit.refusal(slack))
                 return
-            quota = rate_limit.lines(slack)
+            quota = route.rate_limit.lines(slack)
         if not route.clusters and not route.gates:
-            status, answer = route.answer_directly(head, self.forwarding, close=close or head.body_length != 0)
-            self.transport.write(answer)
-            self._tell(head, route, status, size=answers.body_size(answer))
-            self._after_answer(close=close or head.body_length != 0)
-            return
-        if route.hits is not None:
-            hit = route.hits.find_at_once(head, self.forwarding)
-            if hit is not None:
-                self._serve_hit(head, route, hit)
-                return
+            self._answer_directly(head, route)
+        elif route.hits is None or not self._is_hit(head, route):
+            self._open_exchange(head, route, quota)
+
+    def _open_exchange(self, head: RequestHead, route: "Route", quota: bytes) -> None:
+        plane = self.plane
         limit = route.max_body or plane.limits.body_bytes
         if limit and head.body_length > limit and not route.gates:  # else once these have said what comes with answers
             raise BadMessage(413, "body-too-large", f"the body exceeds {limit} bytes")
@@ -262,37 +249,6 @@ class Downstream(ClientConnection):
             exchange.start()
         if head.body_length and not head.expect and self._exchange is exchange:
             self.set_deadline(plane.limits.body_timeout)
-
-    def _serve_hit(self, head: RequestHead, route: "Route", hit: "Hit") -> None:
-        close, via = head.close, self.plane.via.of_http11
-        ending = via.close if close else via.persistent if head.http11 else via.keep_alive
-        # One write: of a body that is short a copy is cheaper than a second buffer.
-        self.transport.write_soon(hit.head + ending + hit.body)
-        self._tell(head, route, hit.status, size=len(hit.body))
-        self._after_answer(close=close)
-
-    def _refuse_for_now(self, head: RequestHead, route: "Route", extra: bytes) -> None:
-        close = head.close or head.body_length != 0
-        self.plane.stats.rate_limited += 1
-        self._refuse_with(head, route, BadMessage(429, "rate-limited", REFUSED), close=close, extra=extra)
-        self._after_answer(close=close)
-
-    def _no_route(self, head: RequestHead) -> None:
-        close = head.close or head.body_length != 0
-        allowed = self.plane.table.allowed_methods(head, self.forwarding)
-        if head.path == ASTERISK:
-            self.transport.write(answers.about_the_server(close=close))
-            self._tell(head, None, 204)
-            self._after_answer(close=close)
-            return
-        if allowed:
-            extra = b"allow: " + b", ".join(allowed) + b"\r\n"
-            error = BadMessage(405, "method-not-allowed", "this path takes other methods")
-            self._refuse_with(head, None, error, close=close, extra=extra)
-        else:
-            error = BadMessage(404, "no-route", "no route matches this request")
-            self._refuse_with(head, None, error, close=close)
-        self._after_answer(close=close)
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         limits = self.plane.limits
@@ -337,62 +293,6 @@ class Downstream(ClientConnection):
 
     # -- answering
 
-    def write_problem(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        *,
-        trace_id: bytes,
-        close: bool,
-        bodiless: bool = False,
-        extra: bytes = b"",
-    ) -> int:
-        """Write one of the gateway's own answers; returns how long its body is."""
-        answer = answers.problem(
-            status, code, detail, trace_id=trace_id.decode(), close=close, bodiless=bodiless, extra=extra
-        )
-        self.transport.write(answer)
-        return answers.body_size(answer)
-
-    def _refuse_with(
-        self,
-        head: RequestHead | None,
-        route: "Route | None",
-        error: BadMessage,
-        *,
-        close: bool,
-        bodiless: bool = False,
-        extra: bytes = b"",
-    ) -> None:
-        status, code = error.status, error.code
-        if head is not None:
-            bodiless = head.method == b"HEAD"
-        trace_id = new_trace_ids()[:32]
-        size = self.write_problem(
-            status, code, error.reason, trace_id=trace_id, close=close, bodiless=bodiless, extra=extra
-        )
-        (self.plane.stats.route(NO_ROUTE) if route is None else route.stats).failed(code)
-        self._tell(head, route, status, size=size, error=code, trace_id=trace_id)
-
-    def _tell(
-        self,
-        head: RequestHead | None,
-        route: "Route | None",
-        status: int,
-        *,
-        size: int = 0,
-        error: str = "",
-        trace_id: bytes = b"",
-        name: str = NO_ROUTE,
-    ) -> None:
-        """Record an answer that no exchange has given; `name` is what it is counted under if it is no route's."""
-        stats = self.plane.stats.route(name) if route is None else route.stats
-        stats.record(status, 0.0, 0, size)
-        log = self.plane.access_log
-        if log is not None:
-            log.tell_answer(self, head, route or name, status, error, size, trace_id or new_trace_ids()[:32])
-
     def _refuse(self, error: BadMessage, head: RequestHead | None = None, *, bodiless: bool = False) -> None:
         """Answer what is no proper request, and close: where the next one would begin cannot be known."""
         self.plane.stats.bad_requests += 1
@@ -416,12 +316,6 @@ class Downstream(ClientConnection):
         if self._buffer:
             data, self._buffer = bytes(self._buffer), bytearray()
             self._read_heads(data)
-
-    def _after_answer(self, *, close: bool) -> None:
-        if close or (self.eof and not self._buffer):
-            self.close_gently()
-        else:
-            self.deadline = self.plane.now + self.plane.limits.idle_timeout
 
     def answer_for_the_last_time(self) -> None:
         """Draining: an answer that has not begun says that the connection closes after it."""

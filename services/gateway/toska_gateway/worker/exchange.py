@@ -303,7 +303,10 @@ class Exchange(Attempts):
         self._drop_upstream()
         if self._blame is None:
             self._blame = False
-        self._pass_on_head(head, body, self.route.late_shapers, last=True)
+        if self.route.late_shapers:
+            self._shape(head, body, self.route.late_shapers, last=True)
+        else:
+            self.write_head(head, body, last=True)
         if self.shaping is not None:
             self.shaping.complete(self)
         elif not self._done:
@@ -353,18 +356,19 @@ class Exchange(Attempts):
             self.upstream_s = self._upstream.waited
         self._endpoint_said = head.status
         route = self.route
-        if not route.watched or self._is_welcome(head):
-            self._pass_on_head(head, body, route.shapers, last=last)
-
-    def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
-        self._replay = None
-        if shapers:
-            if head.status >= 500:
-                self._blame = True  # whatever the shapers put in its place
-            self.shaping = Shaping(head, body, shapers, last=last)
-            self.shaping.go_on(self)
+        if route.watched and not self._is_welcome(head):
+            return
+        if route.shapers:
+            self._shape(head, body, route.shapers, last=last)
         else:
             self.write_head(head, body, last=last)
+
+    def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
+        self._replay = None  # it stays, whatever the shapers put in its place ...
+        if head.status >= 500:
+            self._blame = True  # ... and so does this
+        self.shaping = Shaping(head, body, shapers, last=last)
+        self.shaping.go_on(self)
 
     def shape_on(self, stage: BodyStage | None = None) -> None:
         """Pass the shapers that are left: the one that was waited for has decided, and the body passes `stage`."""
@@ -374,6 +378,7 @@ class Exchange(Attempts):
 
     def write_head(self, head: ResponseHead, body: bytes, *, last: bool) -> None:
         """Write the head of a response, and what is there of its body."""
+        self._replay = None
         self.responding = True
         self.status = head.status
         parts = head.parts

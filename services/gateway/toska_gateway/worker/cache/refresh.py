@@ -100,9 +100,9 @@ class Refresh(Exchange):
         super().__init__(exchange.plane, errand, head, exchange.route, exchange.cluster)
         self._cache_policy = policy
 
-    def _pass_on_head(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
+    def _shape(self, head: ResponseHead, body: bytes, shapers: Sequence[Shaper], *, last: bool) -> None:
         # The others expect requests that have passed their gates, and their work would be for nobody.
-        super()._pass_on_head(head, body, (self._cache_policy,), last=last)
+        super()._shape(head, body, (self._cache_policy,), last=last)
 
     def fail(self, status: int, code: str, detail: str, *, retry_after: int = 0, extra: bytes = b"") -> None:
         fetch = None if self.passage is None else self.passage.cached
