@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, limits, startup
+from benchmarks import BenchError, balancing, limits, routes, startup
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -49,6 +49,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_startup(benches.add_parser("startup", help="toska up: time to the first answer, memory, time to leave"))
     _add_client(benches.add_parser("client", help="calls from service to service: plain clients and the SDK's"))
     _add_balancing(benches.add_parser("balancing", help="the balancers by themselves, up to 100,000 endpoints"))
+    _add_routes(benches.add_parser("routes", help="the routing table by itself: a look-up among up to 10,000 routes"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
@@ -110,6 +111,11 @@ def _add_balancing(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_balancing)
 
 
+def _add_routes(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.set_defaults(run=_run_routes)
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 3)
     parser.set_defaults(run=_run_limits)
@@ -158,6 +164,10 @@ def _run_client(console: Console, arguments: argparse.Namespace, cores: Cores) -
 
 def _run_balancing(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     return balancing.run(console, balancing.Options(arguments.rounds), cores)
+
+
+def _run_routes(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return routes.run(console, routes.Options(arguments.rounds), cores)
 
 
 def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

@@ -1,6 +1,5 @@
 """Finding the route of a request: always what trying all routes in order would find."""
 
-import asyncio
 import json
 import re
 import time
@@ -12,15 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toska_common.contracts.routing import Match, WeightedCluster
+from toska_common.contracts.routing import Route as RouteWords
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
-from toska_common.targets import TargetRules
-from toska_gateway.wire import Known, messages
+from toska_gateway.wire import Known, messages, plain
 from toska_gateway.worker.explaining import reasons_against
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import RequestHead, read_request
-from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.table import Route, RoutingTable, bare_host
+from toska_tests.gateways import idle_plane
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]
 REGEXES = ["/a.?", "/a/.*", "/a/b|/b", "/a(/b)?/c/?", ".*", "/[ab]", "/(?:a/)+.", "/a"]
@@ -39,9 +39,7 @@ def compiled(document: dict[str, Any]) -> tuple[RoutingTable, list[dict[str, Any
     snapshot = build_snapshot(build_table(load_document(json.dumps(document), source="test")))
     routes = [route for message in messages(Known(), snapshot, frozenset()) for route in message.get("routes", ())]
     table = RoutingTable()
-    loop = asyncio.new_event_loop()
-    plane = Plane(loop, TargetRules())
-    loop.close()
+    plane = idle_plane()
     for route in routes:
         table.add(route, plane)
     return table, routes
@@ -50,10 +48,7 @@ def compiled(document: dict[str, Any]) -> tuple[RoutingTable, list[dict[str, Any
 @cache
 def connection_from(client: str) -> Forwarding:
     """As much of a client's connection as a look-up needs."""
-    loop = asyncio.new_event_loop()
-    plane = Plane(loop, TargetRules())
-    loop.close()
-    return Forwarding(plane, client, b"http")
+    return Forwarding(idle_plane(), client, b"http")
 
 
 def find(table: RoutingTable, request: RequestHead) -> Route | None:
@@ -345,3 +340,45 @@ def test_expressions_cost_only_paths_that_begin_as_theirs_do() -> None:
 
     assert min(cost("/plain/1") for _ in range(5)) < 500 * 0.00002
     assert min(cost("/s4/1") for _ in range(5)) < 500 * 0.00004
+
+
+WANTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "header": lambda n: {"headers": {"x-all": "1", "x-tenant": f"t{n}"}},
+    "one of many headers": lambda n: {"headers": {f"x-tenant-{n}": "1"}},
+    "cookie": lambda n: {"cookies": {"tenant": f"t{n}"}},
+    "query": lambda n: {"query": {"tenant": f"t{n}"}},
+    "client": lambda n: {"client_ip": [f"10.{n >> 8}.{n & 255}.0/24"]},
+    "template": lambda n: {"path_prefix": None, "path_template": f"/a/{{x}}/t{n}"},
+    "expression": lambda n: {"path_prefix": None, "path_regex": f"/a/t{n}-.+"},
+}
+
+
+@pytest.mark.parametrize("wants", WANTS)
+def test_routes_of_one_place_are_told_apart_in_the_same_time_however_many_they_are(wants: str) -> None:
+    def table_of(count: int) -> RoutingTable:
+        to = (WeightedCluster(cluster="app"),)
+        matches = [
+            Match.model_validate({"path_prefix": "/a", **WANTS[wants](n), "methods": ("GET",)}) for n in range(count)
+        ]
+        table, plane = RoutingTable(), idle_plane()
+        for number, match in enumerate(matches):
+            table.add(plain(RouteWords(name=f"r{number}", match=match, to=to).model_dump()), plane)
+        return table
+
+    fields = ["x-tenant: t4", "x-all: 1", "x-tenant-4: 1", "cookie: tenant=t4"]
+    target = {"template": "/a/b/t4", "expression": "/a/t4-b"}.get(wants, "/a/b") + "?tenant=t4"
+    taken, refused = head(target, fields=fields), head(target, "POST", fields=fields)
+    caller = connection_from("10.0.4.7")
+
+    def cost(table: RoutingTable) -> float:
+        started = time.perf_counter()
+        for _ in range(300):
+            found = table.find(taken, caller)
+            assert found is not None
+            assert found.name == "r4"
+            assert table.find(refused, caller) is None
+            assert table.allowed_methods(refused, caller) == [b"GET"]
+        return time.perf_counter() - started
+
+    small, large = table_of(20), table_of(2_000)
+    assert min(cost(large) for _ in range(5)) < 3 * min(cost(small) for _ in range(5))

@@ -201,7 +201,8 @@ class Keyed:
         headers = self._headers
         names: Iterable[bytes] = headers
         if len(headers) > _SEVERAL:
-            names = {field_name(part) for part in head.parts[1:]}.union(head.special).intersection(headers)
+            sent = {field_name(part) for part in head.parts[1:]}.union(head.special)
+            names = [name for name in sent if name in headers]  # (a set's intersection would visit all of the headers)
         for name in names:
             value = head.field(name)
             if value is not None:

@@ -159,11 +159,11 @@ class QueryCondition(Condition):
 class ClientCondition(Condition):
     """Of the client's own address. A verdict is remembered, so most requests cost one look-up."""
 
-    __slots__ = ("_networks", "_unix", "_verdicts", "_written")
+    __slots__ = ("_networks", "_takes_sockets", "_verdicts", "_written")
 
     def __init__(self, networks: list[str]) -> None:
         self._networks = Networks(one for one in networks if one != UNIX_NETWORK)
-        self._unix = UNIX_NETWORK in networks
+        self._takes_sockets = UNIX_NETWORK in networks
         self._verdicts: dict[bytes, bool] = {}
         self._written = networks
 
@@ -173,7 +173,7 @@ class ClientCondition(Condition):
         verdict = self._verdicts.get(client)
         if verdict is None:
             if client == UNIX_CLIENT:
-                verdict = self._unix
+                verdict = self._takes_sockets
             else:
                 address = read_address(client.decode("latin-1"))
                 verdict = address is not None and address in self._networks
