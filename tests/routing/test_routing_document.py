@@ -82,7 +82,7 @@ def test_an_unknown_key_comes_with_the_one_that_was_meant() -> None:
 
 def test_an_unknown_key_that_is_like_nothing_comes_with_the_known_ones() -> None:
     [(_, _, reason)] = problems_of("zebra: 1")
-    assert "clusters, routes, server" in reason
+    assert "clusters, policies, routes, server" in reason
 
 
 def test_an_unknown_cluster_comes_with_the_one_that_was_meant() -> None:

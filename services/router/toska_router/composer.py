@@ -9,6 +9,7 @@ from datetime import timedelta
 import anyio
 import structlog
 from toska_common.contracts.routing import RouteTable
+from toska_common.routing.merging import Merger
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.versions import ResourceVersions
 
@@ -31,7 +32,8 @@ class Composer:
         self._publisher = publisher
         self._sources = sources
         self._exposed: frozenset[str] = frozenset()
-        self._table = build_table(sources.document())
+        self._merger = Merger()
+        self._table = self.compile(sources)
         self._touched = anyio.Event()
         self._is_open = False
         self.versions = versions
@@ -41,6 +43,10 @@ class Composer:
         """The routes and clusters that hold now, also while no snapshot can be made of them yet."""
         return self._table
 
+    def compile(self, sources: Sources) -> RouteTable:
+        """The table that these sources would make."""
+        return build_table(sources.document(), self._exposed, merger=self._merger)
+
     def open(self) -> None:
         """Publish from now on: the registry was seen whole."""
         self._is_open = True
@@ -49,7 +55,7 @@ class Composer:
     def set_sources(self, sources: Sources) -> None:
         """Take over what operators want, at once."""
         self._sources = sources
-        self._table = build_table(sources.document(), self._exposed)
+        self._table = self.compile(sources)
         self.compose()
 
     def touch(self) -> None:
@@ -69,7 +75,7 @@ class Composer:
         exposed = self._instances.exposed()
         if exposed != self._exposed:
             self._exposed = exposed
-            self._table = build_table(self._sources.document(), exposed)
+            self._table = self.compile(self._sources)
         if not self._is_open:
             return
         previous = self._publisher.snapshot

@@ -2,7 +2,8 @@
 
 Conflict
 ├── OwnedElsewhere        409  caller    a file, or a service that asked for it, has the route or cluster
-└── ClusterInUse          409  caller    routes lead to the cluster; `routes` names them
+├── ClusterInUse          409  caller    routes or policies lead to the cluster; `routes` and `policies` name them
+└── PolicyInUse           409  caller    routes name the policy; `routes` names them
 UpstreamUnavailable
 └── NoSnapshotYet         503  upstream  the registry was not seen since the router started
 """
@@ -17,9 +18,15 @@ class OwnedElsewhere(Conflict):
 
 
 class ClusterInUse(Conflict):
-    """Routes lead to the cluster; change them first."""
+    """Routes or policies lead to the cluster; change them first."""
 
     code, title = "cluster-in-use", "Cluster in use"
+
+
+class PolicyInUse(Conflict):
+    """Routes name the policy; change them first."""
+
+    code, title = "policy-in-use", "Policy in use"
 
 
 class NoSnapshotYet(UpstreamUnavailable):

@@ -7,6 +7,7 @@ from toska_router.composer import Composer
 from toska_router.follower import RegistryFollower
 from toska_router.gateways import Gateways
 from toska_router.publisher import Publisher
+from toska_router.store import RoutesStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class Parts:
     follower: RegistryFollower
     publisher: Publisher
     gateways: Gateways
+    store: RoutesStore

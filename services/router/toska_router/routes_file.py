@@ -17,7 +17,7 @@ from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import ConfigurationError
 from toska_common.routing.document import InvalidDocument, Problem, load_document
 
-from toska_router.store import RoutesStore
+from toska_router.last_good import LastGoodStore
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ Stamp = tuple[int, int, int, int]
 class RoutesFile:
     """One routing file and what became of it."""
 
-    def __init__(self, path: Path, store: RoutesStore) -> None:
+    def __init__(self, path: Path, store: LastGoodStore) -> None:
         self._path = path
         self._store = store
         self._stamp: Stamp | None = None
@@ -51,7 +51,7 @@ class RoutesFile:
         try:
             return self.read(beside)
         except InvalidDocument as error:
-            text = self._store.load_last_good(self._path)
+            text = self._store.load(self._path)
             if text is None:
                 raise ConfigurationError(_explain(error)) from error
             self.refuse(error)
@@ -72,7 +72,7 @@ class RoutesFile:
             reason = f"cannot be read: {error.strerror or error}"
             raise InvalidDocument([Problem("", None, reason)], source=str(self._path)) from error
         document = load_document(text, source=str(self._path), beside=beside)
-        self._store.save_last_good(self._path, text.decode("utf-8-sig"))
+        self._store.save(self._path, text.decode("utf-8-sig"))
         self._status = FileStatus(path=str(self._path), loaded_at=now_utc())
         return document
 

@@ -1,84 +1,117 @@
-"""The API's routes and clusters on disk (`home/router/routes.json`), and the routing file's text that was good last.
+"""What the API has, in the database: what holds now, and every revision that led there.
 
-Both are written whole or not at all. A file that cannot be read is kept aside under another name and said loudly; the
-router then starts without what was in it.
+Until something is stored there is no database, and then SQLAlchemy is not loaded. What may be changed is decided by
+`Sources`; here a change is written whole, with who made it, or not at all.
 """
 
-import json
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import structlog
-from toska_common.contracts import Contract
+from anyio.to_thread import run_sync
+from toska_common.clock import Clock
+from toska_common.contracts.revisions import Kind, ResourceRevision, Revision
 from toska_common.contracts.routing import RoutingDocument
-from toska_common.errors import ConfigurationError
-from toska_common.files import keep_aside, write_atomically
-from toska_common.routing.document import InvalidDocument, load_resource
+from toska_common.database import Database
 
-log = structlog.get_logger(__name__)
+from toska_router.sources import Change
+from toska_router.stored import Author, News, Stored
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+MIGRATIONS = "toska_router.migrations"
 
 
-class LastGood(Contract):
-    """The text that was last read from a routing file without a problem."""
+class Transaction:
+    """A change being made, while nobody else makes one: `news` is what others have changed until now."""
 
-    path: str
-    text: str
+    def __init__(self, connection: "AsyncConnection", statements: Any, clock: Clock, news: News) -> None:
+        self._connection = connection
+        self._statements = statements
+        self._clock = clock
+        self.news = news
+
+    async def append(self, changes: Sequence[Change], author: Author) -> int:
+        """Write the next revision, and return its number; it counts when the transaction ends well."""
+        revision = self.news.revision + 1
+        await self._statements.append(self._connection, revision, changes, author, self._clock.now())
+        return revision
 
 
 class RoutesStore:
-    """State of the router that outlives it.
+    """Routes, clusters and policies of the API, in a database that other routers may share.
 
-    Args:
-        folder: Made if it is not there; `home/router`.
+    Every method raises `DatabaseUnavailable` if the database does not answer.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._own = folder / "routes.json"
-        self._last_good = folder / "last-good-file.json"
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write the state folder {folder}: {error.strerror or error}") from error
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._loaded: Any = None
 
-    def load(self) -> RoutingDocument:
-        """The API's routes and clusters; none at the first start, and none if the file cannot be read."""
-        content = _read(self._own)
-        if content is None:
-            return RoutingDocument()
-        try:
-            # Not checked for what leads nowhere: the file's clusters may be what its routes lead to.
-            return load_resource(RoutingDocument, content, source=str(self._own))
-        except InvalidDocument as error:
-            aside = keep_aside(self._own)
-            log.error("routes_store_corrupt", path=str(self._own), kept_as=str(aside), reason=error.detail)
-            return RoutingDocument()
+    @property
+    def place(self) -> str:
+        """Where the database is, without its password."""
+        return str(self._database.location)
 
-    def save(self, own: RoutingDocument) -> None:
-        """Replace the API's routes and clusters; durable when this returns."""
-        body = own.model_dump(mode="json", exclude_defaults=True)
-        write_atomically(self._own, json.dumps(body, indent=1, ensure_ascii=False).encode())
+    async def load(self) -> Stored:
+        """Everything that holds now."""
+        if self._database.is_absent():
+            return Stored()
+        statements = await self._statements()
+        async with self._database.reading() as connection:
+            return await statements.load(connection)
 
-    def load_last_good(self, path: Path) -> str | None:
-        """The text that was good last in the routing file at `path`."""
-        content = _read(self._last_good)
-        if content is None:
-            return None
-        try:
-            kept = LastGood.model_validate_json(content)
-        except ValueError as error:
-            aside = keep_aside(self._last_good)
-            log.error("last_good_file_corrupt", kept_as=str(aside), reason=str(error))
-            return None
-        return kept.text if kept.path == str(path) else None
+    async def news_since(self, revision: int) -> News:
+        """What has changed since `revision`; a smaller revision than that if the database is another than it was."""
+        if self._database.is_absent():
+            return News(0)
+        statements = await self._statements()
+        async with self._database.reading() as connection:
+            return await statements.news_since(connection, revision)
 
-    def save_last_good(self, path: Path, text: str) -> None:
-        """Remember the text of the routing file at `path`."""
-        write_atomically(self._last_good, LastGood(path=str(path), text=text).model_dump_json().encode())
+    @asynccontextmanager
+    async def changing(self, since: int) -> AsyncGenerator[Transaction]:
+        """A transaction that excludes all others, with what they have changed since the revision `since`."""
+        statements = await self._statements()
+        async with self._database.writing() as connection:
+            news = await statements.news_since(connection, since)
+            yield Transaction(connection, statements, self._clock, news)
 
+    async def list_revisions(self, limit: int, before: int | None = None) -> list[Revision]:
+        """Revisions before `before`, the newest first."""
+        if self._database.is_absent():
+            return []
+        statements = await self._statements()
+        async with self._database.reading() as connection:
+            return await statements.list_revisions(connection, limit, before)
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
+    async def list_versions(
+        self, kind: Kind, name: str, limit: int, before: int | None = None
+    ) -> list[ResourceRevision]:
+        """What revisions before `before` left of one resource, the newest first."""
+        if self._database.is_absent():
+            return []
+        statements = await self._statements()
+        async with self._database.reading() as connection:
+            return await statements.list_versions(connection, kind, name, limit, before)
+
+    async def state_at(self, revision: int) -> RoutingDocument | None:
+        """What held after `revision`; `None` if that is not known any more, or not yet."""
+        if self._database.is_absent():
+            return RoutingDocument() if revision == 0 else None
+        statements = await self._statements()
+        async with self._database.reading() as connection:
+            return await statements.state_at(connection, revision)
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever there may be news, for ever."""
+        await self._database.watch(on_change)
+
+    async def _statements(self) -> Any:
+        if self._loaded is None:
+            # In a thread: it brings SQLAlchemy, which takes long enough to keep the event loop waiting.
+            self._loaded = await run_sync(import_module, "toska_router.statements")
+        return self._loaded

@@ -48,6 +48,18 @@ class RegistryStatus(Contract):
     services: int = 0
 
 
+class DatabaseStatus(Contract):
+    """Where the API's changes go; while it does not answer, what is known goes on and changes are refused."""
+
+    place: str = Field(description="SQLite in a file, or PostgreSQL's host, database and schema")
+    connected: bool
+    error: str = ""
+    revision: int = Field(default=0, description="The newest one that is known here")
+    problems: tuple[DocumentProblem, ...] = Field(
+        default=(), description="Why that does not hold here: another router made it, and it does not fit our file"
+    )
+
+
 class RouterStatus(Contract):
     """The router in one look; `version` is empty until the registry was seen for the first time."""
 
@@ -57,5 +69,7 @@ class RouterStatus(Contract):
     clusters: int = 0
     endpoints: int = 0
     gateways: int = 0
+    policies: int = 0
     registry: RegistryStatus
+    database: DatabaseStatus | None = None
     file: FileStatus | None = None

@@ -64,6 +64,7 @@ async def watch_notifications(location: DatabaseLocation, on_change: Callable[[]
                 connection.terminate()
         except Exception as error:  # noqa: BLE001 - whatever a driver has to say of a database that is away
             log.warning("database_listening_lost", database=str(location), reason=str(error) or type(error).__name__)
+            on_change()  # so that whoever is told finds out by themselves
         await anyio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_S)
 

@@ -5,14 +5,14 @@ Pure; every finding is located from the root of a routing document (`routes[3].t
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from ipaddress import ip_address
 
 from toska_common.contracts.names import RESERVED_PREFIX, is_unix
-from toska_common.contracts.routing import Cluster, Match, Route, RoutingDocument
+from toska_common.contracts.routing import Cluster, Match, Policies, Route, RoutingDocument
 from toska_common.path_templates import PathTemplate
 from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
-from toska_common.routing.problems import Finding, Location
+from toska_common.routing.policy_checks import check_policies
+from toska_common.routing.problems import Finding, Location, suggestion
 from toska_common.targets import TargetRules
 
 _OWN_PREFIXES = (AUTOMATIC_PREFIX, "toska:")
@@ -24,7 +24,9 @@ def check_document(
     routes: Sequence[Route | None],
     clusters: Mapping[str, Cluster],
     *,
+    policies: Mapping[str, Policies] | None = None,
     known_clusters: Collection[str] | None = None,
+    known_policies: Collection[str] | None = None,
     beside: RoutingDocument = _NOTHING,
     registry: bool = True,
     by_hand: bool = True,
@@ -34,7 +36,9 @@ def check_document(
     Args:
         routes: In the order of writing; `None` keeps the place of one that could not be read.
         clusters: Those that could be read.
+        policies: Those that could be read; `None` if the routes have theirs merged already, as those of a snapshot.
         known_clusters: Names that routes may lead to besides those of `beside`; default: `clusters`.
+        known_policies: Names that routes may refer to, likewise; default: `policies`.
         beside: What stands beside them in the same table, from another source; right by itself until now.
         registry: Whether there is a registry that clusters can follow.
         by_hand: Whether this is what people have written, rather than what a router has made of it.
@@ -50,18 +54,15 @@ def check_document(
                 findings.append(Finding(("routes", index, "policies", "watch"), reason))
     findings.extend(_conflicts(routes, beside.routes))
     findings.extend(_left_behind(beside, known))
+    if policies is not None:
+        names = policies if known_policies is None else known_policies
+        findings.extend(check_policies(routes, policies, known=names, known_clusters=known, beside=beside))
     findings.extend(
         Finding(("clusters", name), "another source has a cluster of this name")
         for name in clusters
         if name in beside.clusters
     )
     return findings
-
-
-def suggestion(word: str, known: Collection[str]) -> str:
-    """` (did you mean "x"?)`, if one of `known` is close to `word`."""
-    close = get_close_matches(word, known, n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
 
 
 def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Finding]:
@@ -150,6 +151,10 @@ def _place(match: Match) -> tuple[str | None, ...]:
 
 
 def _left_behind(beside: RoutingDocument, known: Collection[str]) -> Iterator[Finding]:
+    for policy, policies in beside.policies.items():
+        for _, name in policies.named_clusters():
+            if name not in known:
+                yield Finding(("clusters",), f'the policy "{policy}" of another source needs "{name}"')
     for route in beside.routes:
         for _, name in route.named_clusters():
             if name not in known:

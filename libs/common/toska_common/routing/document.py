@@ -13,9 +13,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing import Cluster, Route, RoutingDocument
-from toska_common.routing.checks import check_document, suggestion
-from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem
+from toska_common.contracts.routing import Cluster, Policies, Route, RoutingDocument
+from toska_common.routing.checks import check_document
+from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem, suggestion
 from toska_common.routing.tree import Node, decode, name_problems, parse_json, parse_yaml
 
 D = TypeVar("D", bound=Document)
@@ -42,7 +42,9 @@ def load_document(
     tree = parse_yaml(decode(text, source), source)
     document, findings = _validate(RoutingDocument, tree.root)
     if document is not None:
-        checked = check_document(document.routes, document.clusters, beside=beside, registry=registry)
+        checked = check_document(
+            document.routes, document.clusters, policies=document.policies, beside=beside, registry=registry
+        )
     else:
         checked = _check_what_is_right(tree.root, beside, registry)
     findings += [_as_written(finding, tree.root) for finding in checked]
@@ -92,13 +94,31 @@ def _validate(
 
 def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) -> list[Finding]:
     """Check the parts of a broken document that can be read, so that their problems show in the same run."""
-    parts = root.value if isinstance(root.value, dict) else {}
-    clusters_node, routes_node = parts.get("clusters"), parts.get("routes")
-    named = clusters_node.value if clusters_node is not None and isinstance(clusters_node.value, dict) else {}
-    listed = routes_node.value if routes_node is not None and isinstance(routes_node.value, tuple) else ()
-    clusters = {name: cluster for name, node in named.items() if (cluster := _validate(Cluster, node)[0]) is not None}
-    routes = [_validate(Route, node)[0] for node in listed]
-    return check_document(routes, clusters, known_clusters=named, beside=beside, registry=registry)
+    clusters, policies = _entries(root, "clusters"), _entries(root, "policies")
+    routes = _entries(root).get("routes")
+    listed = routes.value if routes is not None and isinstance(routes.value, tuple) else ()
+    return check_document(
+        [_validate(Route, node)[0] for node in listed],
+        _readable(Cluster, clusters),
+        policies=_readable(Policies, policies),
+        known_clusters=clusters,
+        known_policies=policies,
+        beside=beside,
+        registry=registry,
+    )
+
+
+def _entries(node: Node, *keys: str) -> Mapping[str, Node]:
+    for key in keys:
+        found = _entries(node).get(key)
+        if found is None:
+            return {}
+        node = found
+    return node.value if isinstance(node.value, dict) else {}
+
+
+def _readable(kind: type[D], nodes: Mapping[str, Node]) -> dict[str, D]:
+    return {name: resource for name, node in nodes.items() if (resource := _validate(kind, node)[0]) is not None}
 
 
 def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:

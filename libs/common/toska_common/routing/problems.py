@@ -1,8 +1,9 @@
 """What is wrong with routing that a person wrote: every problem, each with its path in the document and its line."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from toska_common.errors import InvalidInput
 
@@ -59,3 +60,9 @@ def format_location(location: Location) -> str:
         else:
             text += f'["{part}"]'
     return text
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """` (did you mean "x"?)`, if one of `known` is close to `word`."""
+    close = get_close_matches(word, known, n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""

@@ -19,19 +19,23 @@ from toska_common.contracts.routing import (
     Snapshot,
     WeightedCluster,
 )
+from toska_common.routing.merging import Merger
 from toska_common.routing.order import AUTOMATIC_PREFIX, order_routes
 from toska_common.routing.versions import endpoints_version, table_version
 
 _NO_INSTANCES: Mapping[str, ClusterEndpoints] = {}
 
 
-def build_table(document: RoutingDocument, automatic: Iterable[str] = ()) -> RouteTable:
-    """The table of a checked document and of the services that asked for an automatic route.
+def build_table(
+    document: RoutingDocument, automatic: Iterable[str] = (), *, merger: Merger | None = None
+) -> RouteTable:
+    """The table of a checked document and of the services that asked for an automatic route; policies are merged.
 
     An operator's cluster with the name of such a service stands for it, so its balancer and limits hold there too.
     """
     services = sorted({service for service in automatic if not is_reserved(service)})
-    routes = order_routes([*document.routes, *(automatic_route(service) for service in services)])
+    operators = (merger or Merger()).merge_all(document.routes, document.policies)
+    routes = order_routes([*operators, *(automatic_route(service) for service in services)])
     clusters = {service: Cluster(service=service) for service in services} | dict(document.clusters)
     return RouteTable(server=document.server, clusters=dict(sorted(clusters.items())), routes=routes)
 

@@ -2,7 +2,9 @@
 
 from fastapi import FastAPI
 
+from toska_router.handlers.history import history_routes
 from toska_router.handlers.resources import resource_routes
+from toska_router.handlers.schemas import schema_routes
 from toska_router.handlers.snapshots import snapshot_routes
 from toska_router.handlers.status import status_routes
 from toska_router.parts import Parts
@@ -10,5 +12,5 @@ from toska_router.parts import Parts
 
 def add_handlers(app: FastAPI, parts: Parts) -> None:
     """Give `app` the whole API."""
-    for router in (resource_routes(parts), snapshot_routes(parts), status_routes(parts)):
-        app.include_router(router)
+    for routes in (resource_routes, history_routes, schema_routes, snapshot_routes, status_routes):
+        app.include_router(routes(parts))

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from toska_common.contracts import Document
 from toska_common.routing.document import load_resource
 
-from toska_router.book import Precondition
+from toska_router.proposals import Precondition
 
 D = TypeVar("D", bound=Document)
 

@@ -1,7 +1,7 @@
 """How the router and its gateways are."""
 
 from fastapi import APIRouter
-from toska_common.contracts.router import GatewayStatus, RouterStatus
+from toska_common.contracts.router import DatabaseStatus, GatewayStatus, RouterStatus
 
 from toska_router.parts import Parts
 
@@ -12,7 +12,7 @@ def status_routes(parts: Parts) -> APIRouter:
 
     @router.get("/status")
     async def get_status() -> RouterStatus:
-        """Versions and counts, whether the registry answers, and what is wrong with the routing file, if anything."""
+        """Versions and counts, whether registry and database answer, and what is wrong with the routing file, if anything."""
         table, snapshot = parts.composer.table, parts.publisher.snapshot
         return RouterStatus(
             version=parts.publisher.version,
@@ -21,7 +21,15 @@ def status_routes(parts: Parts) -> APIRouter:
             clusters=len(table.clusters),
             endpoints=parts.publisher.endpoint_count,
             gateways=len(parts.gateways),
+            policies=len(parts.book.sources.document().policies),
             registry=parts.follower.status,
+            database=DatabaseStatus(
+                place=parts.store.place,
+                connected=parts.book.is_open and not parts.book.outage,
+                error=parts.book.outage,
+                revision=parts.book.revision,
+                problems=parts.book.problems,
+            ),
             file=parts.book.file_status,
         )
 

@@ -1,6 +1,6 @@
 """What happens to a request on its way along a route."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self, cast
 
@@ -150,15 +150,30 @@ class Policies(Document):
             raise ValueError("a limit stands twice")
         return value
 
-    @model_validator(mode="after")
-    def _claims_where_there_are_some(self) -> Self:
-        if self.auth is None and any(limit.key.startswith("claim:") for limit in self.rate_limit):
-            raise ValueError("rate_limit by a claim needs auth: without it no token is verified")
-        return self
-
     @field_validator("timeout", "connect_timeout", "response_timeout", "idle_timeout")
     @classmethod
     def _positive(cls, value: timedelta | None) -> timedelta | None:
         if value is not None and value <= timedelta():
             raise ValueError("a timeout is longer than 0s; leave it out for the default")
         return value
+
+    def check_complete(self) -> None:
+        """Let policies pass that can stand alone; part of them may come from another name.
+
+        Raises:
+            ValueError: Something that they need is missing.
+        """
+        if self.auth is None and any(limit.key.startswith("claim:") for limit in self.rate_limit):
+            raise ValueError("policies.rate_limit: by a claim needs auth: without it no token is verified")
+
+    def named_clusters(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Every cluster that the policies lead to, with where in them its name stands."""
+        for index, name in enumerate(self.fault.clusters if self.fault is not None else ()):
+            yield ("fault", "clusters", index), name
+        for name, version in self.versions.known.items() if self.versions is not None else ():
+            if version.cluster is not None:
+                yield ("versions", "known", name, "cluster"), version.cluster
+        if self.mirror is not None:
+            yield ("mirror", "cluster"), self.mirror.cluster
+        if self.fallback is not None and self.fallback.cluster is not None:
+            yield ("fallback", "cluster"), self.fallback.cluster

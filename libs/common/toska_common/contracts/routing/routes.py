@@ -29,7 +29,24 @@ class Route(Document):
     strip_prefix: bool = Field(
         default=False, description="Take path_prefix off the path and send it as X-Forwarded-Prefix"
     )
+    policies_from: tuple[ResourceName, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Named policies; a key of a later one goes before that of an earlier, the route's own before all",
+    )
     policies: Policies = Policies()
+
+    @field_validator("policies_from", mode="before")
+    @classmethod
+    def _one_policy(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("policies_from")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a policy stands twice")
+        return value
 
     @field_validator("to", mode="before")
     @classmethod
@@ -75,17 +92,16 @@ class Route(Document):
             raise ValueError("policies.versions: by path needs match.path_prefix, after which the version stands")
         return self
 
+    @model_validator(mode="after")
+    def _claims_where_there_are_some(self) -> Self:
+        # Policies that are named complete one another, so only what they come to can be judged (`merging`).
+        if not self.policies_from:
+            self.policies.check_complete()
+        return self
+
     def named_clusters(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every cluster that the route can lead to, with where in the route its name stands."""
         for index, part in enumerate(self.to):
             yield ("to", index, "cluster"), part.cluster
-        versions, mirror, fallback = self.policies.versions, self.policies.mirror, self.policies.fallback
-        for index, name in enumerate(self.policies.fault.clusters if self.policies.fault is not None else ()):
-            yield ("policies", "fault", "clusters", index), name
-        for name, version in versions.known.items() if versions is not None else ():
-            if version.cluster is not None:
-                yield ("policies", "versions", "known", name, "cluster"), version.cluster
-        if mirror is not None:
-            yield ("policies", "mirror", "cluster"), mirror.cluster
-        if fallback is not None and fallback.cluster is not None:
-            yield ("policies", "fallback", "cluster"), fallback.cluster
+        for where, name in self.policies.named_clusters():
+            yield ("policies", *where), name

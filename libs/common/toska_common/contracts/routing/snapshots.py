@@ -8,6 +8,7 @@ from pydantic import Field
 from toska_common.contracts import Contract, Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.clusters import Cluster, Endpoint
+from toska_common.contracts.routing.policies import Policies
 from toska_common.contracts.routing.routes import Route
 from toska_common.contracts.routing.server import Server
 from toska_common.contracts.tallies import TallyReport
@@ -18,6 +19,9 @@ class RoutingDocument(Document):
 
     server: Server = Server()
     clusters: Mapping[ResourceName, Cluster] = Field(default_factory=dict[str, Cluster])
+    policies: Mapping[ResourceName, Policies] = Field(
+        default_factory=dict[str, Policies], description="By a name that routes refer to in policies_from"
+    )
     routes: tuple[Route, ...] = ()
 
 
@@ -135,6 +139,9 @@ class RouteEntry(Contract):
     route: Route
     source: Literal["file", "api", "automatic"]
     version: str
+    effective_policies: Policies | None = Field(
+        default=None, description="What they come to with those of policies_from, if it names any"
+    )
 
 
 class ClusterEntry(Contract):
@@ -145,3 +152,13 @@ class ClusterEntry(Contract):
     source: Literal["file", "api", "automatic"]
     version: str
     endpoints: tuple[Endpoint, ...] = ()
+
+
+class PolicyEntry(Contract):
+    """A policy as the router's API shows it."""
+
+    name: str
+    policy: Policies
+    source: Literal["file", "api"]
+    version: str
+    used_by: tuple[str, ...] = Field(default=(), description="The routes that name it")

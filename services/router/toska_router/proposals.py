@@ -1,0 +1,95 @@
+"""What callers ask for, as proposals: decided on what holds in the moment of the change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toska_common.contracts import Document
+from toska_common.contracts.revisions import Kind
+from toska_common.contracts.routing import RoutingDocument
+from toska_common.errors import NotFound, PreconditionFailed
+from toska_common.routing.written import written_version
+
+from toska_router.sources import Change, Sources, changes_between
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """What a caller takes the resource for (RFC 9110 §13.1): one of these versions; or, if `absent`, not there."""
+
+    versions: frozenset[str] | None = None
+    absent: bool = False
+
+    def check(self, resource: Document | None) -> None:
+        """Let the caller pass if the resource is what it is taken for.
+
+        Raises:
+            PreconditionFailed: It is not; `version` says what it is.
+        """
+        version = "" if resource is None else written_version(resource)
+        if self.absent and resource is not None:
+            raise PreconditionFailed("it is there already", version=version)
+        if self.versions is None or (resource is not None and self.versions & {version, "*"}):
+            return
+        raise PreconditionFailed("it was changed since, or is not there", version=version)
+
+
+ANY = Precondition()
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Make a resource, or replace it."""
+
+    kind: Kind
+    name: str
+    resource: Document
+    precondition: Precondition = ANY
+
+    def __call__(self, sources: Sources) -> Sequence[Change]:
+        """Raises `OwnedElsewhere` and `PreconditionFailed`."""
+        self.precondition.check(sources.find(self.kind, self.name))
+        return [Change(self.kind, self.name, self.resource)]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a resource away."""
+
+    kind: Kind
+    name: str
+    precondition: Precondition = ANY
+
+    def __call__(self, sources: Sources) -> Sequence[Change]:
+        """Raises `NotFound`, `OwnedElsewhere` and `PreconditionFailed`."""
+        found = sources.find(self.kind, self.name)
+        if found is None:
+            raise NotFound(f"there is no {self.kind} {self.name}")
+        self.precondition.check(found)
+        return [Change(self.kind, self.name, None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Make one resource what it was, which may be nothing."""
+
+    kind: Kind
+    name: str
+    resource: Document | None
+    precondition: Precondition = ANY
+
+    def __call__(self, sources: Sources) -> Sequence[Change]:
+        """Raises `OwnedElsewhere` and `PreconditionFailed`."""
+        found = sources.find(self.kind, self.name)
+        self.precondition.check(found)
+        return [] if found is None and self.resource is None else [Change(self.kind, self.name, self.resource)]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAll:
+    """Make everything of the API what it was."""
+
+    state: RoutingDocument
+
+    def __call__(self, sources: Sources) -> Sequence[Change]:
+        """Changes whatever is different, and nothing else."""
+        return changes_between(sources.own, self.state)
