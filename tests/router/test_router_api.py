@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 from toska_tests.routers import RunningRouter
@@ -163,23 +162,6 @@ async def test_what_the_api_made_outlives_the_router(start_router: StartRouter) 
     async with start_router() as router:
         assert await router.snapshot() == before
         assert (await router.read("routes/old"))["source"] == "api"
-
-
-@pytest.mark.parametrize("damage", [b"", b'{"routes": [', b'{"routes": [{"name": "x"}]}', b"\x00\xff"])
-async def test_a_store_that_cannot_be_read_is_kept_aside(
-    start_router: StartRouter, home: Path, damage: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with start_router() as router:
-        await router.put("clusters/legacy", LEGACY)
-    path = home / "router" / "routes.json"
-    path.write_bytes(damage)
-    async with start_router() as router:
-        assert await router.read("clusters") == []
-        await router.put("clusters/other", LEGACY)
-    [aside] = path.parent.glob("routes.json.corrupt-*")
-    assert aside.read_bytes() == damage
-    async with start_router() as router:
-        assert [entry["name"] for entry in await router.read("clusters")] == ["other"]
 
 
 async def test_the_api_describes_itself(router: RunningRouter) -> None:

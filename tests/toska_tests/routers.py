@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx
 from toska_common.contracts.routing import Snapshot, SnapshotDelta
+from toska_common.errors import ConfigurationError
 from toska_common.routing.delta import apply_delta
 from toska_common.server import bind, serve
 from toska_router.app import create_service
@@ -84,7 +85,25 @@ def is_empty(delta: SnapshotDelta) -> bool:
 
 @asynccontextmanager
 async def running_router(home: Path, registry_url: str, **options: Any) -> AsyncGenerator[RunningRouter]:
-    """A router of the block's own, which is stopped with the block."""
+    """A router of the block's own, which is stopped with the block.
+
+    Raises:
+        ConfigurationError: What kept it from starting.
+    """
+    try:
+        async with _running_router(home, registry_url, **options) as router:
+            yield router
+    except* ConfigurationError as group:
+        raise _first_of(group) from None
+
+
+def _first_of(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    error = group.exceptions[0]
+    return _first_of(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@asynccontextmanager
+async def _running_router(home: Path, registry_url: str, **options: Any) -> AsyncGenerator[RunningRouter]:
     with bind("127.0.0.1", 0) as sock:
         port: int = sock.getsockname()[1]
         service = create_service(Settings(home=home, port=port, registry_url=registry_url, **options))

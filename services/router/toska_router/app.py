@@ -1,7 +1,7 @@
 """Builds the router: its parts, its API and its place in the mesh."""
 
 from collections.abc import AsyncGenerator, Collection
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 
@@ -10,6 +10,7 @@ from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
+from toska_common.database import Database, DatabaseUnavailable
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
 from toska_common.routing.versions import ResourceVersions
@@ -23,12 +24,14 @@ from toska_router.follower import RegistryFollower
 from toska_router.gateways import Gateways
 from toska_router.handlers import add_handlers
 from toska_router.instances import Instances
+from toska_router.last_good import LastGoodStore
 from toska_router.metrics import RouterCollector
 from toska_router.parts import Parts
 from toska_router.publisher import Publisher
 from toska_router.routes_file import RoutesFile
 from toska_router.settings import Settings
-from toska_router.store import RoutesStore
+from toska_router.store import MIGRATIONS, RoutesStore
+from toska_router.taking_over import OldFile
 
 DESCRIPTION = """Where requests go: routes and clusters, joined with the registry's instances into snapshots that
 gateways follow.
@@ -45,9 +48,11 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         ConfigurationError: The routing file or the stored routes cannot be used; every problem is named.
     """
     clock = clock or SystemClock()
-    store = RoutesStore(settings.home / "router")
-    file = None if settings.routes is None else RoutesFile(settings.routes, store)
-    book = RoutesBook(store, file)
+    database = Database(settings.database_location, migrations=MIGRATIONS)
+    store = RoutesStore(database, clock)
+    folder = settings.home / "router"
+    file = None if settings.routes is None else RoutesFile(settings.routes, LastGoodStore(folder))
+    book = RoutesBook(store, file, OldFile(folder))
     instances = Instances(settings.registry_grace.total_seconds())
     versions = ResourceVersions()
     publisher = Publisher(versions, clock)
@@ -56,14 +61,19 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         instances,
         wanted=lambda: _followed(composer),
         on_change=composer.touch,
-        on_complete=composer.open,
+        on_complete=lambda: open_when_all_is_known(),  # noqa: PLW0108 - it is defined below
         clock=clock,
     )
-    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock))
+    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store)
+
+    def open_when_all_is_known() -> None:
+        if book.is_open and follower.complete:
+            composer.open()
 
     def take_over_sources() -> None:
         composer.set_sources(book.sources)
         follower.reconcile()
+        open_when_all_is_known()
 
     book.on_change = take_over_sources
     health = HealthChecks("toska-router", __version__)
@@ -84,7 +94,9 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
+        await _open(book)
         async with (
+            aclosing(database),
             ConsulClient.open(
                 settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
             ) as consul,
@@ -93,6 +105,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
             service.withdraw = partial(_withdraw, health, publisher, presence)
+            tasks.start_soon(book.follow)
             tasks.start_soon(composer.follow)
             tasks.start_soon(follower.run, consul)
             tasks.start_soon(presence.keep)
@@ -106,11 +119,19 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     return service
 
 
+async def _open(book: RoutesBook) -> None:
+    # What is wrong ends the router; what is away is waited for, while gateways go on with what they have.
+    with suppress(DatabaseUnavailable):
+        await book.open()
+
+
 def _followed(composer: Composer) -> Collection[str]:
     return {cluster.service for cluster in composer.table.clusters.values() if cluster.service is not None}
 
 
 def _require_snapshot(parts: Parts) -> None:
+    if not parts.book.is_open:
+        raise LookupError(f"waiting for the database: {parts.book.outage}")
     if parts.publisher.snapshot is None:
         raise LookupError(f"waiting for the registry: {', '.join(parts.follower.unseen)}")
 

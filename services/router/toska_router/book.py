@@ -9,7 +9,7 @@ only then taken over; whatever goes wrong before leaves everything as it was. Wh
 goes on and changes are refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -129,16 +129,10 @@ class RoutesBook:
                 may have been made, whole; else nothing was.
             MeshError: What `propose` or `Sources.with_changes` raises; nothing was changed.
         """
-        # A caller that gives up must not leave a change in the database that does not hold in memory.
-        with anyio.CancelScope(shield=True):
-            async with self._changing:
-                self._require_open()
-                try:
-                    return await self._change(propose, author)
-                except DatabaseUnavailable as error:
-                    self._note_outage(error.detail)
-                    self._note_news()
-                    raise
+        async with self._changing:
+            self._require_open()
+            # A caller that gives up must not leave a change in the database that does not hold in memory.
+            return await _to_the_end(self._change_or_note, propose, author)
 
     async def preview(self, propose: Propose) -> Outcome:
         """What a change would come to, on what is known here; nothing is written."""
@@ -158,11 +152,18 @@ class RoutesBook:
             except InvalidDocument as error:
                 self._file.refuse(error)
                 return
-            if document != self._sources.file or self._problems:
-                self._problems = ()
-                self._sources = Sources(document, own)
-                log.info("routes_file_loaded", routes=len(document.routes), clusters=len(document.clusters))
-                self.on_change()
+            self._problems = ()
+            self._sources = Sources(document, own)
+            log.info("routes_file_loaded", routes=len(document.routes), clusters=len(document.clusters))
+            self.on_change()
+
+    async def _change_or_note(self, propose: Propose, author: Author) -> Outcome:
+        try:
+            return await self._change(propose, author)
+        except DatabaseUnavailable as error:
+            self._note_outage(error.detail)
+            self._note_news()
+            raise
 
     async def _change(self, propose: Propose, author: Author) -> Outcome:
         async with self._store.changing(self._stored.revision) as transaction:
@@ -194,7 +195,6 @@ class RoutesBook:
         file, went_back = self._sources.file, stored.revision < self._stored.revision
         whole = went_back or bool(self._problems)
         findings = find_problems(file, stored.own) if whole else find_problems_of(changes, file, stored.own)
-        unchanged = stored.own == self._sources.own
         self._stored = stored
         if findings:
             self._refuse(findings)
@@ -202,7 +202,7 @@ class RoutesBook:
         self._problems = ()
         if self._file is not None:
             self._file.look_again()
-        if not unchanged:
+        if stored.own is not self._sources.own:
             self._sources = Sources(file, stored.own)
             self.on_change()
 
@@ -243,6 +243,14 @@ class RoutesBook:
         if not self.outage:
             log.error("database_lost", reason=reason)
         self.outage = reason
+
+
+async def _to_the_end(
+    function: Callable[[Propose, Author], Awaitable[Outcome]], propose: Propose, by: Author
+) -> Outcome:
+    with anyio.CancelScope(shield=True):
+        return await function(propose, by)
+    raise AssertionError("a scope that nobody cancels ends with its block")
 
 
 def _of_effect(sources: Sources, changes: Sequence[Change]) -> list[Change]:

@@ -70,6 +70,11 @@ class RegistryFollower:
         return RegistryStatus(connected=connected, error=error, services=len(self._instances))
 
     @property
+    def complete(self) -> bool:
+        """Whether every service has been seen."""
+        return self._complete
+
+    @property
     def unseen(self) -> list[str]:
         """What the first snapshot still waits for."""
         return ["the list of services"] if self._listed is None else sorted(self._unseen)

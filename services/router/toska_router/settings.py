@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
+from toska_common.database import DatabaseLocation, parse_location
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
 
@@ -35,6 +36,11 @@ class Settings(ServiceSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @property
+    def database_location(self) -> DatabaseLocation:
+        """Where the API's routes, clusters and policies are kept."""
+        return parse_location(self.database_url.get_secret_value(), service="router", home=self.home)
 
     @property
     def registry_api_url(self) -> str:

@@ -186,12 +186,16 @@ def _require_unused(kind: Kind, name: str, document: RoutingDocument) -> None:
         users = [route.name for route in document.routes if _leads_to(name, route.named_clusters())]
         policies = [policy for policy, found in document.policies.items() if _leads_to(name, found.named_clusters())]
         if users or policies:
-            listed = [*(f"the route {user}" for user in users), *(f"the policy {policy}" for policy in policies)]
-            raise ClusterInUse(f"the cluster {name} is used by {', '.join(listed)}", routes=users, policies=policies)
+            reason = f"the cluster {name} is used by {_listed(routes=users, policies=policies)}"
+            raise ClusterInUse(reason, routes=users, policies=policies)
     if kind == "policy":
         users = users_of_policy(name, document)
         if users:
-            raise PolicyInUse(f"the policy {name} is used by the routes {', '.join(users)}", routes=users)
+            raise PolicyInUse(f"the policy {name} is used by {_listed(routes=users)}", routes=users)
+
+
+def _listed(**users: Sequence[str]) -> str:
+    return " and ".join(f"the {kind} {', '.join(names)}" for kind, names in users.items() if names)
 
 
 def _leads_to(cluster: str, named: Iterator[tuple[Location, str]]) -> bool:

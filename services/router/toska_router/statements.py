@@ -42,7 +42,7 @@ async def news_since(connection: AsyncConnection, revision: int) -> News:
         .where(CHANGES.c.revision > revision)
         .order_by(CHANGES.c.revision)
     )
-    latest = {(cast("Kind", kind), name): body for kind, name, body in found if kind in KINDS}
+    latest: dict[tuple[Kind, str], Any] = {(kind, name): body for kind, name, body in found if kind in KINDS}
     changes = [Change(kind, name, _read(kind, name, body)) for (kind, name), body in latest.items()]
     return News(await newest(connection), changes)
 

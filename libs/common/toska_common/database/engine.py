@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from toska_common.database.errors import DatabaseUnavailable
 from toska_common.database.location import DatabaseLocation
+from toska_common.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 5.0
@@ -24,6 +25,7 @@ _PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA cache_size=-512",
 )
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _FAULTS_OF_OURS = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 
 
@@ -85,6 +87,7 @@ def translated(location: DatabaseLocation) -> Generator[None]:
     """Turn what a database's absence raises into `DatabaseUnavailable`; mistakes in our statements stay what they are.
 
     Raises:
+        ConfigurationError: SQLite's file is damaged.
         DatabaseUnavailable: It cannot be reached or written.
     """
     try:
@@ -92,6 +95,10 @@ def translated(location: DatabaseLocation) -> Generator[None]:
     except _FAULTS_OF_OURS:
         raise
     except exc.DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorname", "") in _DAMAGED:
+            raise ConfigurationError(
+                f"{location}: {error.orig}; put a copy of it in its place, or move it away to start without what it had"
+            ) from error
         raise _unavailable(location, error.orig or error) from error
     except (exc.TimeoutError, OSError, TimeoutError) as error:
         raise _unavailable(location, error) from error

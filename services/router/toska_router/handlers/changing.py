@@ -22,7 +22,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"description": "It is wrong, or does not fit the table; `problems` names everything"},
     503: {"description": "The database does not answer: ask again after Retry-After"},
 }
-PREVIEW: dict[int | str, dict[str, Any]] = {200: {"description": "What was asked for; or, as a dry run, what it would be"}}
+PREVIEW: dict[int | str, dict[str, Any]] = {
+    200: {"description": "What was asked for; or, as a dry run, what it would be"}
+}
 
 
 async def make_change(parts: Parts, request: Request, propose: Propose, source: str = "api") -> Outcome:

@@ -3,13 +3,14 @@
 from typing import Any
 
 from starlette.responses import Response
+from toska_common.contracts.revisions import Kind
 from toska_common.contracts.routing import Cluster, Endpoint, Policies, Route
 from toska_common.errors import NotFound
 from toska_common.routing.written import written, written_version
 
 from toska_router.handlers.bodies import entity_tag, to_json
 from toska_router.parts import Parts
-from toska_router.sources import Kind, users_of_policy
+from toska_router.sources import users_of_policy
 
 
 def list_entries(parts: Parts, kind: Kind) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ def status_routes(parts: Parts) -> APIRouter:
 
     @router.get("/status")
     async def get_status() -> RouterStatus:
-        """Versions and counts, whether registry and database answer, and what is wrong with the routing file, if anything."""
+        """Versions and counts, whether registry and database answer, and what is wrong with the routing file."""
         table, snapshot = parts.composer.table, parts.publisher.snapshot
         return RouterStatus(
             version=parts.publisher.version,
