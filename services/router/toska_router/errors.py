@@ -2,7 +2,7 @@
 
 Conflict
 ├── OwnedElsewhere        409  caller    a file, or a service that asked for it, has the route or cluster
-├── ClusterInUse          409  caller    routes or policies lead to the cluster; `routes` and `policies` name them
+├── ClusterInUse          409  caller    something leads to the cluster; `routes`, `policies`, `clusters` name it
 └── PolicyInUse           409  caller    routes name the policy; `routes` names them
 UpstreamUnavailable
 └── NoSnapshotYet         503  upstream  the registry was not seen since the router started

@@ -183,11 +183,13 @@ def _by_name(finding: Finding, routes: Sequence[Route]) -> Finding:
 
 def _require_unused(kind: Kind, name: str, document: RoutingDocument) -> None:
     if kind == "cluster":
-        users = [route.name for route in document.routes if _leads_to(name, route.named_clusters())]
-        policies = [policy for policy, found in document.policies.items() if _leads_to(name, found.named_clusters())]
-        if users or policies:
-            reason = f"the cluster {name} is used by {_listed(routes=users, policies=policies)}"
-            raise ClusterInUse(reason, routes=users, policies=policies)
+        users = {
+            "routes": [route.name for route in document.routes if _leads_to(name, route.named_clusters())],
+            "policies": [key for key, policy in document.policies.items() if _leads_to(name, policy.named_clusters())],
+            "clusters": [key for key, cluster in document.clusters.items() if _fails_over_to(name, cluster)],
+        }
+        if any(users.values()):
+            raise ClusterInUse(f"the cluster {name} is used by {_listed(**users)}", **users)
     if kind == "policy":
         users = users_of_policy(name, document)
         if users:
@@ -196,6 +198,10 @@ def _require_unused(kind: Kind, name: str, document: RoutingDocument) -> None:
 
 def _listed(**users: Sequence[str]) -> str:
     return " and ".join(f"the {kind} {', '.join(names)}" for kind, names in users.items() if names)
+
+
+def _fails_over_to(name: str, cluster: Cluster) -> bool:
+    return cluster.failover is not None and name in cluster.failover.to
 
 
 def _leads_to(cluster: str, named: Iterator[tuple[Location, str]]) -> bool:

@@ -28,13 +28,13 @@ def merge(route: Route, named: Named) -> Route:
     parts = [*(named[name] for name in route.policies_from), route.policies]
     written = {key: getattr(part, key) for part in parts for key in part.model_fields_set}
     try:
-        policies = Policies.model_validate(written)
-        policies.check_complete()
         fields = {key: getattr(route, key) for key in route.model_fields_set}
-        return Route.model_validate({**fields, "policies": policies})
+        merged = Route.model_validate({**fields, "policies": Policies.model_validate(written)})
     except ValidationError as error:
         reasons = (str(entry["msg"]).removeprefix("Value error, ") for entry in error.errors(include_url=False))
         raise ValueError("; ".join(reasons)) from error
+    merged.check_complete()
+    return merged
 
 
 class Merger:

@@ -32,6 +32,8 @@ def check_policies(
     for name, policy in policies.items():
         if name in beside.policies:
             yield Finding(("policies", name), "another source has a policy of this name")
+        if policy.watch is not None:
+            yield Finding(("policies", name, "watch"), "is set by rollouts and experiments alone")
         for where, cluster in policy.named_clusters():
             if cluster not in known_clusters:
                 meant = suggestion(cluster, known_clusters)

@@ -66,8 +66,6 @@ class Route(Document):
             )
         if self.sticky is not None and not self.to:
             raise ValueError("sticky is for routes with to")
-        if self.sticky is not None and self.sticky.claim is not None and self.policies.auth is None:
-            raise ValueError("sticky by a claim needs policies.auth: without it no token is verified")
         return self
 
     @model_validator(mode="after")
@@ -96,8 +94,18 @@ class Route(Document):
     def _claims_where_there_are_some(self) -> Self:
         # Policies that are named complete one another, so only what they come to can be judged (`merging`).
         if not self.policies_from:
-            self.policies.check_complete()
+            self.check_complete()
         return self
+
+    def check_complete(self) -> None:
+        """Let a route pass whose policies are all that it has.
+
+        Raises:
+            ValueError: Something that it or they need is missing.
+        """
+        self.policies.check_complete()
+        if self.sticky is not None and self.sticky.claim is not None and self.policies.auth is None:
+            raise ValueError("sticky by a claim needs policies.auth: without it no token is verified")
 
     def named_clusters(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every cluster that the route can lead to, with where in the route its name stands."""
