@@ -25,6 +25,17 @@ class View(StrEnum):
     ENDPOINT = "endpoint"
 
 
+class Engine(StrEnum):
+    """What moves requests."""
+
+    PYTHON = "python"
+    ENVOY = "envoy"
+
+
+EngineChoice = Annotated[
+    Engine | None, typer.Option("--engine", help="What moves requests; default: TOSKA_GATEWAY_ENGINE or python")
+]
+
 Home = Annotated[Path | None, typer.Option("--home", help="State folder of the mesh; default: TOSKA_HOME or .toska")]
 
 Admin = Annotated[
@@ -43,6 +54,7 @@ def up(
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=1, help="Gateway processes that move requests")
     ] = None,
+    engine: EngineChoice = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the API documentation in a browser")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every log line, not only warnings")] = False,
     home: Home = None,
@@ -56,7 +68,7 @@ def up(
         from toska_cli.up import up as run_up
 
     reporter = JsonReporter() if as_json else TableReporter(open_browser=open_browser)
-    options = UpOptions(home=home, ports_from=ports_from, workers=workers, examples=not no_examples)
+    options = UpOptions(home=home, ports_from=ports_from, workers=workers, examples=not no_examples, engine=engine)
     run_up(options, reporter, verbose=verbose)
 
 
@@ -120,12 +132,13 @@ def gateway(
     ] = None,
     admin: Annotated[str, typer.Option("--admin", help="host:port of the admin API")] = "127.0.0.1:8100",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes that move requests")] = None,
+    engine: EngineChoice = None,
     home: Home = None,
 ) -> None:
     """Run the gateway alone, by a routing file, with no other part of the mesh."""
     from toska_cli.run import run_gateway
 
-    run_gateway(routes, listen or ["127.0.0.1:8080"], admin, workers, home)
+    run_gateway(routes, listen or ["127.0.0.1:8080"], admin, workers, home, engine)
 
 
 @app.command()

@@ -22,6 +22,7 @@ class UpOptions:
     ports_from: int | None = None
     workers: int | None = None
     examples: bool = True
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     gateway_overrides: dict[str, Any] = {"port": ports.gateway, "admin_port": ports.gateway_admin} if moved else {}
     if options.workers is not None:
         gateway_overrides["workers"] = options.workers
+    if options.engine is not None:
+        gateway_overrides["engine"] = options.engine
     gateway = toska_gateway.settings.Settings.from_environment(
         **shared,
         **gateway_overrides,

@@ -31,7 +31,9 @@ def run_target(target: str, host: str, port: int) -> None:
         )
 
 
-def run_gateway(routes: Path, listen: Sequence[str], admin: str, workers: int | None, home: Path | None) -> None:
+def run_gateway(
+    routes: Path, listen: Sequence[str], admin: str, workers: int | None, home: Path | None, engine: str | None
+) -> None:
     """Run the gateway by a routing file.
 
     Raises:
@@ -48,7 +50,7 @@ def run_gateway(routes: Path, listen: Sequence[str], admin: str, workers: int | 
 
     admin_host, admin_port = _address("--admin", admin)
     listeners = tuple(_listener(value) for value in listen)
-    overrides: dict[str, Any] = {"workers": workers, "home": home}
+    overrides: dict[str, Any] = {"workers": workers, "home": home, "engine": engine}
     settings = Settings.from_environment(
         routes=routes,
         listen=listeners,

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +22,7 @@ from toska_common.tasks import supervised_tasks
 
 from toska_gateway.addresses import management_addresses
 from toska_gateway.admin import Admin
+from toska_gateway.data_plane import DataPlane
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.follower import SnapshotFollower
 from toska_gateway.handlers import add_file_handlers, add_mesh_handlers
@@ -107,7 +109,7 @@ def create_standalone_service(settings: Settings) -> Service:
     """
     if settings.routes is None:
         raise ConfigurationError("TOSKA_GATEWAY_ROUTES: name the routing file to serve")
-    file = RoutesFile(settings.routes, settings.certificates_folder)
+    file = _open_routes(settings, settings.routes)
     if file.first.table.server.tls is None and any(listener.tls for listener in settings.listeners):
         raise ConfigurationError(f"a listener on https:// needs server.tls, which {settings.routes} does not have")
     admin = Admin(settings)
@@ -137,7 +139,25 @@ def create_standalone_service(settings: Settings) -> Service:
     return admin.service
 
 
-def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> Supervisor:
+def _open_routes(settings: Settings, path: Path) -> RoutesFile:
+    if settings.engine == "envoy":
+        from toska_common.envoy import find_refusals
+
+        return RoutesFile(path, settings.certificates_folder, find_refusals)
+    return RoutesFile(path, settings.certificates_folder)
+
+
+def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> DataPlane:
+    if settings.engine == "envoy":
+        from toska_gateway.envoy.plane import EnvoyDataPlane  # here: nobody else needs any of it
+
+        return EnvoyDataPlane(
+            settings.listeners,
+            settings.workers,
+            management,
+            tls_folder=settings.certificates_folder,
+            drain_s=settings.drain_timeout.total_seconds(),
+        )
     cache_url = settings.cache_url.get_secret_value()
     if cache_url.startswith("redis") and find_spec("redis") is None:
         raise ConfigurationError("TOSKA_CACHE_URL: Redis needs the package redis; install toska-gateway[redis]")
@@ -156,12 +176,12 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
     )
 
 
-async def _reload_all(file: RoutesFile, routing: Routing, data_plane: Supervisor) -> None:
+async def _reload_all(file: RoutesFile, routing: Routing, data_plane: DataPlane) -> None:
     await file.reload_quietly(routing)
     await _renew_workers(data_plane)
 
 
-async def _renew_workers(data_plane: Supervisor) -> None:
+async def _renew_workers(data_plane: DataPlane) -> None:
     try:
         await data_plane.renew()
     except RenewalFailed as error:

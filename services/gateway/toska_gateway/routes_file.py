@@ -5,7 +5,7 @@ watched by the kernel: that works on every file system, on bind mounts, and with
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from anyio import to_thread
 from toska_common.clock import now_utc
 from toska_common.contracts.gateway import ReloadResult
 from toska_common.contracts.router import DocumentProblem, FileStatus
-from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.routing import RouteTable, Snapshot
 from toska_common.errors import ConfigurationError
 from toska_common.routing.document import load_document
-from toska_common.routing.problems import InvalidDocument, Problem
+from toska_common.routing.problems import Finding, InvalidDocument, Problem
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.tree import decode, name_problems, parse_yaml
 
@@ -36,8 +36,18 @@ Stamp = tuple[int, int, int, int]
 """What tells one content of a file from another without reading it: device, inode, size and time of change."""
 
 
-def read_routes(path: Path, folder: Path) -> Snapshot:
+Refusals = Callable[[RouteTable], list[Finding]]
+
+
+def _nothing(_: RouteTable) -> list[Finding]:
+    """Of a data plane that does everything that the contract has."""
+    return []
+
+
+def read_routes(path: Path, folder: Path, refusals: Refusals = _nothing) -> Snapshot:
     """Read a routing file, and try the certificates, keys and JWK Sets that it names; relative ones are in `folder`.
+
+    `refusals` finds what the data plane cannot do.
 
     Raises:
         InvalidDocument: It is wrong, or cannot be read, or a file that it names cannot be used.
@@ -47,8 +57,11 @@ def read_routes(path: Path, folder: Path) -> Snapshot:
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
         raise InvalidDocument([Problem("", None, reason)], source=str(path)) from error
-    table = build_table(load_document(text, source=str(path), registry=False))
+    document = load_document(text, source=str(path), registry=False)
+    table = build_table(document)
     findings = local_problems(table, folder)
+    # As it is written: the table has other places for routes.
+    findings += refusals(table.model_copy(update={"routes": document.routes}))
     try:
         read_material(table, folder)
     except TlsFilesRefused as error:
@@ -60,19 +73,20 @@ def read_routes(path: Path, folder: Path) -> Snapshot:
 
 
 class RoutesFile:
-    """One routing file and what became of it.
+    """One routing file and what became of it; `refusals` finds what the data plane cannot do.
 
     Raises:
         ConfigurationError: It is wrong at the start; lists every problem, one to a line.
     """
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, folder: Path, refusals: Refusals = _nothing) -> None:
         self._path = path
+        self._refusals = refusals
         self._folder = folder
         self._stamp = _stamp(path)
         self._reading = anyio.Lock()
         try:
-            self.first = read_routes(path, folder)
+            self.first = read_routes(path, folder, refusals)
         except InvalidDocument as error:
             listed = "\n".join(f"  {problem}" for problem in error.problems)
             raise ConfigurationError(f"the routing file {path} cannot be used:\n{listed}") from error
@@ -93,7 +107,7 @@ class RoutesFile:
             before = routing.current
             self._stamp = _stamp(self._path)
             try:
-                snapshot = await to_thread.run_sync(read_routes, self._path, self._folder)
+                snapshot = await to_thread.run_sync(read_routes, self._path, self._folder, self._refusals)
                 changed = before is None or snapshot.version != before.version
                 if changed:
                     await routing.apply(snapshot, "file")

@@ -70,7 +70,10 @@ class Settings(ServiceSettings):
         default=timedelta(seconds=30),
         description="How long requests in flight and tunnels may take once their worker has a successor",
     )
-    engine: Literal["python"] = Field(default="python", description="The data plane")
+    engine: Literal["python", "envoy"] = Field(
+        default="python",
+        description="The data plane: our own workers, or Envoy (extra envoy), which speaks HTTP/2 and gRPC, too",
+    )
 
     @field_validator("router_url", "discovery_url", "embedded_registry_url")
     @classmethod

@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
+from toska_tests.conformance.envoy_differences import ENVOY_DIFFERENCES
+from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import Gateway, running_gateway
 
 
@@ -49,4 +51,15 @@ class PythonEngine:
         return running_gateway()
 
 
-ENGINES: tuple[type[Engine], ...] = (PythonEngine,)
+class EnvoyEngine:
+    """A real Envoy, told what to do by the gateway's engine for it."""
+
+    name: ClassVar[str] = "envoy"
+    cannot: ClassVar[Mapping[str, str]] = ENVOY_DIFFERENCES
+
+    def running(self) -> AbstractAsyncContextManager[EnvoyGateway]:
+        """One Envoy with one thread."""
+        return running_envoy()
+
+
+ENGINES: tuple[type[Engine], ...] = (PythonEngine, EnvoyEngine)

@@ -58,6 +58,8 @@ class Ask:
             assert news == ({by: self.seen} if by else {}), f"seen by {news}"
         if by or (by is None and len(news) == 1):
             self._check_seen(stage.upstreams[by or next(iter(news))].requests[-1])
+        if not self.closes and answer.value("connection") == b"close":
+            await stage.hang_up()
         if self.closes:
             assert await client.is_closed(), "the connection stays open"
             await stage.hang_up()

@@ -1,0 +1,78 @@
+"""Which requests a route takes, in Envoy's words.
+
+Envoy goes through a virtual host's routes in order and takes the first that matches, so the table's own order is kept.
+It picks the virtual host by host name alone, and the contract lets a route without a host take what those with the host
+left: each virtual host therefore has the routes of every pattern that covers it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from toska_common.contracts.routing import Match, Route
+from toska_common.envoy.words import Json, exactly, fitting
+
+_IN_PATHS = "/!$&'()*+,;=:@-._~"
+
+
+def encoded(path: str) -> str:
+    """A path of the contract, which is decoded, as it stands in a request."""
+    return quote(path, safe=_IN_PATHS)
+
+
+def without_slash(prefix: str) -> str:
+    """A prefix as segments: empty for all paths."""
+    return prefix.rstrip("/")
+
+
+def path_match(match: Match) -> Json:
+    """The path alone."""
+    if match.path is not None:
+        return {"path": encoded(match.path)}
+    if match.path_regex is not None:
+        return {"safe_regex": {"regex": match.path_regex}}
+    prefix = without_slash(match.path_prefix or "/")
+    return {"path_separated_prefix": encoded(prefix)} if prefix else {"prefix": "/"}
+
+
+def match_of(match: Match, *, methods: Sequence[str] = (), headers: Iterable[Json] = ()) -> Json:
+    """A whole match; `methods` stand for those of `match`, and `headers` are further conditions."""
+    conditions = [*headers]
+    if methods:
+        conditions.append(method_among(methods))
+    conditions += [exactly(name, value) for name, value in match.headers.items()]
+    conditions += [_outside(prefix) for prefix in match.except_prefixes]
+    found = path_match(match)
+    if conditions:
+        found["headers"] = conditions
+    if match.query:
+        found["query_parameters"] = [
+            {"name": name, "string_match": {"exact": value}} for name, value in match.query.items()
+        ]
+    return found
+
+
+def method_among(methods: Sequence[str]) -> Json:
+    """Matches requests by one of these methods."""
+    return exactly(":method", methods[0]) if len(methods) == 1 else fitting(":method", "|".join(methods))
+
+
+def _outside(prefix: str) -> Json:
+    return fitting(":path", f"{re.escape(encoded(without_slash(prefix)))}(?:[/?].*)?", invert=True)
+
+
+def hosts_of(routes: Iterable[Route]) -> list[str | None]:
+    """Every pattern of a host, and `None` for all others, each once."""
+    return [*dict.fromkeys(route.match.host for route in routes if route.match.host is not None), None]
+
+
+def covers(pattern: str | None, host: str | None) -> bool:
+    """Whether a route of this pattern takes requests of a virtual host."""
+    if pattern is None or pattern == host:
+        return True
+    return host is not None and pattern.startswith("*.") and host.endswith(pattern[1:])
+
+
+def domain(host: str | None) -> str:
+    """A pattern as a virtual host's domain."""
+    return "*" if host is None else host

@@ -1,0 +1,225 @@
+"""What Envoy cannot do as the contract says, named with its place and the reason.
+
+Every field of the contract stands in `FIELDS`: translated (`None`), or with the reason for which anything but its
+default is refused, or with a function that looks at its value. A field that does not stand there is refused, too: what
+the contract has learned is never passed over.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from pydantic import BaseModel
+
+from toska_common.contracts import routing, tls
+from toska_common.contracts.names import UNIX_PREFIX
+from toska_common.contracts.routing import RouteTable
+from toska_common.envoy import compression
+from toska_common.envoy.routes import hash_key
+from toska_common.routing.problems import Finding, Location
+
+Look = Callable[[Any], str | None]
+Rule = None | str | Look
+_UNKNOWN: Final = "the Envoy engine does not know this yet"
+
+
+def _all(*names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names)
+
+
+def _path(value: str | None) -> str | None:
+    return "Envoy does not route an OPTIONS of the server as a whole" if value == "*" else None
+
+
+def _rates(limit: Any) -> str | None:
+    milliseconds = limit.total_seconds() * 1000
+    return "Envoy fills an allowance every 50 ms at the fastest" if milliseconds < 50 else None
+
+
+def _networks(value: tuple[str, ...]) -> str | None:
+    return "Envoy knows clients by address only, and none by Unix socket" if UNIX_PREFIX in value else None
+
+
+def _types(value: tuple[str, ...]) -> str | None:
+    wrong = compression.untranslatable(value)
+    return f"Envoy compares types as a whole, and cannot take {wrong[0]}" if wrong else None
+
+
+def _to(value: str | None) -> str | None:
+    return "Envoy does not join a query of the redirect with the request's" if value and "?" in value else None
+
+
+def _balancer(value: str) -> str | None:
+    return "Envoy has no balancer by latency; take least_request" if value == "peak_ewma" else None
+
+
+FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
+    routing.Server: {
+        **_all("trusted_proxies", "limits", "tls", "proxy_protocol", "access_log", "tracing"),
+        "cache": "Envoy keeps no responses here",
+    },
+    routing.ServerLimits: {
+        **_all("header_bytes", "headers", "body_bytes", "header_timeout", "body_timeout", "idle_timeout",
+               "handshake_timeout", "connections"),
+        "target_bytes": "Envoy bounds a request's head as a whole: header_bytes",
+        "connections_per_client": "Envoy does not count connections by client",
+    },
+    routing.ProxyProtocol: _all("trusted_peers"),
+    routing.AccessLog: _all("path", "sample", "errors_always", "query"),
+    routing.Tracing: {
+        **_all("endpoint", "sample", "headers", "service_name"),
+        "header_files": "Envoy reads no header from a file",
+    },
+    tls.ServerTls: {
+        **_all("certificate", "key", "certificates", "min_version", "client"),
+        "unknown_names": "Envoy shows the first certificate to clients that ask for another name",
+    },
+    tls.CertificatePair: {
+        **_all("certificate", "key"),
+        "names": "Envoy shows a certificate for the names that it is made out for",
+    },
+    tls.ClientCertificates: _all("ca", "mode"),
+    tls.ClusterTls: _all("ca", "certificate", "key", "server_name", "min_version", "insecure"),
+    routing.Cluster: {
+        **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "zone", "limits",
+               "outlier", "health_check", "keep_alive", "tls"),
+        "balancer": _balancer,
+        "breaker": "Envoy has no circuit that opens by a share of failures; outlier.consecutive_5xx ejects endpoints",
+    },
+    routing.Endpoint: _all("id", "address", "port", "weight", "zone"),
+    routing.HashKey: _all("header", "cookie", "query", "path", "client_ip"),
+    routing.AffinityCookie: _all("cookie", "ttl", "secure"),
+    routing.ConnectionLimits: {
+        **_all("max_connections", "max_pending", "max_requests"),
+        "pending_timeout": "in Envoy a request waits for a connection as long as for its response",
+    },
+    routing.Outlier: _all("consecutive_failures", "consecutive_gateway_errors", "consecutive_5xx", "base_ejection",
+                          "max_ejection", "max_ejected_percent"),
+    routing.HealthCheck: _all("path", "host", "interval", "timeout", "rise", "fall", "expect"),
+    routing.Route: _all("name", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
+    routing.Match: {
+        **_all("host", "path_prefix", "path_regex", "except_prefixes", "methods", "headers", "query"),
+        "path": _path,
+    },
+    routing.WeightedCluster: _all("cluster", "weight"),
+    routing.Redirect: {**_all("prefix", "scheme", "host", "keep_query", "status"), "to": _to},
+    routing.Respond: _all("status", "body", "content_type"),
+    routing.Policies: {
+        **_all("timeout", "connect_timeout", "response_timeout", "idle_timeout", "retry", "ip", "require_https", "cors",
+               "security_headers", "auth", "rate_limit", "fault", "mirror", "rewrite", "headers", "body", "compress",
+               "upgrade"),
+        "hedge": "Envoy begins a second attempt only when the first has failed or is out of time",
+        "fallback": "Envoy has no other cluster and no answer for requests that failed",
+        "versions": "Envoy does not know versions of an API; match on the header or the path",
+        "access_log": "Envoy writes one access log for all routes alike: server.access_log",
+        "cache": "Envoy keeps no responses here",
+        "filters": "Envoy runs no Python",
+        "escaped_slashes": "Envoy decides about escaped slashes before it knows the route: they are refused",
+    },
+    routing.RetryPolicy: {
+        **_all("attempts", "per_try_timeout", "backoff", "budget", "budget_floor", "idempotency_key", "replay_bytes",
+               "max_retry_after", "retry_on"),
+    },
+    routing.Backoff: _all("base", "max"),
+    routing.IpRules: {"allow": _networks, "deny": _networks},
+    routing.RequireHttps: _all("otherwise", "port"),
+    routing.Cors: _all("allow_origins", "allow_methods", "allow_headers", "expose_headers", "allow_credentials",
+                       "allow_private_network", "max_age"),
+    routing.SecurityHeaders: _all(
+        "hsts", "content_type_options", "frame_options", "referrer_policy", "permissions_policy",
+        "content_security_policy", "content_security_policy_report_only", "cross_origin_opener_policy",
+        "cross_origin_embedder_policy", "cross_origin_resource_policy", "override",
+    ),
+    routing.Hsts: _all("max_age", "include_subdomains", "preload"),
+    routing.Auth: _all("jwt", "scopes", "roles", "optional"),
+    routing.Jwt: {
+        **_all("issuer", "audience", "jwks_url", "jwks_file", "jwks", "jwks_ca", "jwks_refresh", "jwks_allow_http",
+               "algorithms", "type", "clock_skew", "required_claims", "token_from", "roles_claim", "forward",
+               "forward_token"),
+        "max_token_bytes": "Envoy bounds a request's head as a whole: server.limits.header_bytes",
+    },
+    routing.TokenPlace: _all("header", "cookie"),
+    routing.RateLimit: {
+        **_all("requests", "burst", "key"),
+        "per": _rates,
+        "scope": "Envoy counts for itself alone, all its threads together: that is machine",
+    },
+    routing.Fault: _all("delay", "abort", "headers"),
+    routing.Delay: {**_all("fixed", "percent"), "jitter": "Envoy delays by a fixed time"},
+    routing.Abort: {**_all("status", "percent"), "reset": "Envoy answers with a status, and resets nothing"},
+    routing.Mirror: {
+        **_all("cluster", "percent", "methods"),
+        "max_body_bytes": "Envoy copies requests whatever their length",
+        "max_in_flight": "Envoy bounds copies by the limits of their cluster",
+        "timeout": "a copy has the time of its request in Envoy",
+    },
+    routing.Rewrite: _all("prefix", "regex", "replacement", "host"),
+    routing.HeaderRules: _all("request", "response"),
+    routing.HeaderEdits: _all("set", "add", "remove"),
+    routing.BodyLimit: _all("max_bytes"),
+    routing.Compression: {**_all("algorithms", "min_bytes", "levels"), "content_types": _types},
+    routing.CompressionLevels: _all("br", "zstd", "gzip"),
+}  # fmt: skip
+
+
+def find_refusals(table: RouteTable) -> list[Finding]:
+    """Everything of a table that an Envoy cannot serve as the contract says; reasons begin with the route's name."""
+    findings = [*_inside(table.server, ("server",))]
+    for name, cluster in table.clusters.items():
+        findings += _inside(cluster, ("clusters", name))
+    for index, route in enumerate(table.routes):
+        at: Location = ("routes", index)
+        named = f'route "{route.name}": '
+        findings += (Finding(one.location, named + one.reason) for one in _inside(route, at))
+        findings += (Finding(one.location, named + one.reason) for one in _as_a_whole(route, table, at))
+    return [*findings, *_agreements(table)]
+
+
+def _inside(model: BaseModel, at: Location) -> Iterator[Finding]:
+    rules = FIELDS.get(type(model), {})
+    for name, field in type(model).model_fields.items():
+        value: Any = getattr(model, name)
+        here = (*at, name)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        rule = rules.get(name, _UNKNOWN)
+        reason = rule(value) if callable(rule) else rule
+        if reason is not None:
+            yield Finding(here, reason)
+        else:
+            yield from _members(value, here)
+
+
+def _members(value: Any, at: Location) -> Iterator[Finding]:
+    if isinstance(value, BaseModel):
+        yield from _inside(value, at)
+    elif isinstance(value, tuple):
+        for index, member in enumerate(cast("tuple[Any, ...]", value)):
+            yield from _members(member, (*at, index))
+    elif isinstance(value, Mapping):
+        for key, member in cast("Mapping[str, Any]", value).items():
+            yield from _members(member, (*at, key))
+
+
+def _as_a_whole(route: routing.Route, table: RouteTable, at: Location) -> Iterator[Finding]:
+    clusters = [table.clusters[part.cluster] for part in route.to if part.cluster in table.clusters]
+    if any(cluster.affinity != clusters[0].affinity for cluster in clusters):
+        yield Finding((*at, "to"), "the clusters of a split have one affinity cookie in Envoy, or none")
+    hashed = [key for cluster in clusters if (key := hash_key(cluster))]
+    if any(key != hashed[0] for key in hashed):
+        yield Finding((*at, "to"), "the clusters of a split have one hash key in Envoy")
+
+
+def _agreements(table: RouteTable) -> Iterator[Finding]:
+    """What Envoy has once for a cluster, and the contract for each route that leads there."""
+    said: dict[str, tuple[str, Any, Any]] = {}
+    for index, route in enumerate(table.routes):
+        for part in route.to:
+            retry = route.policies.retry
+            wanted = route.policies.connect_timeout, (retry.budget, retry.budget_floor)
+            name, timeout, budget = said.setdefault(part.cluster, (route.name, *wanted))
+            at: Location = ("routes", index, "policies")
+            other = f'route "{route.name}": Envoy has one for a cluster, and "{name}" says otherwise for {part.cluster}'
+            if timeout != wanted[0]:
+                yield Finding((*at, "connect_timeout"), other)
+            if budget != wanted[1]:
+                yield Finding((*at, "retry", "budget"), other)

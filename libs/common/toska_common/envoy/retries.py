@@ -1,0 +1,80 @@
+"""Timeouts and further attempts of a route."""
+
+from datetime import timedelta
+from typing import Final
+
+from toska_common.contracts.routing import Policies, RetryPolicy
+from toska_common.envoy.words import Json, extension, seconds
+
+IDEMPOTENT: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE")
+_CONNECT: Final = "connect-failure"
+_UNTOUCHED: Final = (_CONNECT, "refused-stream")
+_PREVIOUS: Final = ".retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_LEAST_BACKOFF: Final = timedelta(milliseconds=1)
+
+
+def repeats_more_than_connects(retry: RetryPolicy) -> bool:
+    """Whether what may be done twice is repeated in more cases than other requests."""
+    return retry.attempts > 1 and any(condition != "connect" for condition in retry.retry_on)
+
+
+def timeouts(policies: Policies) -> Json:
+    """Of a route's action.
+
+    Envoy has one idle time for waiting for a response and for the bytes of bodies. It ends a request for good, while a
+    try that takes too long is repeated wherever a connection that breaks is: so the idle time is used where it can be.
+    """
+    idle = max(policies.idle_timeout, policies.response_timeout)
+    if policies.upgrade:
+        idle = max(idle, 10 * policies.idle_timeout)
+    return {
+        "timeout": seconds(policies.timeout or timedelta()),
+        "idle_timeout": seconds(idle),
+    }
+
+
+def retry_policy(policies: Policies, *, idempotent: bool) -> Json:
+    """What is tried again; `idempotent` is a request that may be sent twice."""
+    retry = policies.retry
+    limited: Json = {}
+    per_try = retry.per_try_timeout
+    if per_try is None and (policies.response_timeout < policies.idle_timeout or "timeout" in retry.retry_on):
+        per_try = policies.response_timeout
+    if per_try is not None:
+        limited["per_try_timeout"] = seconds(per_try)
+    conditions, statuses = _conditions(retry, idempotent=idempotent)
+    if retry.attempts == 1 or not conditions:
+        return {**limited, "num_retries": 0}
+    policy: Json = {
+        **limited,
+        "retry_on": ",".join(conditions),
+        "num_retries": retry.attempts - 1,
+        "retry_host_predicate": [extension("envoy.retry_host_predicates.previous_hosts", _PREVIOUS)],
+        "host_selection_retry_max_attempts": 5,
+        "retry_back_off": {
+            "base_interval": seconds(max(retry.backoff.base, _LEAST_BACKOFF)),
+            "max_interval": seconds(max(retry.backoff.max, retry.backoff.base, _LEAST_BACKOFF)),
+        },
+    }
+    if statuses:
+        policy["retriable_status_codes"] = statuses
+        policy["rate_limited_retry_back_off"] = {
+            "reset_headers": [{"name": "Retry-After", "format": "SECONDS"}],
+            "max_interval": seconds(max(retry.max_retry_after, _LEAST_BACKOFF)),
+        }
+    return policy
+
+
+def _conditions(retry: RetryPolicy, *, idempotent: bool) -> tuple[list[str], list[int]]:
+    named = set(retry.retry_on)
+    conditions = [*_UNTOUCHED] if named & {"connect", "reset"} else []
+    if not idempotent:
+        return conditions, []
+    if named & {"reset", "timeout"}:
+        conditions.append("reset")
+    statuses = sorted(int(word) for word in named if word.isdigit())
+    if "5xx" in named:
+        statuses = sorted({*statuses, *range(500, 600)})
+    if statuses:
+        conditions.append("retriable-status-codes")
+    return conditions, statuses

@@ -1,0 +1,191 @@
+"""Routes as Envoy's route configuration.
+
+One route of ours can become several of Envoy's, one after the other: what is retried or copied depends on the method
+here, and on the route there. What no method of a path takes, and what has to come over HTTPS, gets routes that answer.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from toska_common.contracts.routing import Cluster, Route, RouteTable
+from toska_common.contracts.routing.policies import HeaderEdits
+from toska_common.envoy import cors, filters, headers, mirrors, retries
+from toska_common.envoy.matching import covers, domain, hosts_of, match_of
+from toska_common.envoy.options import Options
+from toska_common.envoy.paths import redirect, rewriting
+from toska_common.envoy.replies import problem_route
+from toska_common.envoy.variants import Variant, variants
+from toska_common.envoy.words import Json, exactly, header
+
+_MAX_ANSWER_BYTES: Final = 4 * 65536
+_BODILESS: Final = (204, 304)
+_HTTPS: Final = exactly("x-forwarded-proto", "https")
+_NOT_HTTPS: Final = exactly("x-forwarded-proto", "https", invert=True)
+
+
+def route_configuration(table: RouteTable, options: Options, name: str) -> Json:
+    """All routes, in their order, by host."""
+    made = [(route, [*_routes(route, table, options)]) for route in table.routes]
+    return {
+        "name": name,
+        "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": _MAX_ANSWER_BYTES,
+        "request_headers_to_add": headers.forwarding(options.pseudonym),
+        "request_headers_to_remove": ["x-envoy-external-address"],
+        "virtual_hosts": [_virtual_host(host, made) for host in hosts_of(table.routes)],
+    }
+
+
+def _virtual_host(host: str | None, made: Sequence[tuple[Route, Sequence[Json]]]) -> Json:
+    here = [(route, parts) for route, parts in made if covers(route.match.host, host)]
+    return {
+        "name": domain(host),
+        "domains": [domain(host)],
+        "routes": [
+            *(_two_hosts() if host is None or host.startswith("*") else ()),
+            *(part for _, parts in here for part in parts),
+            *_other_methods([route for route, _ in here]),
+        ],
+    }
+
+
+def _two_hosts() -> Iterator[Json]:
+    """Envoy joins several Host fields with a comma, which no host has."""
+    matcher = {"name": ":authority", "string_match": {"contains": ","}}
+    yield {
+        "name": problem_route("", "bad-host"),
+        "match": {"prefix": "/", "headers": [matcher]},
+        "direct_response": {"status": 400},
+    }
+
+
+def _routes(route: Route, table: RouteTable, options: Options) -> Iterator[Json]:
+    if route.policies.cors is not None:
+        yield from cors.preflights(route)
+    secure = route.policies.require_https
+    if secure is not None:
+        yield _insecure(route, port=secure.port, refuse=secure.otherwise == "refuse")
+    for variant in variants(route):
+        if route.policies.security_headers is not None and route.policies.security_headers.hsts is not None:
+            yield _one(route, variant, table, options, over_tls=True)
+        yield _one(route, variant, table, options, over_tls=False)
+
+
+def _one(route: Route, variant: Variant, table: RouteTable, options: Options, *, over_tls: bool) -> Json:
+    conditions = [*variant.headers, *([_HTTPS] if over_tls else [])]
+    made: Json = {
+        "name": route.name,
+        "match": match_of(route.match, methods=variant.methods, headers=conditions),
+        **_action(route, variant, table),
+    }
+    if replayed := route.policies.retry.replay_bytes if route.to else 0:
+        made["request_body_buffer_limit"] = str(replayed)
+    _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route))
+    dropped = cors.OF_UPSTREAMS if route.policies.cors is not None else ()
+    _edit(made, "response", route.policies.headers.response, route.name, _answered(route, over_tls=over_tls), dropped)
+    if chosen := filters.of_route(route, table, options):
+        made["typed_per_filter_config"] = chosen
+    return made
+
+
+def _answered(route: Route, *, over_tls: bool) -> list[Json]:
+    added: list[Json] = []
+    secure = route.policies.security_headers
+    if secure is not None:
+        added += headers.security(secure)
+        if over_tls and secure.hsts is not None:
+            added.append(headers.strict_transport(secure.hsts, override=secure.override))
+    if route.respond is not None:
+        added.append(header("content-type", route.respond.content_type))
+    return added
+
+
+def _edit(made: Json, side: str, rules: HeaderEdits, name: str, own: list[Json], dropped: Iterable[str] = ()) -> None:
+    added, removed = headers.edits(rules, name)
+    if own or added:
+        made[f"{side}_headers_to_add"] = [*own, *added]
+    if dropped or removed:
+        made[f"{side}_headers_to_remove"] = [*dropped, *removed]
+
+
+def _action(route: Route, variant: Variant, table: RouteTable) -> Json:
+    if route.respond is not None:
+        answer: Json = {"status": route.respond.status}
+        if route.respond.body and route.respond.status not in _BODILESS:
+            answer["body"] = {"inline_string": route.respond.body}
+        return {"direct_response": answer}
+    if route.redirect is not None:
+        return {"redirect": redirect(route.match, route.redirect)}
+    action: Json = {
+        **_destination(route),
+        **retries.timeouts(route.policies),
+        **rewriting(route),
+        "retry_policy": retries.retry_policy(route.policies, idempotent=variant.idempotent),
+    }
+    if hashed := _hash_policy(route, table):
+        action["hash_policy"] = hashed
+    if variant.mirrored and route.policies.mirror is not None:
+        action["request_mirror_policies"] = [mirrors.mirror_policy(route.policies.mirror)]
+    action["upgrade_configs"] = [{"upgrade_type": "websocket", "enabled": "websocket" in route.policies.upgrade}]
+    return {"route": action}
+
+
+def _destination(route: Route) -> Json:
+    present = [part for part in route.to if part.weight]
+    if len(present) == 1:
+        return {"cluster": present[0].cluster}
+    return {"weighted_clusters": {"clusters": [{"name": part.cluster, "weight": part.weight} for part in present]}}
+
+
+def _hash_policy(route: Route, table: RouteTable) -> list[Json]:
+    """By what endpoints follow from requests; those of the first cluster of a split stand for all (see refusals)."""
+    for part in route.to:
+        cluster = table.clusters.get(part.cluster)
+        if cluster is not None and (key := hash_key(cluster)):
+            return [key]
+    return []
+
+
+def hash_key(cluster: Cluster) -> Json:
+    """What a cluster's balancer goes by, if it goes by anything."""
+    if cluster.balancer == "ip_hash":
+        return {"connection_properties": {"source_ip": True}}
+    key = cluster.hash_key
+    if key is None:
+        return {}
+    if key.header is not None:
+        return {"header": {"header_name": key.header}}
+    if key.cookie is not None:
+        return {"cookie": {"name": key.cookie}}
+    if key.query is not None:
+        return {"query_parameter": {"name": key.query}}
+    if key.client_ip:
+        return {"connection_properties": {"source_ip": True}}
+    rewrite = {"pattern": {"regex": r"([^?]*).*"}, "substitution": r"\1"}
+    return {"header": {"header_name": ":path", "regex_rewrite": rewrite}}
+
+
+def _insecure(route: Route, *, port: int, refuse: bool) -> Json:
+    match = match_of(route.match, methods=route.match.methods, headers=[_NOT_HTTPS])
+    if refuse:
+        return {"name": problem_route(route.name, "https-only"), "match": match, "direct_response": {"status": 403}}
+    there: Json = {"scheme_redirect": "https", "port_redirect": port, "response_code": "PERMANENT_REDIRECT"}
+    return {"name": route.name, "match": match, "redirect": there}
+
+
+def _other_methods(routes: Sequence[Route]) -> Iterator[Json]:
+    """What answers on paths that take other methods: after every route, for it takes all that is left of them."""
+    taken: dict[tuple[str | None, ...], list[Route]] = {}
+    for route in routes:
+        if route.match.methods and not route.match.headers and not route.match.query:
+            match = route.match
+            taken.setdefault((match.path, match.path_prefix, match.path_regex), []).append(route)
+    for members in taken.values():
+        methods = {method for route in members for method in route.match.methods}
+        name = problem_route(members[0].name, "method-not-allowed")
+        yield {
+            "name": name,
+            "match": match_of(members[0].match),
+            "direct_response": {"status": 405},
+            "response_headers_to_add": [headers.allowed(methods)],
+        }

@@ -1,0 +1,146 @@
+"""What Envoy counts and writes of requests: counters and histograms by route, the access log, and spans.
+
+Counters come from Envoy's access logger for statistics, with the route's name and the status as tags, so that the
+gateway can show them under the names of its own metrics.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from toska_common.contracts.routing import RouteTable, Server, Tracing
+from toska_common.contracts.routing.seeing import STDOUT
+from toska_common.envoy.headers import CLIENT
+from toska_common.envoy.options import Options
+from toska_common.envoy.words import Json, extension, fraction, literal, typed
+
+PREFIX: Final = "toska"
+"""How the names of these counters begin, before a dot."""
+REQUESTS: Final = "requests"
+DURATION: Final = "duration"
+RECEIVED: Final = "received"
+SENT: Final = "sent"
+ROUTE_TAG: Final = "route"
+STATUS_TAG: Final = "status"
+ERROR_TAG: Final = "error"
+COLLECTOR: Final = "toska-collector"
+_STATS: Final = ".access_loggers.stats.v3.Config"
+_LINE: Final = {
+    "time": "%START_TIME%",
+    "client": CLIENT,
+    "method": "%REQ(:METHOD)%",
+    "host": "%REQ(:AUTHORITY)%",
+    "path": "%PATH(NQ:ORIG)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "error": "%RESP(X-TOSKA-ERROR)%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "duration_ms": "%DURATION%",
+    "route": "%ROUTE_NAME%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "endpoint": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "flags": "%RESPONSE_FLAGS%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "trace_id": "%TRACE_ID%",
+}
+
+
+def access_logs(table: RouteTable, options: Options) -> list[Json]:
+    """Of every listener."""
+    logs = [extension("toska.stats", _STATS, **_counted())]
+    if table.server.access_log is not None:
+        logs.append(_file(table.server, options))
+    return logs
+
+
+def _counted() -> Json:
+    by_route = [{"name": ROUTE_TAG, "value_format": "%ROUTE_NAME%"}]
+    by_answer = [
+        *by_route,
+        {"name": STATUS_TAG, "value_format": "%RESPONSE_CODE%"},
+        {"name": ERROR_TAG, "value_format": "%RESP(X-TOSKA-ERROR)%"},
+    ]
+    return {
+        "stat_prefix": PREFIX,  # (newer ones want a scope, which the published messages do not know yet)
+        "counters": [
+            {"stat": {"name": REQUESTS, "tags": by_answer}, "value_fixed": "1"},
+            {"stat": {"name": RECEIVED, "tags": by_route}, "value_format": "%BYTES_RECEIVED%"},
+            {"stat": {"name": SENT, "tags": by_route}, "value_format": "%BYTES_SENT%"},
+        ],
+        "histograms": [
+            {
+                "stat": {"name": DURATION, "tags": by_route},
+                "unit": "Milliseconds",
+                "value_format": "%DURATION%",
+            }
+        ],
+    }
+
+
+def _file(server: Server, options: Options) -> Json:
+    log = server.access_log
+    assert log is not None  # noqa: S101 - asked by the caller
+    line = {**_LINE, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"} if log.query else _LINE
+    form: Json = {"log_format": {"json_format": line, "omit_empty_values": True}}
+    if log.path == STDOUT:
+        made = extension("toska.log", ".access_loggers.stream.v3.StdoutAccessLog", **form)
+    else:
+        made = extension("toska.log", ".access_loggers.file.v3.FileAccessLog", path=options.file(log.path), **form)
+    if log.sample < 1:
+        sampled: Json = {
+            "runtime_filter": {
+                "runtime_key": "toska.access_log",
+                "percent_sampled": {"numerator": round(log.sample * 1_000_000), "denominator": "MILLION"},
+                "use_independent_randomness": True,
+            }
+        }
+        failed: Json = {
+            "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}
+        }
+        made["filter"] = {"or_filter": {"filters": [sampled, failed]}} if log.errors_always else sampled
+    return made
+
+
+def tracing(settings: Tracing | None) -> Json:
+    """Of a connection manager. Without a collector traces go on, and are begun, and nothing is told of them."""
+    # (Envoy wants to know of a collector; one that is no cluster is sent nothing.)
+    url = collector_url(settings) if settings is not None else "http://localhost/v1/traces"
+    headers: Mapping[str, str] = settings.headers if settings is not None else {}
+    provider = typed(
+        "envoy.config.trace.v3.OpenTelemetryConfig",
+        service_name=settings.service_name if settings is not None else "toska-gateway",
+        http_service={
+            "http_uri": {"uri": url, "cluster": COLLECTOR, "timeout": "5s"},
+            "request_headers_to_add": [
+                {"header": {"key": name, "value": literal(value)}} for name, value in headers.items()
+            ],
+        },
+    )
+    provider["sampler"] = _sampler(settings.sample if settings is not None else 0)
+    return {
+        "random_sampling": {"value": 100},
+        "client_sampling": {"value": 100},
+        "overall_sampling": {"value": 100},
+        "provider": {"name": "toska.opentelemetry", "typed_config": provider},
+    }
+
+
+def _sampler(share: float) -> Json:
+    """As whoever came before has decided, and for the traces that begin here by chance."""
+    by_chance = extension(
+        "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+        ".tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig",
+        sampling_percentage=fraction(100 * share),
+    )
+    return extension(
+        "envoy.tracers.opentelemetry.samplers.parent_based",
+        ".tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig",
+        wrapped_sampler=by_chance,
+    )
+
+
+def collector_url(settings: Tracing) -> str:
+    """Where spans go."""
+    return settings.endpoint if settings.endpoint.endswith("/v1/traces") else f"{settings.endpoint}/v1/traces"

@@ -1,0 +1,267 @@
+"""Implements `toska_gateway.data_plane.DataPlane` with an Envoy: the one place where its parts meet."""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from toska_common.contracts.gateway import IssuerKeys
+from toska_common.contracts.gateway_stats import GatewayStats
+from toska_common.contracts.routing import Snapshot
+from toska_common.envoy import Options, Resources, find_refusals, translate
+from toska_common.errors import ConfigurationError, UpstreamUnavailable
+from toska_common.routing.problems import format_location
+from toska_common.targets import TargetRules
+
+from toska_gateway.envoy.binary import envoy_binary
+from toska_gateway.envoy.config_files import ConfigFiles
+from toska_gateway.envoy.feed import Feed, Refused
+from toska_gateway.envoy.ports import keep_all
+from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess, EnvoyStatus
+from toska_gateway.envoy.readings import Readings
+from toska_gateway.envoy.slot import EnvoySlot
+from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
+from toska_gateway.exposition import render
+from toska_gateway.listeners import ListenerAddress
+from toska_gateway.stats_view import build_stats
+from toska_gateway.tls_files import TlsFiles
+from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
+from toska_gateway.worker.via import NAME
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S: Final = 1.5
+"""How long requests in flight may take once the gateway stops."""
+_SWEEP_S: Final = 1.0
+
+
+class EnvoyDataPlane:
+    """A data plane of one Envoy.
+
+    Args:
+        listeners: Where it takes requests.
+        threads: How many of Envoy's threads move them.
+        management: The mesh's own `(address, port)` pairs, which no user's cluster may lead to.
+        tls_folder: Where relative paths of certificates, keys and logs begin.
+        drain_s: Seconds that connections of an old configuration have to finish.
+
+    Raises:
+        ConfigurationError: Envoy is not installed, or an address is taken.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[ListenerAddress],
+        threads: int,
+        management: Iterable[tuple[str, int]] = (),
+        *,
+        tls_folder: Path,
+        drain_s: float,
+    ) -> None:
+        binary = envoy_binary()
+        self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
+        self._threads = threads
+        self._tls_folder = tls_folder.absolute()
+        self._targets = TargetRules(frozenset(management))
+        self._addresses = keep_all(listeners)
+        # Not in the home: the path of a socket has to be short.
+        self._folder = Path(tempfile.mkdtemp(prefix="toska-envoy-"))
+        self._files = ConfigFiles(self._folder)
+        self._feed = Feed(self._files)
+        self._slot = EnvoySlot(binary, self._folder, self.pseudonym, threads=threads, drain_s=drain_s)
+        self._tls_files = TlsFiles(tls_folder)
+        self._tls = NO_TLS
+        self._readings = Readings()
+        self._snapshot: Snapshot | None = None
+        self._changing = anyio.Lock()
+        self._group: TaskGroup | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: the first TCP listener, or the path of a Unix socket and 0."""
+        bound = [one.bound for one in self._addresses]
+        return next((address for address in bound if address[1]), bound[0])
+
+    @property
+    def urls(self) -> list[str]:
+        """Every listener, as clients find it."""
+        tls = self._snapshot is not None and self._snapshot.table.server.tls is not None
+        return [one.address.url(one.bound[1], tls=tls) for one in self._addresses]
+
+    @asynccontextmanager
+    async def run(self) -> AsyncGenerator[None]:
+        """Serve while the context is open; Envoy starts with the first snapshot. Leaving drains it."""
+        try:
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self._keep_tls)
+                self._group.start_soon(self._keep_tidy)
+                try:
+                    yield
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._slot.stop(DRAIN_S)
+                    self._group.cancel_scope.cancel()
+        finally:
+            for one in self._addresses:
+                one.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Serve `snapshot`; returns once Envoy has taken it.
+
+        Raises:
+            SnapshotRejected: Envoy cannot do that, a file that it names cannot be used, or Envoy refused it.
+        """
+        async with self._changing:
+            refusals = find_refusals(snapshot.table)
+            if refusals:
+                raise SnapshotRejected(
+                    [{"field": format_location(one.location), "reason": one.reason} for one in refusals]
+                )
+            try:
+                tls = await self._tls_files.read(snapshot.table)
+            except TlsFilesRefused as error:
+                raise SnapshotRejected(error.problems) from error
+            await self._put_in_force(snapshot, tls)
+            self._tls_files.use(tls)
+
+    async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial) -> None:
+        resources = self._translated(snapshot, tls)
+        if self._slot.current is None and self._snapshot is None:
+            await self._begin(resources)
+        else:
+            await self._push(resources)
+        self._snapshot, self._tls = snapshot, tls
+
+    def _translated(self, snapshot: Snapshot, tls: TlsMaterial) -> Resources:
+        options = Options(
+            listeners=tuple(one.options(number) for number, one in enumerate(self._addresses)),
+            workers=self._threads,
+            pseudonym=self.pseudonym,
+            folder=self._tls_folder,
+            source=self._files.source,
+            tls_version=tls.version,
+        )
+        return translate(snapshot.table, snapshot.endpoints, options)
+
+    async def _begin(self, resources: Resources) -> None:
+        if self._group is None:
+            raise NoWorker("the data plane is not open")
+        versions = self._feed.begin(resources)
+        try:
+            process = await self._slot.run(self._group)
+        except (EnvoyLost, OSError) as error:
+            raise ConfigurationError(str(error)) from error
+        try:
+            await self._feed.begun(versions, process.admin)
+        except Refused as error:
+            raise _rejected(error, process) from error
+
+    async def _push(self, resources: Resources) -> None:
+        process = self._slot.current
+        if process is None:
+            # It is being started anew, from these very files.
+            self._feed.begin(resources)
+            return
+        try:
+            await self._feed.push(resources, process.admin)
+        except Refused as error:
+            raise _rejected(error, process) from error
+        except UpstreamUnavailable as error:
+            log.warning("envoy_does_not_answer", reason=error.detail)
+            self._feed.begin(resources)
+
+    async def _keep_tls(self) -> None:
+        """Have Envoy read certificates and keys anew when their files change; what cannot be used changes nothing."""
+        while True:
+            await self._tls_files.changed()
+            async with self._changing:
+                if self._snapshot is not None:
+                    await self._renew_tls(self._snapshot)
+
+    async def _renew_tls(self, snapshot: Snapshot) -> None:
+        try:
+            tls = await self._tls_files.read(snapshot.table)
+        except TlsFilesRefused as error:
+            self._tls_files.refused(error.problems, error.files)
+            return
+        try:
+            if tls.version != self._tls.version:
+                await self._put_in_force(snapshot, tls)
+                log.info("tls_files_reloaded", files=len(tls.files))
+            self._tls_files.use(tls)
+        except SnapshotRejected as error:
+            self._tls_files.refused(error.problems, tls.files)
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            await anyio.sleep(_SWEEP_S)
+            async with self._changing:
+                self._feed.sweep(anyio.current_time())
+
+    async def renew(self) -> Sequence[EnvoyStatus]:
+        """Replace Envoy by a new process on the same addresses; the one before finishes what it has begun.
+
+        Raises:
+            RenewalFailed: The successor does not serve; the one before goes on.
+        """
+        async with self._changing:
+            try:
+                successor = await self._slot.renew()
+            except (EnvoyLost, OSError) as error:
+                raise RenewalFailed(f"Envoy has no successor: {error}") from error
+            log.info("envoy_renewed", pid=successor.process.pid)
+            return [successor.status()]
+
+    async def purge(self, what: Mapping[str, str]) -> int:
+        """Forget stored responses: Envoy stores none."""
+        _ = what
+        return 0
+
+    def workers(self) -> Sequence[EnvoyStatus]:
+        """How each Envoy is: the one that serves, then those that finish."""
+        return [process.status() for process in self._slot.processes]
+
+    async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
+        """What would become of a request.
+
+        Raises:
+            NoWorker: Envoy does not tell.
+        """
+        _ = request, peer, scheme
+        raise NoWorker("Envoy does not tell what it would do with a request")
+
+    def issuer_keys(self) -> Sequence[IssuerKeys]:
+        """How the keys are that tokens are verified with: Envoy fetches them by itself, and tells nothing of them."""
+        return ()
+
+    async def metrics(self, *, openmetrics: bool = False) -> str:
+        """Envoy's counts under the gateway's own names."""
+        await self._read()
+        live = sum(process.state == "running" for process in self._slot.processes)
+        return render(self._readings.totals, self._readings.gauges(), live, openmetrics=openmetrics)
+
+    async def stats(self) -> GatewayStats:
+        """What was counted, and how things stand."""
+        await self._read()
+        live = sum(process.state == "running" for process in self._slot.processes)
+        now = anyio.current_time()
+        gauges = self._readings.gauges()
+        return build_stats(self._readings.totals, gauges, instance=self.pseudonym, now=now, workers=live)
+
+    async def _read(self) -> None:
+        for process in self._slot.processes:
+            try:
+                await self._readings.take(process, self._snapshot)
+            except UpstreamUnavailable as error:
+                log.warning("envoy_not_read", pid=process.process.pid, reason=error.detail)
+
+
+def _rejected(error: Refused, process: EnvoyProcess) -> SnapshotRejected:
+    return SnapshotRejected([{"field": "snapshot", "reason": f"Envoy refuses {error.what}: {process.complaint()}"}])

@@ -1,0 +1,122 @@
+"""A real Envoy as the gateway's data plane: changes without a restart, refusals, restarts and counts."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from toska_gateway.errors import SnapshotRejected
+from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.gateways import cluster, route
+from toska_tests.raw_http import Upstream, answering, connect, get, response, upstream
+from toska_tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+async def envoy() -> AsyncGenerator[EnvoyGateway]:
+    async with running_envoy() as running:
+        yield running
+
+
+@pytest.fixture
+async def app() -> AsyncGenerator[Upstream]:
+    async with upstream(answering(response(200, body=b"ok"))) as running:
+        yield running
+
+
+def _to(port: int, *names: str, **policies: Any) -> dict[str, Any]:
+    routes = [route(name, f"/{name}", policies=policies) for name in names or ("a",)]
+    return {"clusters": {"app": cluster(port)}, "routes": routes}
+
+
+async def _ask(envoy: EnvoyGateway, target: str) -> int:
+    client = await connect(envoy.address)
+    try:
+        return (await client.ask(get(target))).status
+    finally:
+        await client.aclose()
+
+
+async def test_a_change_is_in_force_once_it_was_applied(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    pid = envoy.pid
+    assert (await _ask(envoy, "/a"), await _ask(envoy, "/b")) == (200, 404)
+    await envoy.serve(_to(app.port, "b"))
+    assert (await _ask(envoy, "/a"), await _ask(envoy, "/b")) == (404, 200)
+    assert envoy.pid == pid
+
+
+async def test_what_envoy_cannot_do_is_refused_and_the_routing_before_stays(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    with pytest.raises(SnapshotRejected) as refused:
+        await envoy.serve(_to(app.port, "b", cache={}))
+    assert refused.value.problems == [
+        {"field": "routes[0].policies.cache", "reason": 'route "b": Envoy keeps no responses here'}
+    ]
+    assert await _ask(envoy, "/a") == 200
+
+
+async def test_what_envoy_itself_refuses_is_told_in_its_words_and_taken_back(
+    envoy: EnvoyGateway, app: Upstream
+) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    broken = {**_to(app.port, "b"), "server": {"access_log": {"path": "/nowhere/at/all.log"}}}
+    with pytest.raises(SnapshotRejected) as refused:
+        await envoy.serve(broken)
+    assert "Envoy refuses listener_manager.lds" in refused.value.problems[0]["reason"]
+    assert await _ask(envoy, "/a") == 200
+    await envoy.serve(_to(app.port, "c"))
+    assert (await _ask(envoy, "/a"), await _ask(envoy, "/c")) == (404, 200)
+
+
+async def test_an_envoy_that_dies_is_started_anew_with_the_routing_in_force(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    before = envoy.pid
+    os.kill(before, signal.SIGKILL)
+
+    async def back() -> bool:
+        try:
+            return await _ask(envoy, "/a") == 200 and envoy.pid != before
+        except OSError:
+            return False
+
+    await wait_until(back, within=20, what="another Envoy serves")
+
+
+async def test_renewing_replaces_envoy_without_losing_a_request(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    before = envoy.pid
+    (successor,) = await envoy.plane.renew()
+    assert successor.pid != before
+    assert [await _ask(envoy, "/a") for _ in range(20)] == [200] * 20
+
+
+async def test_what_envoy_counts_is_told_by_route_cluster_and_endpoint(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "counted"))
+    before = await envoy.stats()
+    for _ in range(3):
+        assert await _ask(envoy, "/counted") == 200
+    assert await _ask(envoy, "/nowhere") == 404
+    after = await envoy.stats()
+    assert envoy.news(before, after, "counted") == {"200": 3}
+    assert envoy.news(before, after, "(none)") == {"404": 1}
+    (told,) = [one for one in after.clusters if one.name == "app"]
+    assert told.attempts >= 3
+    assert f"127.0.0.1:{app.port}" in {one.key for one in told.endpoints}
+    page = await envoy.plane.metrics()
+    assert 'toska_gateway_requests_total{route="counted",status="200"}' in page
+    assert 'toska_gateway_errors_total{route="(none)",code="no-route"}' in page
+    assert 'toska_gateway_request_duration_seconds_bucket{route="counted",le="+Inf"}' in page
+
+
+async def test_envoys_own_answers_are_problems_with_the_requests_id(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    client = await connect(envoy.address)
+    answer = await client.ask(get("/nowhere"))
+    await client.aclose()
+    assert answer.value("content-type") == b"application/problem+json"
+    told = json.loads(answer.body)
+    assert (told["type"], told["status"]) == ("/problems/no-route", 404)
+    assert len(told["request_id"]) == 36
