@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from toska_common.contracts.routing import Match, Route
+from toska_common.contracts.routing.matching import Conditions
+from toska_common.envoy import values
 from toska_common.envoy.words import Json, exactly, fitting
+from toska_common.path_templates import PathTemplate
 
 _IN_PATHS = "/!$&'()*+,;=:@-._~"
 
@@ -25,30 +28,45 @@ def without_slash(prefix: str) -> str:
     return prefix.rstrip("/")
 
 
+def path_regex(match: Match) -> str | None:
+    """The expression that paths have to fit: a template is one, too."""
+    if match.path_template is not None:
+        return PathTemplate(encoded_template(match.path_template)).regex
+    return match.path_regex
+
+
+def encoded_template(template: str) -> str:
+    """A template as it stands in a request; variables stay as they are."""
+    return quote(template, safe=_IN_PATHS + "{}")
+
+
 def path_match(match: Match) -> Json:
     """The path alone."""
     if match.path is not None:
         return {"path": encoded(match.path)}
-    if match.path_regex is not None:
-        return {"safe_regex": {"regex": match.path_regex}}
+    if (regex := path_regex(match)) is not None:
+        return {"safe_regex": {"regex": regex}}
     prefix = without_slash(match.path_prefix or "/")
     return {"path_separated_prefix": encoded(prefix)} if prefix else {"prefix": "/"}
 
 
-def match_of(match: Match, *, methods: Sequence[str] = (), headers: Iterable[Json] = ()) -> Json:
-    """A whole match; `methods` stand for those of `match`, and `headers` are further conditions."""
+def match_of(
+    match: Match, *, methods: Sequence[str] = (), headers: Iterable[Json] = (), when: Conditions | None = None
+) -> Json:
+    """A whole match; `methods` stand for those of `match`, and `headers` and `when` are further conditions."""
     conditions = [*headers]
     if methods:
         conditions.append(method_among(methods))
-    conditions += [exactly(name, value) for name, value in match.headers.items()]
+    conditions += values.conditions(match)
     conditions += [_outside(prefix) for prefix in match.except_prefixes]
     found = path_match(match)
+    if when is not None:
+        conditions += values.conditions(when)
     if conditions:
         found["headers"] = conditions
-    if match.query:
-        found["query_parameters"] = [
-            {"name": name, "string_match": {"exact": value}} for name, value in match.query.items()
-        ]
+    query = [*values.parameters(match), *(values.parameters(when) if when is not None else ())]
+    if query:
+        found["query_parameters"] = query
     return found
 
 

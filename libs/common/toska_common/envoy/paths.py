@@ -5,8 +5,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from toska_common.contracts.routing import Match, Redirect, Route
-from toska_common.envoy.matching import encoded, without_slash
+from toska_common.envoy.matching import encoded, path_regex, without_slash
 from toska_common.envoy.words import Json
+from toska_common.path_templates import PathTemplate
+from toska_common.regexes import Regex
+
+_NAMED: Final = re.compile(r"\\g<(\w+)>")
 
 _CODES: Final = {
     301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT", 308: "PERMANENT_REDIRECT",
@@ -22,11 +26,30 @@ def rewriting(route: Route) -> Json:
     elif rewrite is not None and rewrite.prefix is not None:
         parts |= _other_prefix(route.match.path_prefix or "/", rewrite.prefix)
     elif rewrite is not None and rewrite.replacement is not None:
-        regex = rewrite.regex or route.match.path_regex or ""
-        parts["regex_rewrite"] = {"pattern": {"regex": f"^{_grouped(regex)}$"}, "substitution": rewrite.replacement}
+        regex = rewrite.regex or path_regex(route.match) or ""
+        template = None if rewrite.regex is not None else route.match.path_template
+        parts["regex_rewrite"] = _replaced(regex, rewrite.replacement, template)
     if rewrite is not None and rewrite.host is not None:
         parts["host_rewrite_literal"] = rewrite.host
     return parts
+
+
+def refers(text: str, match: Match) -> bool:
+    """Whether there is anything of the request's path in a replacement."""
+    return "\\" in text or (match.path_template is not None and "{" in text)
+
+
+def _replaced(regex: str, text: str, template: str | None) -> Json:
+    """Envoy knows groups by number alone."""
+    known = Regex(regex)
+    if template is not None:
+        text = PathTemplate(template).references(text)
+
+    def number(reference: re.Match[str]) -> str:
+        return rf"\{known.group(reference[1]) if not reference[1].isdigit() else reference[1]}"
+
+    substitution = _NAMED.sub(number, text)
+    return {"pattern": {"regex": f"^{_grouped(regex)}$"}, "substitution": substitution}
 
 
 def _grouped(regex: str) -> str:
@@ -78,9 +101,7 @@ def _place(match: Match, to: str) -> Json:
     made: Json = {}
     if parts.scheme:
         made |= {"scheme_redirect": parts.scheme, **_authority(parts.netloc)}
-    if match.path_regex is not None and "\\" in path:
-        return {
-            **made,
-            "regex_rewrite": {"pattern": {"regex": f"^{_grouped(match.path_regex)}$"}, "substitution": path},
-        }
+    regex = path_regex(match)
+    if regex is not None and refers(path, match):
+        return {**made, "regex_rewrite": _replaced(regex, path, match.path_template)}
     return {**made, "path_redirect": path}

@@ -48,6 +48,11 @@ def _to(value: str | None) -> str | None:
     return "Envoy does not join a query of the redirect with the request's" if value and "?" in value else None
 
 
+def _query(value: Mapping[str, Any]) -> str | None:
+    inverted = any(one.invert for one in value.values())
+    return "Envoy does not invert what it wants of a query parameter" if inverted else None
+
+
 def _balancer(value: str) -> str | None:
     return "Envoy has no balancer by latency; take least_request" if value == "peak_ewma" else None
 
@@ -83,6 +88,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "zone", "limits",
                "outlier", "health_check", "keep_alive", "tls"),
         "balancer": _balancer,
+        "failover": "Envoy has one cluster for a route; zone prefers endpoints within one",
         "breaker": "Envoy has no circuit that opens by a share of failures; outlier.consecutive_5xx ejects endpoints",
     },
     routing.Endpoint: _all("id", "address", "port", "weight", "zone"),
@@ -95,12 +101,24 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Outlier: _all("consecutive_failures", "consecutive_gateway_errors", "consecutive_5xx", "base_ejection",
                           "max_ejection", "max_ejected_percent"),
     routing.HealthCheck: _all("path", "host", "interval", "timeout", "rise", "fall", "expect"),
-    routing.Route: _all("name", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
-    routing.Match: {
-        **_all("host", "path_prefix", "path_regex", "except_prefixes", "methods", "headers", "query"),
-        "path": _path,
+    routing.Route: {
+        **_all("name", "priority", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
+        "sticky": "Envoy draws a part of a split for each request",
     },
-    routing.WeightedCluster: _all("cluster", "weight"),
+    routing.Match: {
+        **_all("host", "path_prefix", "path_template", "path_regex", "except_prefixes", "methods", "headers",
+               "cookies"),
+        "path": _path,
+        "query": _query,
+        "client_ip": "Envoy matches no route by the client's address; policies.ip refuses by it",
+    },
+    routing.Conditions: {
+        **_all("headers", "cookies"),
+        "query": _query,
+        "client_ip": "Envoy matches no route by the client's address; policies.ip refuses by it",
+    },
+    routing.ValueMatch: _all("exact", "prefix", "suffix", "contains", "regex", "present", "invert"),
+    routing.WeightedCluster: _all("cluster", "weight", "when"),
     routing.Redirect: {**_all("prefix", "scheme", "host", "keep_query", "status"), "to": _to},
     routing.Respond: _all("status", "body", "content_type"),
     routing.Policies: {
@@ -113,6 +131,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         "access_log": "Envoy writes one access log for all routes alike: server.access_log",
         "cache": "Envoy keeps no responses here",
         "filters": "Envoy runs no Python",
+        "watch": "Envoy does not count for rollouts and experiments",
         "escaped_slashes": "Envoy decides about escaped slashes before it knows the route: they are refused",
     },
     routing.RetryPolicy: {
@@ -143,7 +162,11 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         "per": _rates,
         "scope": "Envoy counts for itself alone, all its threads together: that is machine",
     },
-    routing.Fault: _all("delay", "abort", "headers"),
+    routing.Fault: {
+        **_all("delay", "abort", "headers"),
+        "clusters": "Envoy puts faults in before it has chosen a cluster",
+        "until": "Envoy does not end faults by itself",
+    },
     routing.Delay: {**_all("fixed", "percent"), "jitter": "Envoy delays by a fixed time"},
     routing.Abort: {**_all("status", "percent"), "reset": "Envoy answers with a status, and resets nothing"},
     routing.Mirror: {

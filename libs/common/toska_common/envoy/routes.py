@@ -7,7 +7,7 @@ here, and on the route there. What no method of a path takes, and what has to co
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from toska_common.contracts.routing import Cluster, Route, RouteTable
+from toska_common.contracts.routing import Cluster, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
 from toska_common.envoy import cors, filters, headers, mirrors, retries
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
@@ -65,18 +65,30 @@ def _routes(route: Route, table: RouteTable, options: Options) -> Iterator[Json]
     secure = route.policies.require_https
     if secure is not None:
         yield _insecure(route, port=secure.port, refuse=secure.otherwise == "refuse")
-    for variant in variants(route):
-        if route.policies.security_headers is not None and route.policies.security_headers.hsts is not None:
-            yield _one(route, variant, table, options, over_tls=True)
-        yield _one(route, variant, table, options, over_tls=False)
+    secure_headers = route.policies.security_headers
+    for part in [*(part for part in route.to if part.when is not None), None]:
+        for variant in variants(route):
+            if secure_headers is not None and secure_headers.hsts is not None:
+                yield _one(route, part, variant, table, options, over_tls=True)
+            yield _one(route, part, variant, table, options, over_tls=False)
 
 
-def _one(route: Route, variant: Variant, table: RouteTable, options: Options, *, over_tls: bool) -> Json:
+def _one(
+    route: Route,
+    part: WeightedCluster | None,
+    variant: Variant,
+    table: RouteTable,
+    options: Options,
+    *,
+    over_tls: bool,
+) -> Json:
+    """One route of Envoy's: for requests of which the condition of a split's `part` holds, or for all that are left."""
     conditions = [*variant.headers, *([_HTTPS] if over_tls else [])]
+    when = part.when if part is not None else None
     made: Json = {
         "name": route.name,
-        "match": match_of(route.match, methods=variant.methods, headers=conditions),
-        **_action(route, variant, table),
+        "match": match_of(route.match, methods=variant.methods, headers=conditions, when=when),
+        **_action(route, part, variant, table),
     }
     if replayed := route.policies.retry.replay_bytes if route.to else 0:
         made["request_body_buffer_limit"] = str(replayed)
@@ -108,7 +120,7 @@ def _edit(made: Json, side: str, rules: HeaderEdits, name: str, own: list[Json],
         made[f"{side}_headers_to_remove"] = [*dropped, *removed]
 
 
-def _action(route: Route, variant: Variant, table: RouteTable) -> Json:
+def _action(route: Route, part: WeightedCluster | None, variant: Variant, table: RouteTable) -> Json:
     if route.respond is not None:
         answer: Json = {"status": route.respond.status}
         if route.respond.body and route.respond.status not in _BODILESS:
@@ -117,7 +129,7 @@ def _action(route: Route, variant: Variant, table: RouteTable) -> Json:
     if route.redirect is not None:
         return {"redirect": redirect(route.match, route.redirect)}
     action: Json = {
-        **_destination(route),
+        **({"cluster": part.cluster} if part is not None else _destination(route)),
         **retries.timeouts(route.policies),
         **rewriting(route),
         "retry_policy": retries.retry_policy(route.policies, idempotent=variant.idempotent),
@@ -131,7 +143,7 @@ def _action(route: Route, variant: Variant, table: RouteTable) -> Json:
 
 
 def _destination(route: Route) -> Json:
-    present = [part for part in route.to if part.weight]
+    present = [part for part in route.to if part.weight and part.when is None]
     if len(present) == 1:
         return {"cluster": present[0].cluster}
     return {"weighted_clusters": {"clusters": [{"name": part.cluster, "weight": part.weight} for part in present]}}
@@ -177,9 +189,9 @@ def _other_methods(routes: Sequence[Route]) -> Iterator[Json]:
     """What answers on paths that take other methods: after every route, for it takes all that is left of them."""
     taken: dict[tuple[str | None, ...], list[Route]] = {}
     for route in routes:
-        if route.match.methods and not route.match.headers and not route.match.query:
+        if route.match.methods and not route.match.values and not route.match.client_ip:
             match = route.match
-            taken.setdefault((match.path, match.path_prefix, match.path_regex), []).append(route)
+            taken.setdefault((match.path, match.path_prefix, match.path_template, match.path_regex), []).append(route)
     for members in taken.values():
         methods = {method for route in members for method in route.match.methods}
         name = problem_route(members[0].name, "method-not-allowed")

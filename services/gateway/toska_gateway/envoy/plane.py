@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.tallies import TallyReport
 from toska_common.envoy import Options, Resources, find_refusals, translate
 from toska_common.errors import ConfigurationError, UpstreamUnavailable
 from toska_common.routing.problems import format_location
@@ -236,6 +237,10 @@ class EnvoyDataPlane:
         """
         _ = request, peer, scheme
         raise NoWorker("Envoy does not tell what it would do with a request")
+
+    def counted(self) -> TallyReport | None:
+        """What was counted on routes under watch: there are none (`find_refusals`)."""
+        return None
 
     def issuer_keys(self) -> Sequence[IssuerKeys]:
         """How the keys are that tokens are verified with: Envoy fetches them by itself, and tells nothing of them."""
