@@ -297,3 +297,22 @@ def test_endpoints_follow_a_cluster_that_changed() -> None:
     heard = client.change(resource_set({CLUSTER: {"a": "2", "b": "1"}, ENDPOINTS: {"a": "1", "b": "1"}}))
 
     assert named(heard) == [("Cluster", ("a", "b"), ()), ("ClusterLoadAssignment", ("a",), ())]
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_endpoints_of_clusters_that_are_being_warmed_are_served_although_they_are_gone(incremental: bool) -> None:
+    """§Resource warming: a cluster whose endpoints never come holds up whatever waits for clusters."""
+    client = Talk(TWO, incremental=incremental)
+    (clusters,) = client.say(Request(CLUSTER))
+    assert client.change(resource_set({CLUSTER: {"a": "1"}, ENDPOINTS: {"a": "1"}})) == []
+
+    (endpoints,) = client.say(Request(ENDPOINTS, names=("a", "b"), subscribe=("a", "b")))
+    assert named([endpoints]) == [("ClusterLoadAssignment", ("a", "b"), ())]
+    assert client.accept(endpoints, "a", "b") == []
+    (fewer,) = client.accept(clusters)
+    heard = client.accept(fewer)
+
+    if incremental:
+        assert named([fewer, *heard]) == [("Cluster", (), ("b",)), ("ClusterLoadAssignment", (), ("b",))]
+    else:
+        assert named([fewer, *heard]) == [("Cluster", ("a",), ())]

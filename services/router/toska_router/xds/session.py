@@ -83,6 +83,7 @@ class Session:
     @property
     def status(self) -> ClientStatus:
         """What there is to tell of it."""
+        newest = self._resources.resources_for(self._group)
         return ClientStatus(
             node=self._node,
             group=self._group,
@@ -96,7 +97,7 @@ class Session:
                     wildcard=each.wildcard,
                     names=len(each.names),
                     accepted_version=each.accepted_version,
-                    up_to_date=each.settled,
+                    up_to_date=each.is_up_to_date(newest.of(each.type_url)),
                     refusals=tuple(each.refusals.values()),
                 )
                 for each in self._stream.subscriptions

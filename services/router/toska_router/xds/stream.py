@@ -10,7 +10,7 @@ Source: "xDS REST and gRPC protocol", §Eventual consistency considerations.
 """
 
 from toska_router.xds.exchange import Request, Response, Verdict
-from toska_router.xds.resources import ResourceSet
+from toska_router.xds.resources import ResourceSet, TypeResources
 from toska_router.xds.subscription import Subscription
 from toska_router.xds.types import BREAK_ORDER, CLUSTER, ENDPOINTS, LISTENER, MAKE_ORDER, ROUTE, WAITS_FOR
 
@@ -37,6 +37,7 @@ class Stream:
         self.incremental = incremental
         self.aggregated = aggregated
         self._subscriptions: dict[str, Subscription] = {}
+        self._warming: TypeResources | None = None
         self._sent = 0
 
     @property
@@ -57,13 +58,15 @@ class Stream:
             of_type = resources.of(request.type_url)
             subscription = Subscription(request.type_url, of_type, incremental=self.incremental)
             self._subscriptions[request.type_url] = subscription
+            self._lean()
         return subscription.receive(request)
 
     def next_response(self, resources: ResourceSet) -> Response | None:
         """What is to be sent now, to be called until it is `None`: then again after a request or other resources."""
+        self._lean()
         for subscription in self._subscriptions.values():
             subscription.follow(resources.of(subscription.type_url))
-        return self._make() or self._break()
+        return self._make(resources) or self._break()
 
     @property
     def held(self) -> bool:
@@ -80,12 +83,13 @@ class Stream:
         for subscription in self._subscriptions.values():
             subscription.let_go()
 
-    def _make(self) -> Response | None:
+    def _make(self, resources: ResourceSet) -> Response | None:
         for subscription in sorted(self._subscriptions.values(), key=lambda each: _MADE.get(each.type_url, -1)):
             if not subscription.owes or subscription.unanswered or self._waits(subscription.type_url):
                 continue
             response = subscription.make(self._nonce(), removing=not self.aggregated)
-            if subscription.type_url == CLUSTER:
+            if subscription.type_url == CLUSTER and self.aggregated:
+                self._warming = resources.of(ENDPOINTS)
                 self._warm(subscription)
             return response
         return None
@@ -112,6 +116,14 @@ class Stream:
             return False
         referring = (self._subscriptions.get(each) for each in _REFERRING)
         return any(each is not None and each.refusals for each in referring)
+
+    def _lean(self) -> None:
+        """Keep the endpoints of clusters that the client is still warming, even if they are gone meanwhile."""
+        clusters, endpoints = self._subscriptions.get(CLUSTER), self._subscriptions.get(ENDPOINTS)
+        if clusters is None or clusters.in_flight is None:
+            self._warming = None
+        if endpoints is not None:
+            endpoints.lean_on(self._warming)
 
     def _warm(self, clusters: Subscription) -> None:
         """Owe the endpoints of clusters that were sent: Envoy warms a changed cluster with a response after it."""

@@ -10,7 +10,7 @@ as it is then, so a client that is slow is owed the newest state and nothing of 
 
 A response that is refused is taken apart: its resources are sent again in halves, until the one that is wrong stands
 alone. It is not sent again before it is different, and it keeps none of the others from the client. Whole types of the
-state of the world cannot be taken apart; clients take from them what they can use.
+state of the world cannot be taken apart: there Envoy goes on with what it had until the wrong one is mended.
 
 Sources: "xDS REST and gRPC protocol", §ACK/NACK and resource type instance version, §How the client specifies what
 resources to return, §Deleting Resources, §Subscribing to Resources, §Unsubscribing from Resources.
@@ -72,6 +72,8 @@ class Subscription:
         self._owed: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self._asked: set[str] = set()
+        self._fallback: TypeResources | None = None
+        self._leaning: set[str] = set()
         self._apart: deque[tuple[str, ...]] = deque()
         self._nonce = ""
         self._greets = False
@@ -105,6 +107,15 @@ class Subscription:
             self._look(name)
         self._settle()
 
+    def lean_on(self, fallback: TypeResources | None) -> None:
+        """Serve what is gone from these, until it is not wanted any more: others still refer to it."""
+        if fallback is self._fallback:
+            return
+        self._fallback = fallback
+        for name in [*self._leaning]:
+            self._look(name)
+        self._settle()
+
     def owe_again(self, name: str) -> None:
         """Send this resource once more, if the client has it."""
         if self._told.get(name) is not None:
@@ -132,6 +143,10 @@ class Subscription:
     def settled(self) -> bool:
         """Whether the client has told, of all that it should have, that it took it over or refused it."""
         return not (self.owes or self.removes or self.in_flight)
+
+    def is_up_to_date(self, resources: TypeResources) -> bool:
+        """Whether it is settled, with these resources."""
+        return self.settled and self._current is resources
 
     def let_go(self) -> None:
         """Wait no longer for the answer that is missing."""
@@ -276,6 +291,8 @@ class Subscription:
 
     def _find(self, name: str) -> Resource | None:
         found = self._current.get(name)
+        if found is None and self._fallback is not None:
+            found = self._fallback.get(name)
         return found if found is not None and self._wants(found) else None
 
     def _look(self, name: str) -> None:
@@ -283,6 +300,10 @@ class Subscription:
         self._owed.pop(name, None)
         self._gone.pop(name, None)
         wanted, told = self._find(name), self._told.get(name)
+        if wanted is not None and self._current.get(name) is None:
+            self._leaning.add(name)
+        else:
+            self._leaning.discard(name)
         if wanted is not None:
             if told is None or told.version != wanted.version:
                 self._owed[name] = None
@@ -299,7 +320,7 @@ class Subscription:
                 self._told.forget(name)  # §Deleting Resources: this variant cannot tell
 
     def _settle(self) -> None:
-        if not self._owed and not self._gone:
+        if not self._owed and not self._gone and not self._leaning:
             self._told.settle(self._current)
 
     def _pick(self) -> list[str]:
