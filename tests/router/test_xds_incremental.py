@@ -239,3 +239,14 @@ def test_new_comes_before_what_refers_to_it_and_old_goes_after() -> None:
     ]
     assert client.accept(old_endpoints) == []
     assert client.stream.settled
+
+
+def test_a_name_that_does_not_exist_is_told_again_when_it_was_in_bad_company() -> None:
+    client = Talk(resource_set({ENDPOINTS: {"bad": "1"}}), incremental=True)
+    (first,) = client.say(Request(ENDPOINTS, subscribe=("bad", "late")))
+    (second,) = client.refuse(first, "wrong")
+
+    assert named([first, second]) == [
+        ("ClusterLoadAssignment", ("bad",), ("late",)),
+        ("ClusterLoadAssignment", (), ("late",)),
+    ]

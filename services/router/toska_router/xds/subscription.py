@@ -17,7 +17,7 @@ resources to return, §Deleting Resources, §Subscribing to Resources, §Unsubsc
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -41,11 +41,12 @@ MAX_RESPONSE_BYTES = 3 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A response that the client has not answered; `news` is what in it was new to the client."""
+    """A response without an answer: `news` is what in it was new, `missing` what it said not to exist."""
 
     nonce: str
     version: str
     news: tuple[Resource, ...]
+    missing: tuple[str, ...] = ()
 
 
 class Subscription:
@@ -153,27 +154,28 @@ class Subscription:
         self._overdue = self.in_flight is not None
 
     def make(self, nonce: str, *, removing: bool) -> Response:
-        """What is owed; with `removing`, what is gone is taken away by the same response."""
+        """What is owed; with `removing`, a whole response leaves out what is gone."""
         self._greets = False
         if self._whole:
             return self._make_whole(nonce, removing=removing)
         names = self._pick()
         found = tuple(resource for name in names if (resource := self._find(name)) is not None)
-        missing = [name for name in names if self._find(name) is None]
-        if removing:
-            missing += self._take_gone()
+        missing = tuple(name for name in names if self._find(name) is None)
         for resource in found:
             self._told.note(resource)
         self._asked.difference_update(names)
         for name in names:
             del self._owed[name]
-        return self._send(Response(self.type_url, nonce, self._current.version, found, tuple(missing)), found)
+        return self._send(Response(self.type_url, nonce, self._current.version, found, missing), found, missing)
 
     def unmake(self, nonce: str) -> Response:
         """Take away what is gone."""
         if self._whole:
             return self._make_whole(nonce, removing=True)
-        gone = tuple(self._take_gone())
+        gone = tuple(self._gone)
+        self._gone.clear()
+        for name in gone:
+            self._told.forget(name)
         return self._send(Response(self.type_url, nonce, self._current.version, removed=gone), ())
 
     # How.
@@ -193,9 +195,13 @@ class Subscription:
         if self._whole:
             self.refusals[WILDCARD] = refusal
         elif len(names) == 1:
-            self.refusals[names[0]] = refusal
+            if self._find(names[0]) is not None:
+                self.refusals[names[0]] = refusal
         elif names:
             self._take_apart(names)
+        if names:
+            for name in self.names.intersection(sent.missing):  # they were in bad company
+                self._ask_for(name)
         return refusal
 
     def _take_apart(self, names: tuple[str, ...]) -> None:
@@ -257,6 +263,9 @@ class Subscription:
     def _add_again(self, name: str) -> None:
         """Tell of this one whatever the client was told before."""
         self._told.forget(name)
+        self._ask_for(name)
+
+    def _ask_for(self, name: str) -> None:
         if self._incremental:
             self._asked.add(name)
         self._look(name)
@@ -338,13 +347,6 @@ class Subscription:
             picked.append(name)
         return picked
 
-    def _take_gone(self) -> Collection[str]:
-        gone = list(self._gone)
-        self._gone.clear()
-        for name in gone:
-            self._told.forget(name)
-        return gone
-
     def _make_whole(self, nonce: str, *, removing: bool) -> Response:
         current = self._current
         news = tuple(resource for name in self._owed if (resource := self._find(name)) is not None)
@@ -363,8 +365,8 @@ class Subscription:
         resources = common if whole is not None else (*common, *named, *kept)
         return self._send(Response(self.type_url, nonce, _version(current, kept), resources, whole=whole), news)
 
-    def _send(self, response: Response, news: tuple[Resource, ...]) -> Response:
-        self.in_flight, self._overdue = InFlight(response.nonce, response.version, news), False
+    def _send(self, response: Response, news: tuple[Resource, ...], missing: tuple[str, ...] = ()) -> Response:
+        self.in_flight, self._overdue = InFlight(response.nonce, response.version, news, missing), False
         self._nonce = response.nonce
         self._settle()
         return response

@@ -1,0 +1,106 @@
+"""Resources for gRPC's own xDS clients, which dial `xds:///NAME`: a listener of that name, and all that it leads to.
+
+They take other shapes than Envoy's, so they are resources of their own: the listener has no address (`api_listener`),
+everything comes over the aggregated stream, and each locality has a weight.
+
+Sources: gRPC proposals A27 (xDS-based global load balancing) and A28 (traffic splitting and routing).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from toska_common.envoy_api import message_class
+
+from toska_router.xds import types
+
+PREFIX = "grpc/"
+"""Of the names of all but the listener, so that they are not mistaken for Envoy's."""
+
+_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+_CONNECT_TIMEOUT_S = 5
+_V3 = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TargetEndpoint:
+    """One address of a target."""
+
+    address: str
+    port: int
+    weight: int = 1
+    zone: str = ""
+
+
+def build_target(name: str, endpoints: Iterable[TargetEndpoint]) -> dict[str, dict[str, Any]]:
+    """Messages by type URL and name for `xds:///NAME`, to be set as resources on demand.
+
+    gRPC looks no names up here: endpoints that are none of IP addresses are left out.
+    """
+    own = PREFIX + name
+    return {
+        types.LISTENER: {name: _listener(name, own)},
+        types.ROUTE: {own: _routes(own)},
+        types.CLUSTER: {own: _cluster(own)},
+        types.ENDPOINTS: {own: _endpoints(own, endpoints)},
+    }
+
+
+def _listener(name: str, routes: str) -> Any:
+    manager = message_class(_MANAGER)()
+    manager.rds.route_config_name = routes
+    _over_the_same_stream(manager.rds.config_source)
+    manager.http_filters.add(name="router").typed_config.Pack(message_class(_ROUTER)())
+    listener = message_class("envoy.config.listener.v3.Listener")(name=name)
+    listener.api_listener.api_listener.Pack(manager)
+    return listener
+
+
+def _routes(own: str) -> Any:
+    made = message_class("envoy.config.route.v3.RouteConfiguration")(name=own)
+    route = made.virtual_hosts.add(name=own, domains=["*"]).routes.add()
+    route.match.prefix = ""
+    route.route.cluster = own
+    return made
+
+
+def _cluster(own: str) -> Any:
+    cluster = message_class("envoy.config.cluster.v3.Cluster")(name=own)
+    cluster.type = cluster.EDS
+    cluster.lb_policy = cluster.ROUND_ROBIN
+    cluster.connect_timeout.seconds = _CONNECT_TIMEOUT_S
+    _over_the_same_stream(cluster.eds_cluster_config.eds_config)
+    return cluster
+
+
+def _endpoints(own: str, endpoints: Iterable[TargetEndpoint]) -> Any:
+    made = message_class("envoy.config.endpoint.v3.ClusterLoadAssignment")(cluster_name=own)
+    zones: dict[str, Any] = {}
+    for endpoint in endpoints:
+        if not _is_address(endpoint.address):
+            continue
+        zone = zones.get(endpoint.zone)
+        if zone is None:
+            zone = zones[endpoint.zone] = made.endpoints.add()
+            zone.locality.zone = endpoint.zone
+        zone.load_balancing_weight.value += endpoint.weight
+        member = zone.lb_endpoints.add()
+        member.load_balancing_weight.value = endpoint.weight
+        member.endpoint.address.socket_address.address = endpoint.address
+        member.endpoint.address.socket_address.port_value = endpoint.port
+    return made
+
+
+def _over_the_same_stream(source: Any) -> None:
+    source.ads.SetInParent()
+    source.resource_api_version = _V3
+
+
+def _is_address(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
