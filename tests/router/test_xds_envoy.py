@@ -132,7 +132,7 @@ async def test_endpoints_and_routes_that_keep_changing_lose_no_request(rig: Rig)
     """For longer with TOSKA_XDS_CHURN_S, in seconds."""
     async with upstream(response(200, body=b"a")) as a, upstream(response(200, body=b"b")) as b:
         await rig.apply(resources(rig.port, {"steady": a.port}))
-        rejected, asked = rig.rejected(), 0
+        rejected, asked, changes = rig.rejected(), 0, 0
         ends = anyio.current_time() + CHURN_S
 
         async def ask() -> None:
@@ -144,7 +144,6 @@ async def test_endpoints_and_routes_that_keep_changing_lose_no_request(rig: Rig)
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             group.start_soon(ask)
-            changes = 0
             while anyio.current_time() < ends or changes < 20:
                 changes += 1
                 others = {f"other-{number}": b.port for number in range(changes % 3)}

@@ -11,12 +11,11 @@ import grpc
 import grpc.aio
 from toska_router.xds import EVERYBODY, XdsServer, types
 from toska_router.xds.targets import TargetEndpoint, build_target
-from toska_tests import apps
 from toska_tests.programs import Program, running
 from toska_tests.waiting import wait_until
 
 WITHIN_S = 30.0
-_CALLER = Path(next(iter(apps.__path__))) / "xds_caller.py"
+_CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"
 _grpc: Any = grpc
 
 
