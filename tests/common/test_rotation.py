@@ -72,6 +72,12 @@ def test_the_own_zone_takes_everything_while_it_can() -> None:
     assert shares(rotate(members, RotationPolicy(zone="eu-1"), 0.0)) == {"n1": 0.5, "n2": 0.5}
 
 
+def test_a_zone_with_fewer_endpoints_than_it_needs_hands_over_the_rest() -> None:
+    members = [Member("n1", zone="eu-1"), Member("f1", zone="eu-2"), Member("f2", zone="eu-2")]
+    taken = shares(rotate(members, RotationPolicy(zone="eu-1", zone_least=4), 0.0))
+    assert {key: round(share, 9) for key, share in taken.items()} == {"n1": 0.25, "f1": 0.375, "f2": 0.375}
+
+
 def test_a_zone_that_loses_endpoints_hands_over_what_it_cannot_carry() -> None:
     members = [Member(f"n{number}", zone="eu-1", healthy=number < 3) for number in range(10)] + [
         Member("f1", zone="eu-2"),

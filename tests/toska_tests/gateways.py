@@ -134,6 +134,7 @@ async def running_gateway(
     cache_url: str = "memory://",
     home: Path | None = None,
     filters: Path = _HERE,
+    zone: str = "",
 ) -> AsyncGenerator[Gateway]:
     """A gateway of real worker processes."""
     listeners = [parse_listener(text) for text in listen]
@@ -146,6 +147,7 @@ async def running_gateway(
         cache_url=cache_url,
         home=home,
         filters_folder=filters,
+        zone=zone,
     )
     async with supervisor.run():
         gateway = Gateway(supervisor)
@@ -162,10 +164,11 @@ def load(staging: Staging, snapshot: Snapshot, known: Known | None = None) -> li
 
 
 @contextlib.asynccontextmanager
-async def plane_here(document: Mapping[str, Any]) -> AsyncGenerator[tuple[Plane, tuple[str, int]]]:
+async def plane_here(document: Mapping[str, Any], *, zone: str = "") -> AsyncGenerator[tuple[Plane, tuple[str, int]]]:
     """A worker's data plane in the test's own loop, where its inside can be looked at; with its address."""
     loop = asyncio.get_running_loop()
     plane = Plane(loop, TargetRules())
+    plane.zone = zone
     assert load(Staging(plane), snapshot_of(document)) == []
     server = await loop.create_server(lambda: Downstream(plane), "127.0.0.1", 0)
     plane.start()

@@ -173,6 +173,7 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         home=settings.home,
         cache_url=cache_url,
         filters_folder=settings.filters_folder,
+        zone=settings.zone,
     )
 
 

@@ -66,6 +66,12 @@ class Settings(ServiceSettings):
         validation_alias="TOSKA_FILTERS_PATH",
         description="Where the Python modules of filters are that are not installed; default: the working directory",
     )
+    zone: str = Field(
+        default="",
+        max_length=64,
+        validation_alias="TOSKA_ZONE",
+        description="Where this gateway runs: clusters with zone: local prefer endpoints there",
+    )
     drain_timeout: Duration = Field(
         default=timedelta(seconds=30),
         description="How long requests in flight and tunnels may take once their worker has a successor",

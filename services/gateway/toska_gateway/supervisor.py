@@ -69,6 +69,7 @@ class Supervisor:
         secret: What affinity cookies are made with; gateways that share clients share it.
         home: Where issuers' keys that were fetched are kept for the next start; default: nowhere.
         filters_folder: Where modules of filters are that are not installed; default: the working directory.
+        zone: Where this gateway runs, for clusters with `zone: local`.
         cache_url: Where the mesh's gateways share what they count and keep; it may have a password in it.
     """
 
@@ -86,7 +87,9 @@ class Supervisor:
         cache_url: str = "memory://",
         home: Path | None = None,
         filters_folder: Path = _HERE,
+        zone: str = "",
     ) -> None:
+        self._zone = zone
         self._filters_folder = filters_folder.absolute()
         self._filters = FilterTrial(self._filters_folder)
         self._cache_url = cache_url
@@ -380,6 +383,7 @@ class Supervisor:
             "affinity_secret": self._secret.hex(),
             "cache_url": self._cache_url,
             "folder": str(self._folder),
+            "zone": self._zone,
             "filters_folder": str(self._filters_folder),
             "ticket_secret": self._ticket_secret,
         }

@@ -48,12 +48,15 @@ class RotationPolicy:
         panic_ratio: With a smaller share of healthy endpoints, health is ignored; in [0, 1]. At 0 only when none is.
         zone: The own zone; empty knows none.
         zone_capacity: Share of healthy endpoints in the own zone with which it carries its whole load, in (0, 1].
+        zone_least: How many of them it needs for that besides; where only healthy ones are told, this is what shows
+            that too few are left.
         slow_start_s: How long a newcomer takes to its whole weight.
     """
 
     panic_ratio: float = 0.0
     zone: str = ""
     zone_capacity: float = 0.7
+    zone_least: int = 1
     slow_start_s: float = 0.0
 
 
@@ -103,7 +106,8 @@ def _zone_share(members: Sequence[Member], policy: RotationPolicy, *, panic: boo
     own = [member for member in members if member.zone == policy.zone]
     if not own or panic:
         return 0.0
-    return min(1.0, sum(member.healthy for member in own) / len(own) / policy.zone_capacity)
+    well = sum(member.healthy for member in own)
+    return min(1.0, well / len(own) / policy.zone_capacity, well / policy.zone_least)
 
 
 def _prefer_zone(taken: list[M], weights: list[float], share: float, zone: str) -> tuple[list[M], list[float]]:

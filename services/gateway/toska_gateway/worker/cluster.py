@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _NEVER: Final = float("inf")
 UNIX_PREFIX = "unix:"
+OWN_ZONE: Final = "local"
+"""What a cluster calls the zone of whichever gateway reads it."""
 
 
 class TargetRefused(Exception):
@@ -185,13 +187,14 @@ class Cluster:
         self._built_for: tuple[str, list[Endpoint], list[float]] = ("", [], [])
         self._usable: Callable[[Endpoint], bool] | None = None
 
-    def configure(self, settings: dict[str, Any], secret: bytes = b"", now: float = 0.0) -> None:
+    def configure(self, settings: dict[str, Any], secret: bytes = b"", now: float = 0.0, zone: str = "") -> None:
         """Take over the cluster's settings; endpoints and connections stay.
 
         Args:
             settings: The cluster of the routing document, as plain data.
             secret: What affinity cookies are made with.
             now: Monotonic seconds.
+            zone: The gateway's own; empty if it has none.
         """
         limits = settings["limits"]
         self.max_connections: int = limits["max_connections"]
@@ -216,7 +219,8 @@ class Cluster:
             self._unhealthy = frozenset()
         self._policy = RotationPolicy(
             panic_ratio=settings.get("panic_percent", 0.0) / 100,
-            zone=settings.get("zone", ""),
+            zone=zone if settings.get("zone") == OWN_ZONE else settings.get("zone", ""),
+            zone_least=settings.get("zone_min_endpoints", 1),
             slow_start_s=settings.get("slow_start", 0.0),
         )
         self.refresh(now)
@@ -380,6 +384,11 @@ class Cluster:
         """Choose an endpoint that is none of those, if there is one."""
         usable = self._usable
         return self._balancer.pick(lambda one: one not in taken and (usable is None or usable(one)), key, now)
+
+    @property
+    def zone(self) -> str:
+        """Whose endpoints are preferred."""
+        return self._policy.zone
 
     @property
     def is_full(self) -> bool:

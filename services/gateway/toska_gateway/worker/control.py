@@ -2,7 +2,7 @@
 
 Parent to worker:
     {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret",
-     "filters_folder", "cache_url"}
+     "filters_folder", "cache_url", "zone"}
                                    (the pseudonym is the gateway's name in Via)
     {"op": "table", "server": {...}, "clusters": {name: settings}}    begins a new table
     {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go

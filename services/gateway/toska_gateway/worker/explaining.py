@@ -193,14 +193,17 @@ def _endpoint(endpoint: "Endpoint", share: float, now: float) -> dict[str, Any]:
         "zone": endpoint.zone,
         "active": endpoint.in_flight,
         "share": share,
-        "state": _state(endpoint, now),
+        "state": _state(endpoint, share, now),
     }
 
 
-def _state(endpoint: "Endpoint", now: float) -> str:
+def _state(endpoint: "Endpoint", share: float, now: float) -> str:
     if endpoint.ejected_until > now:
         why = f"{endpoint.failures} failures in a row" if endpoint.unreachable else "bad answers in a row"
         return f"ejected for {endpoint.ejected_until - now:.1f} s, after {why}"
     if not endpoint.cluster.is_well(endpoint):
         return "unhealthy: it fails its health check"
+    zone = endpoint.cluster.zone
+    if endpoint.healthy and not share and zone and endpoint.zone != zone:
+        return f"healthy, but zone {zone} goes first"
     return "healthy" if endpoint.healthy else "unhealthy"

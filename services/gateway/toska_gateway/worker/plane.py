@@ -86,6 +86,7 @@ class Plane:
         self.shared_fd: int | None = None  # memory that all workers of the machine see
         self.cache_url = "memory://"  # of what all gateways of the mesh share; redis:// may hold a password
         self.tell: Tell = tell_nobody
+        self.zone = ""  # where this gateway runs, for clusters that prefer what is near
         self.folder = ""  # where relative paths begin
         self.access_log: AccessLog | None = None
         self.filters_folder: str | None = None  # where operators' filters are; none are run if it is None

@@ -79,6 +79,7 @@ class Worker:
             self._plane.affinity_secret = bytes.fromhex(message["affinity_secret"])
             self._plane.shared_fd = message["shared_fd"]
             self._plane.cache_url = message["cache_url"]
+            self._plane.zone = message["zone"]
             self._plane.folder = message["folder"]
             self._plane.filters_folder = message["filters_folder"]
             self._doors = message["listeners"]

@@ -113,7 +113,7 @@ class Staging:
                 for name in self._clusters
             }
             for name, cluster in clusters.items():
-                cluster.configure(self._clusters[name], plane.affinity_secret, plane.now)
+                cluster.configure(self._clusters[name], plane.affinity_secret, plane.now, plane.zone)
             for name, cluster in plane.clusters.items():
                 if name not in clusters:
                     plane.close_idle(cluster.update([], ""))

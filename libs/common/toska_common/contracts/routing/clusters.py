@@ -171,7 +171,14 @@ class Cluster(Document):
     panic_percent: float = Field(
         default=0.0, ge=0, le=100, description="With fewer healthy endpoints than this, all are tried; 0: with none"
     )
-    zone: str = Field(default="", max_length=64, description="Endpoints of this zone are preferred while they suffice")
+    zone: str = Field(
+        default="",
+        max_length=64,
+        description="Endpoints of this zone are preferred while they suffice; local: of each gateway's own zone",
+    )
+    zone_min_endpoints: int = Field(
+        default=1, ge=1, le=100_000, description="With fewer of them well the other zones take a part"
+    )
     failover: Failover | None = Field(default=None, description="Who takes over while too few endpoints are well")
     limits: ConnectionLimits = ConnectionLimits()
     breaker: Breaker | None = None
@@ -189,6 +196,12 @@ class Cluster(Document):
         keys = [endpoint.key for endpoint in self.endpoints]
         if len(keys) != len(set(keys)):
             raise ValueError("an endpoint is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _zone_where_counted(self) -> Self:
+        if self.zone_min_endpoints != 1 and not self.zone:
+            raise ValueError("zone_min_endpoints goes with zone")
         return self
 
     @model_validator(mode="after")
