@@ -28,9 +28,9 @@ def up(options: UpOptions, reporter: Reporter, *, verbose: bool = False) -> None
         ConfigurationError: A setting, a port or the home; nothing was started.
         MeshError: A service could not be started; everything was stopped again.
     """
-    with quick_imports():
-        import_for_serving()
     plan = plan_mesh(options)
+    with quick_imports():  # only now: half a second, for which no refusal need wait
+        import_for_serving()
     with _nursery(plan) as nursery, contextlib.closing(HomeLock.acquire(plan.home)):
         (plan.home / "logs").mkdir(mode=0o700, exist_ok=True)
         ensure_credentials(plan.home)

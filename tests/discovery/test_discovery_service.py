@@ -1,11 +1,8 @@
-"""Discovery's own life: start, stop, restart, crash, and what was acknowledged surviving kill -9."""
+"""Discovery's own life: start, stop and restart."""
 
-import random
-import signal
 from datetime import timedelta
 from pathlib import Path
 
-import anyio
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.contracts.discovery import Health
@@ -13,7 +10,7 @@ from toska_common.errors import MeshError
 from toska_discovery.settings import Settings
 from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_in, discovery_process
-from toska_tests.ports import free_port, free_ports
+from toska_tests.ports import free_port
 from toska_tests.waiting import wait_until
 
 
@@ -127,49 +124,6 @@ async def test_a_store_that_cannot_write_fails_readiness_and_writes_but_no_reads
         store._connection.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage] - see above
         await consul.kv_put("small", b"y")
         assert (await http.get(f"{discovery.rest}/health/ready")).status_code == 200
-
-
-async def test_what_was_acknowledged_survives_kill_9_at_any_moment(tmp_path: Path) -> None:
-    port = free_ports(2)
-    chance = random.Random(7)
-    acknowledged: dict[str, bytes] = {}
-    registered: set[str] = set()
-    highest = 0
-    for round_ in range(3):
-        enough = 40 * (round_ + 1)
-        with discovery_process(tmp_path, port) as process:
-            await process.wait_until_ready()
-            async with ConsulClient.open(process.consul, token=process.token) as consul:
-                pairs, index = await consul.kv_list("")
-                found = {pair.key: pair.value for pair in pairs}
-                assert acknowledged.items() <= found.items()
-                assert registered <= set(await consul.agent_services())
-                assert index >= highest
-
-                async def write(writer: int, round_: int = round_, consul: ConsulClient = consul) -> None:
-                    number = 0
-                    with anyio.CancelScope():
-                        while True:
-                            key, name = f"{writer}/{round_}/{number % 20}", f"s-{writer}-{round_}-{number % 10}"
-                            value = str(number).encode()
-                            try:
-                                acknowledged.pop(key, None)  # neither the old nor the new value is promised now
-                                await consul.kv_put(key, value)
-                                acknowledged[key] = value
-                                await consul.register_service(registration(name, port=0))
-                                registered.add(name)
-                            except MeshError:
-                                return
-                            number += 1
-
-                async with anyio.create_task_group() as group:
-                    for writer in range(8):
-                        group.start_soon(write, writer)
-                    await wait_until(lambda enough=enough: len(registered) >= enough)
-                    await anyio.sleep(chance.uniform(0, 0.05))
-                    _, highest = await consul.kv_list("")
-                    process.program.send(signal.SIGKILL)
-    assert len(acknowledged) > 100
 
 
 async def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

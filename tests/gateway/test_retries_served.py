@@ -177,10 +177,15 @@ async def test_retries_wait_longer_and_longer_and_not_all_as_long(gateway: Gatew
             await ask(gateway.address, get())
             return time.monotonic() - begun
 
-        times = sorted(await asyncio.gather(*(took() for _ in range(40))))
-        assert times[-1] > 0.12  # two pauses of up to 100 ms each
-        assert times[0] < 0.08
-        assert len(app.requests) == 120
+        async def differ() -> bool:
+            app.requests.clear()
+            times = sorted(await asyncio.gather(*(took() for _ in range(40))))
+            assert times[-1] > 0.12  # two pauses of up to 100 ms each
+            assert len(app.requests) == 120
+            return times[0] < 0.08
+
+        # More than once: where the machine stands still, the short pauses take as long as the long ones.
+        await wait_until(differ, what="a request whose pauses are short")
 
 
 async def test_a_try_that_takes_too_long_is_given_up_for_another_endpoint(gateway: Gateway) -> None:

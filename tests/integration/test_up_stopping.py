@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import psutil
@@ -70,26 +71,6 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         await wait_until(lambda: not alive(family), within=1, what="nobody left")
 
 
-async def test_children_end_when_the_host_is_killed(tmp_path: Path) -> None:
-    async with toska_up(tmp_path) as mesh:
-        family = _family(mesh)
-        mesh.program.send(signal.SIGKILL)
-        await wait_until(lambda: not alive(family), within=PROMISED_S, what="nobody left")
-
-
-async def test_a_killed_mesh_can_be_started_again_on_its_ports_and_home(tmp_path: Path) -> None:
-    async with toska_up(tmp_path, "--no-examples") as mesh:
-        family = _family(mesh)
-        mesh.program.send(signal.SIGKILL)
-        await mesh.program.exit_code()
-        await wait_until(lambda: not alive(family), within=PROMISED_S, what="nobody left")
-        first = mesh.gateway.rpartition(":")[2]
-        with running(
-            [TOSKA, "up", "--json", "--no-examples", "--ports-from", first], tmp_path, environment=mesh.environment
-        ) as again:
-            assert f":{first}" in await again.line()
-
-
 async def test_toska_down_stops_the_mesh_of_this_folder(tmp_path: Path) -> None:
     async with toska_up(tmp_path, "--no-examples") as mesh:
         with running([TOSKA, "down"], tmp_path, environment=mesh.environment) as down:
@@ -101,10 +82,39 @@ async def test_toska_down_stops_the_mesh_of_this_folder(tmp_path: Path) -> None:
             assert "no mesh runs here; start one with `toska up`" in down.stderr
 
 
-async def test_toska_down_leaves_a_stranger_alone_that_got_the_process_id_of_a_dead_mesh(tmp_path: Path) -> None:
-    async with toska_up(tmp_path, "--no-examples") as mesh:
+# After kill -9, in this order, since the last one starts a mesh where one was killed.
+
+
+@pytest.fixture(scope="module")
+async def killed(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[tuple[RunningMesh, list[psutil.Process]]]:
+    """A mesh whose host was killed, and who belonged to it."""
+    async with toska_up(tmp_path_factory.mktemp("killed")) as mesh:
+        family = _family(mesh)
         mesh.program.send(signal.SIGKILL)
-        await mesh.program.exit_code()
-        with running([TOSKA, "down"], tmp_path, environment=mesh.environment) as down:
-            assert await down.exit_code() == 2
-            assert f"the mesh on {mesh.home} has ended" in down.stderr
+        yield mesh, family
+
+
+async def test_children_end_when_the_host_is_killed(killed: tuple[RunningMesh, list[psutil.Process]]) -> None:
+    _, family = killed
+    await wait_until(lambda: not alive(family), within=PROMISED_S, what="nobody left")
+
+
+async def test_toska_down_leaves_a_stranger_alone_that_got_the_process_id_of_a_dead_mesh(
+    killed: tuple[RunningMesh, list[psutil.Process]],
+) -> None:
+    mesh, _ = killed
+    await mesh.program.exit_code()
+    with running([TOSKA, "down"], mesh.folder, environment=mesh.environment) as down:
+        assert await down.exit_code() == 2
+        assert f"the mesh on {mesh.home} has ended" in down.stderr
+
+
+async def test_a_killed_mesh_can_be_started_again_on_its_ports_and_home(
+    killed: tuple[RunningMesh, list[psutil.Process]],
+) -> None:
+    mesh, family = killed
+    await wait_until(lambda: not alive(family), what="nobody left")
+    first = mesh.gateway.rpartition(":")[2]
+    command = [TOSKA, "up", "--json", "--no-examples", "--ports-from", first]
+    with running(command, mesh.folder, environment=mesh.environment) as again:
+        assert f":{first}" in await again.line()
