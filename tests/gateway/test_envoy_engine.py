@@ -111,6 +111,30 @@ async def test_what_envoy_counts_is_told_by_route_cluster_and_endpoint(envoy: En
     assert 'toska_gateway_request_duration_seconds_bucket{route="counted",le="+Inf"}' in page
 
 
+async def test_the_meshs_own_tokens_do_not_reach_a_users_cluster(envoy: EnvoyGateway, app: Upstream) -> None:
+    await envoy.serve(_to(app.port, "a"))
+    client = await connect(envoy.address)
+    shown = "Authorization: Bearer toska_admin_x", "Cookie: a=1; s=toska_admin_x; b=2", "X-Consul-Token: toska_join_x"
+    assert (await client.ask(get("/a?x=1&token=toska_admin_x&y=2", *shown))).status == 200
+    seen = app.requests[-1]
+    assert seen.target == "/a?x=1&y=2"
+    assert [seen.value(name) for name in ("authorization", "cookie", "x-consul-token")] == [None, b"a=1; b=2", None]
+    assert (await client.ask(get("/a", "Authorization: Bearer mine", "Cookie: a=1"))).status == 200
+    assert [app.requests[-1].value(name) for name in ("authorization", "cookie")] == [b"Bearer mine", b"a=1"]
+    await client.aclose()
+
+
+async def test_envoy_is_told_addresses_only_and_none_that_the_mesh_refuses(app: Upstream) -> None:
+    async with running_envoy(management=[("127.0.0.1", app.port)]) as envoy:
+        await envoy.serve(_to(app.port, "a"))
+        assert await _ask(envoy, "/a") == 503
+    assert not app.requests
+    async with running_envoy() as envoy:
+        named = {"endpoints": [{"address": "localhost", "port": app.port}]}
+        await envoy.serve({"clusters": {"app": named}, "routes": [route("a", "/a")]})
+        assert await _ask(envoy, "/a") == 200
+
+
 async def test_envoys_own_answers_are_problems_with_the_requests_id(envoy: EnvoyGateway, app: Upstream) -> None:
     await envoy.serve(_to(app.port, "a"))
     client = await connect(envoy.address)

@@ -53,9 +53,10 @@ async def running_envoy(
     threads: int = 1,
     listen: Iterable[str] = ("127.0.0.1:0",),
     folder: Path = _HERE,
+    management: Iterable[tuple[str, int]] = (),
 ) -> AsyncGenerator[EnvoyGateway]:
     """A data plane of a real Envoy."""
-    plane = EnvoyDataPlane([parse_listener(text) for text in listen], threads, tls_folder=folder, drain_s=5)
+    plane = EnvoyDataPlane([parse_listener(text) for text in listen], threads, management, tls_folder=folder, drain_s=5)
     async with plane.run():
         gateway = EnvoyGateway(plane)
         await gateway.serve(document)

@@ -58,11 +58,11 @@ def connect_timeout(name: str, table: RouteTable) -> timedelta:
 
 
 def _discovery(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options) -> Json:
-    if has_names(endpoints):
+    if has_names(endpoints) and options.addresses is None:
         return {
             "type": "STRICT_DNS",
             "respect_dns_ttl": True,
-            "load_assignment": load_assignment(name, cluster, endpoints),
+            "load_assignment": load_assignment(name, cluster, endpoints, options),
         }
     return {
         "type": "EDS",

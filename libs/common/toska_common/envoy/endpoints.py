@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from toska_common.contracts.names import UNIX_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Endpoint
+from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, pipe, socket_address
 
 _MAX_WEIGHT = 65535
@@ -26,12 +27,14 @@ def has_names(endpoints: Iterable[Endpoint]) -> bool:
     return any(is_name(endpoint.address) for endpoint in endpoints)
 
 
-def load_assignment(name: str, cluster: Cluster, endpoints: Sequence[Endpoint]) -> Json:
+def load_assignment(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options) -> Json:
     """The endpoints of one cluster; those of its own zone go first, and others help out as the zone fails."""
     groups: dict[tuple[int, str], list[Json]] = {}
     for endpoint in endpoints:
         far = int(bool(cluster.zone) and endpoint.zone != cluster.zone)
-        groups.setdefault((far, endpoint.zone), []).append(_endpoint(endpoint, cluster))
+        placed = _endpoint(endpoint, cluster, options)
+        if placed is not None:
+            groups.setdefault((far, endpoint.zone), []).append(placed)
     # Envoy wants priorities without a gap: with nobody in the zone the others come first.
     lowest = min((far for far, _ in groups), default=0)
     localities = [
@@ -45,12 +48,23 @@ def load_assignment(name: str, cluster: Cluster, endpoints: Sequence[Endpoint]) 
     return {"cluster_name": name, "endpoints": localities}
 
 
-def _endpoint(endpoint: Endpoint, cluster: Cluster) -> Json:
+def _endpoint(endpoint: Endpoint, cluster: Cluster, options: Options) -> Json | None:
     if is_unix(endpoint.address):
         address = pipe(endpoint.address.removeprefix(UNIX_PREFIX))
-    else:
-        address = socket_address(endpoint.address, endpoint.port)
-    inner: Json = {"address": address}
-    if cluster.tls is not None:
+        return _weighted(endpoint, {"address": address})
+    addresses: Sequence[str] = (endpoint.address,)
+    if options.addresses is not None and is_name(endpoint.address):
+        addresses = options.addresses(endpoint)
+        if not addresses:
+            return None
+    first, *others = (socket_address(address, endpoint.port) for address in addresses)
+    inner: Json = {"address": first}
+    if others:
+        inner["additional_addresses"] = [{"address": other} for other in others]
+    if cluster.tls is not None or is_name(endpoint.address):
         inner["hostname"] = endpoint.address
+    return _weighted(endpoint, inner)
+
+
+def _weighted(endpoint: Endpoint, inner: Json) -> Json:
     return {"endpoint": inner, "load_balancing_weight": min(endpoint.weight, _MAX_WEIGHT)}

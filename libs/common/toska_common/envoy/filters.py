@@ -3,7 +3,7 @@
 from typing import Final
 
 from toska_common.contracts.routing import Route, RouteTable
-from toska_common.envoy import access, compression, cors, faults, limits, sessions, tokens
+from toska_common.envoy import access, compression, cors, credentials, faults, limits, sessions, tokens
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, extension, typed
 
@@ -33,7 +33,8 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
     if any(sessions.affinity_of(route, table) for route in table.routes):
         chain.append(sessions.session_filter())
     router = extension("toska.router", ".filters.http.router.v3.Router", suppress_envoy_headers=True)
-    return [*chain, router]
+    # The last one: the others may go by what users' clusters do not get to see.
+    return [*chain, credentials.credentials_filter(), router]
 
 
 def of_route(route: Route, table: RouteTable, options: Options) -> dict[str, Json]:

@@ -24,8 +24,10 @@ SPOOFED: Final = (
     "x-forwarded-proto", "x-real-ip", "x-request-id", "x-toska-caller", "x-toska-mirror",
 )  # fmt: skip
 """What a client says of itself that is believed of trusted proxies only."""
-FLEETING: Final = ("keep-alive", "proxy-authorization", "proxy-connection", "te", "x-consul-token")
-"""Fields of one hop that Envoy would pass on, and the mesh's own token."""
+FLEETING: Final = ("keep-alive", "proxy-authorization", "proxy-connection")
+"""Fields of one hop that Envoy would pass on."""
+OF_THE_MESH: Final = "x-consul-token"
+"""The mesh's own credential, for its own clusters only."""
 
 
 def edits(rules: HeaderEdits, route: str) -> tuple[list[Json], list[str]]:

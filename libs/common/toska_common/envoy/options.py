@@ -1,10 +1,11 @@
 """What a translation depends on besides the routing: where this Envoy listens, and where it finds the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from toska_common.contracts.routing import Endpoint
 from toska_common.envoy.words import Json
 
 SourceKind = Literal["routes", "endpoints"]
@@ -40,6 +41,7 @@ class Options:
         pseudonym: Its name in Via.
         folder: Where relative paths of certificates, keys and logs begin.
         source: Where it finds routes and endpoints that a resource names.
+        addresses: Where an endpoint is that has a name; empty if nowhere. Without this Envoy looks names up.
         tls_version: Of the content of the files of TLS; another one makes Envoy read them again.
     """
 
@@ -48,6 +50,7 @@ class Options:
     pseudonym: str = "toska"
     folder: Path = field(default_factory=Path)
     source: Callable[[SourceKind, str], Json] = aggregated
+    addresses: Callable[[Endpoint], Sequence[str]] | None = None
     tls_version: str = ""
 
     def file(self, name: str) -> str:

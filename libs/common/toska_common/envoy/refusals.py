@@ -102,7 +102,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
                           "max_ejection", "max_ejected_percent"),
     routing.HealthCheck: _all("path", "host", "interval", "timeout", "rise", "fall", "expect"),
     routing.Route: {
-        **_all("name", "priority", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
+        **_all("name", "priority", "policies_from", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
         "sticky": "Envoy draws a part of a split for each request",
     },
     routing.Match: {

@@ -9,7 +9,7 @@ from typing import Final
 
 from toska_common.contracts.routing import Cluster, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
-from toska_common.envoy import cors, filters, headers, mirrors, retries
+from toska_common.envoy import cors, credentials, filters, headers, mirrors, retries
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
@@ -92,9 +92,12 @@ def _one(
     }
     if replayed := route.policies.retry.replay_bytes if route.to else 0:
         made["request_body_buffer_limit"] = str(replayed)
-    _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route))
+    secret = () if credentials.is_own(route) else (headers.OF_THE_MESH,)
+    _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route), secret)
     dropped = cors.OF_UPSTREAMS if route.policies.cors is not None else ()
     _edit(made, "response", route.policies.headers.response, route.name, _answered(route, over_tls=over_tls), dropped)
+    if credentials.is_own(route):
+        made["metadata"] = credentials.own_metadata()
     if chosen := filters.of_route(route, table, options):
         made["typed_per_filter_config"] = chosen
     return made

@@ -30,7 +30,7 @@ def translate(table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], opti
         listeners={made["name"]: made for made in listener_resources(table, options, name)},
         routes={routes["name"]: routes},
         clusters=clusters,
-        endpoints=translate_endpoints(table.clusters, known),
+        endpoints=translate_endpoints(table.clusters, known, options),
     )
 
 
@@ -40,13 +40,15 @@ def _routes_name(table: RouteTable, options: Options) -> str:
     return f"toska-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
-def translate_endpoints(clusters: Mapping[str, Cluster], known: Mapping[str, Iterable[Endpoint]]) -> dict[str, Json]:
+def translate_endpoints(
+    clusters: Mapping[str, Cluster], known: Mapping[str, Iterable[Endpoint]], options: Options
+) -> dict[str, Json]:
     """The endpoints of clusters that Envoy is told them of; where there are names, the cluster itself has them."""
     made: dict[str, Json] = {}
     for name, cluster in clusters.items():
         members = tuple(known.get(name, ()))
-        if not has_names(members):
-            made[name] = load_assignment(name, cluster, members)
+        if options.addresses is not None or not has_names(members):
+            made[name] = load_assignment(name, cluster, members, options)
     return made
 
 

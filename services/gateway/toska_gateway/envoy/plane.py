@@ -27,6 +27,7 @@ from toska_gateway.envoy.ports import keep_all
 from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess, EnvoyStatus
 from toska_gateway.envoy.readings import Readings
 from toska_gateway.envoy.slot import EnvoySlot
+from toska_gateway.envoy.targets import LOOK_UP_EVERY_S, Targets
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
 from toska_gateway.listeners import ListenerAddress
@@ -69,7 +70,7 @@ class EnvoyDataPlane:
         self.pseudonym = f"{NAME}-{secrets.token_hex(4)}"
         self._threads = threads
         self._tls_folder = tls_folder.absolute()
-        self._targets = TargetRules(frozenset(management))
+        self._targets = Targets(TargetRules(frozenset(management)))
         self._addresses = keep_all(listeners)
         # Not in the home: the path of a socket has to be short.
         self._folder = Path(tempfile.mkdtemp(prefix="toska-envoy-"))
@@ -102,6 +103,7 @@ class EnvoyDataPlane:
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(self._keep_tls)
                 self._group.start_soon(self._keep_tidy)
+                self._group.start_soon(self._keep_names)
                 try:
                     yield
                 finally:
@@ -129,6 +131,7 @@ class EnvoyDataPlane:
                 tls = await self._tls_files.read(snapshot.table)
             except TlsFilesRefused as error:
                 raise SnapshotRejected(error.problems) from error
+            await self._targets.look_up(snapshot)
             await self._put_in_force(snapshot, tls)
             self._tls_files.use(tls)
 
@@ -147,9 +150,10 @@ class EnvoyDataPlane:
             pseudonym=self.pseudonym,
             folder=self._tls_folder,
             source=self._files.source,
+            addresses=self._targets.addresses,
             tls_version=tls.version,
         )
-        return translate(snapshot.table, snapshot.endpoints, options)
+        return translate(snapshot.table, self._targets.allowed(snapshot), options)
 
     async def _begin(self, resources: Resources) -> None:
         if self._group is None:
@@ -199,6 +203,14 @@ class EnvoyDataPlane:
             self._tls_files.use(tls)
         except SnapshotRejected as error:
             self._tls_files.refused(error.problems, tls.files)
+
+    async def _keep_names(self) -> None:
+        """Tell Envoy where names lead to by now."""
+        while True:
+            await anyio.sleep(LOOK_UP_EVERY_S)
+            async with self._changing:
+                if self._snapshot is not None and await self._targets.look_up(self._snapshot):
+                    await self._put_in_force(self._snapshot, self._tls)
 
     async def _keep_tidy(self) -> None:
         while True:
