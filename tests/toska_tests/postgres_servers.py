@@ -45,7 +45,7 @@ class PostgresServer:
 
     async def wait_until_ready(self) -> None:
         """Wait until it answers."""
-        await wait_until(self._answers, what="PostgreSQL answers")
+        await wait_until(self.answers, what="PostgreSQL answers")
 
     def launch(self) -> None:
         """Start it, with a new cluster the first time."""
@@ -106,8 +106,10 @@ class PostgresServer:
         server = psutil.Process(self._process.pid)
         return [server, *server.children(recursive=True)]
 
-    async def _answers(self) -> bool:
-        assert self._process is not None
+    async def answers(self) -> bool:
+        """Whether it takes statements now."""
+        if self._process is None:
+            return False
         assert self._process.poll() is None, (self._folder / "postgres.log").read_text()
         with contextlib.suppress(OSError, asyncpg.PostgresError):
             await self.execute("SELECT 1")

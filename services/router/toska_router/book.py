@@ -11,6 +11,7 @@ goes on and changes are refused.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import anyio
 import structlog
@@ -30,6 +31,8 @@ from toska_router.taking_over import OldFile
 
 log = structlog.get_logger(__name__)
 
+PATIENCE = timedelta(seconds=5)
+"""How long a change may take before it is given up."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
 Propose = Callable[[Sources], Sequence[Change]]
@@ -129,10 +132,8 @@ class RoutesBook:
                 may have been made, whole; else nothing was.
             MeshError: What `propose` or `Sources.with_changes` raises; nothing was changed.
         """
-        async with self._changing:
-            self._require_open()
-            # A caller that gives up must not leave a change in the database that does not hold in memory.
-            return await _to_the_end(self._change_or_note, propose, author)
+        # A caller that gives up must not leave a change in the database that does not hold in memory.
+        return await _to_the_end(self._change_in_time, propose, author)
 
     async def preview(self, propose: Propose) -> Outcome:
         """What a change would come to, on what is known here; nothing is written."""
@@ -157,13 +158,20 @@ class RoutesBook:
             log.info("routes_file_loaded", routes=len(document.routes), clusters=len(document.clusters))
             self.on_change()
 
-    async def _change_or_note(self, propose: Propose, author: Author) -> Outcome:
+    async def _change_in_time(self, propose: Propose, author: Author) -> Outcome:
         try:
-            return await self._change(propose, author)
-        except DatabaseUnavailable as error:
-            self._note_outage(error.detail)
+            with anyio.fail_after(PATIENCE.total_seconds()):
+                async with self._changing:
+                    self._require_open()
+                    return await self._change(propose, author)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            late = f"the database did not answer within {PATIENCE.total_seconds():g} s"
+            self._note_outage(error.detail if isinstance(error, DatabaseUnavailable) else late)
             self._note_news()
+            if isinstance(error, TimeoutError):
+                raise DatabaseUnavailable(late) from error
             raise
+        raise AssertionError("a deadline that passes is raised")
 
     async def _change(self, propose: Propose, author: Author) -> Outcome:
         async with self._store.changing(self._stored.revision) as transaction:
@@ -178,10 +186,14 @@ class RoutesBook:
     async def _catch_up(self) -> None:
         if not self.is_open:
             await self.open()
+        self._news, known = anyio.Event(), self._stored
+        news = await self._store.news_since(
+            known.revision
+        )  # without the lock: it may take long to find out that it cannot
         async with self._changing:
-            self._news = anyio.Event()
-            news = await self._store.news_since(self._stored.revision)
-            if news.revision != self._stored.revision:
+            if self._stored is not known:
+                self._note_news()  # changed by ourselves meanwhile: look again
+            elif news.revision != known.revision:
                 self._adopt(await self._apply(news), news.changes)
 
     async def _apply(self, news: News) -> Stored:

@@ -15,9 +15,9 @@ from toska_common.database.errors import DatabaseUnavailable
 from toska_common.database.location import DatabaseLocation
 from toska_common.errors import ConfigurationError
 
-CONNECT_TIMEOUT_S = 5.0
-COMMAND_TIMEOUT_S = 5.0
-_BUSY_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 4.0
+_BUSY_TIMEOUT_MS = 4_000
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -75,7 +75,7 @@ async def connect_postgresql(location: DatabaseLocation) -> Any:
         "search_path": location.schema,
         # Whoever stalls in the middle of a change must not keep everybody else from changing.
         "idle_in_transaction_session_timeout": "10s",
-        "lock_timeout": "4s",
+        "lock_timeout": "3s",
     }
     return await asyncpg.connect(
         location.dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
