@@ -6,39 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toska_tests.cached import bodies, numbered
 from toska_tests.gateways import Gateway, cluster, running_gateway, single
 from toska_tests.issuers import SigningKey, jwt_policy
-from toska_tests.raw_http import Conversation, Script, ask, get, request, response, upstream
+from toska_tests.raw_http import Conversation, ask, get, request, response, upstream
 from toska_tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("nothing_stored")
 
 UNRULY = Path(__file__).parents[1] / "toska_tests" / "unruly"
 KEY = SigningKey("ES256")
 FRESH = "cache-control: max-age=60"
 PUBLIC = "cache-control: public, max-age=60"
-
-
-@pytest.fixture(autouse=True)
-async def nothing_stored(gateway: Gateway) -> None:
-    """What one test has stored outlives its routes, and is no other test's."""
-    await gateway.supervisor.purge({})
-
-
-def numbered(*fields: str) -> Script:
-    """Answers with a running number, over all connections, and these fields."""
-    given = 0
-
-    async def script(conversation: Conversation) -> None:
-        nonlocal given
-        while True:
-            await conversation.request()
-            given += 1
-            await conversation.send(response(200, *fields, body=str(given).encode()))
-
-    return script
-
-
-async def bodies(gateway: Gateway, *requests: bytes) -> list[bytes]:
-    return [(await ask(gateway.address, message)).body for message in requests]
 
 
 def token(sub: str) -> str:

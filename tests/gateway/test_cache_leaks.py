@@ -7,36 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from toska_tests.cached import bodies, numbered
 from toska_tests.gateways import Gateway, route, single
-from toska_tests.raw_http import Conversation, Message, Script, ask, get, request, upstream
+from toska_tests.raw_http import Conversation, Message, ask, get, request, upstream
+
+pytestmark = pytest.mark.usefixtures("nothing_stored")
 
 NOTHING: Mapping[str, Any] = {}
-
-
-@pytest.fixture(autouse=True)
-async def nothing_stored(gateway: Gateway) -> None:
-    """What one test has stored outlives its routes, and is no other test's."""
-    await gateway.supervisor.purge({})
-
-
-def numbered(*fields: str, status: str = "200 OK") -> Script:
-    """Answers with a running number, over all connections, and these fields."""
-    given = 0
-
-    async def script(conversation: Conversation) -> None:
-        nonlocal given
-        while True:
-            message = await conversation.request()
-            given += 1
-            body = str(given).encode() if message.method != "HEAD" else b""
-            lines = "".join(f"{field}\r\n" for field in (*fields, f"content-length: {len(str(given))}"))
-            await conversation.send(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body)
-
-    return script
-
-
-async def bodies(gateway: Gateway, *requests: bytes) -> list[bytes]:
-    return [(await ask(gateway.address, message)).body for message in requests]
 
 
 def cached(port: int, **settings: Any) -> dict[str, Any]:

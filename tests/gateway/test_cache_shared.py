@@ -3,31 +3,19 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from toska_tests.gateways import Gateway, running_gateway, single
 from toska_tests.raw_http import Conversation, Message, Upstream, ask, get, request, upstream
-from toska_tests.redis_servers import RedisServer, redis_server
+from toska_tests.redis_servers import RedisServer
 from toska_tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("running_redis")
 
 PLAIN = get()
 FRESH = "cache-control: max-age=60"
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis for a module's tests."""
-    with redis_server(tmp_path_factory.mktemp("redis"), password="hunter2") as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-async def running(redis: RedisServer) -> None:
-    """A running and empty Redis for each test, whatever the one before did to it."""
-    redis.kill()
-    await redis.start()
 
 
 class Numbered:

@@ -2,22 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 from toska_gateway.worker.mesh_allowances import WAIT_S, MeshAllowances, as_text
-from toska_tests.redis_servers import RedisServer, redis_server
+from toska_tests.redis_servers import RedisServer
 from toska_tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("running_redis")
+
 HOUR = 3600.0
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis with a password, for a module's tests."""
-    with redis_server(tmp_path_factory.mktemp("redis"), password="hunter2") as server:
-        yield server
 
 
 Told = list[tuple[str, str, dict[str, Any]]]
@@ -57,13 +52,6 @@ async def ask(link: MeshAllowances, key: int, interval_s: float, burst_s: float)
         slack = await asking(link, key, interval_s, burst_s)
     assert slack is not None
     return slack
-
-
-@pytest.fixture(autouse=True)
-async def running(redis: RedisServer) -> None:
-    """A running and empty Redis for each test, whatever the one before did to it."""
-    redis.kill()
-    await redis.start()
 
 
 async def test_a_burst_is_served_and_the_next_has_to_wait(redis: RedisServer) -> None:

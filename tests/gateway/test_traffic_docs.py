@@ -5,21 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from toska_common.contracts.routing import (
-    Abort,
-    ApiVersion,
-    Cors,
-    Delay,
-    Fault,
-    HeaderEdits,
-    IpRules,
-    Mirror,
-    Redirect,
-    RequireHttps,
-    Rewrite,
-    SecurityHeaders,
-    Versions,
-)
+from toska_common.contracts import routing
 from toska_common.placeholders import PLACEHOLDERS
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table
@@ -36,19 +22,19 @@ async def test_each_routing_file_of_the_page_can_be_served(gateway: Gateway, tex
 
 
 RULES = (
-    Abort,
-    ApiVersion,
-    Cors,
-    Delay,
-    Fault,
-    HeaderEdits,
-    IpRules,
-    Mirror,
-    Redirect,
-    RequireHttps,
-    Rewrite,
-    SecurityHeaders,
-    Versions,
+    routing.Abort,
+    routing.ApiVersion,
+    routing.Cors,
+    routing.Delay,
+    routing.Fault,
+    routing.HeaderEdits,
+    routing.IpRules,
+    routing.Mirror,
+    routing.Redirect,
+    routing.RequireHttps,
+    routing.Rewrite,
+    routing.SecurityHeaders,
+    routing.Versions,
 )
 
 
