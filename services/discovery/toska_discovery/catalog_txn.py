@@ -5,7 +5,7 @@ the immutable values that it is. The registry's own node can be read, and not wr
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -19,8 +19,8 @@ from toska_discovery.node import OWN_NODE, Node, NodeDefinition, node_key
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOperation:
-    """One operation on a node.
+class _Operation:
+    """What all operations have.
 
     Attributes:
         index: The ModifyIndex that it must have, of verbs that ask for one.
@@ -28,9 +28,8 @@ class NodeOperation:
     """
 
     verb: str
-    node: NodeDefinition
-    index: int = 0
-    flaw: str = ""
+    index: int = field(default=0, kw_only=True)
+    flaw: str = field(default="", kw_only=True)
 
     @property
     def writes(self) -> bool:
@@ -39,36 +38,27 @@ class NodeOperation:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceOperation:
-    """One operation on an instance; `index` and `flaw` are as of a `NodeOperation`."""
+class NodeOperation(_Operation):
+    """One operation on a node."""
 
-    verb: str
+    node: NodeDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOperation(_Operation):
+    """One operation on an instance of a node."""
+
     node: str
     service: ServiceDefinition
-    index: int = 0
-    flaw: str = ""
-
-    @property
-    def writes(self) -> bool:
-        """Whether it is more than a question."""
-        return self.verb != "get"
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOperation:
-    """One operation on a check of a node, or of the instance `owner` on it; the rest is as of a `NodeOperation`."""
+class CheckOperation(_Operation):
+    """One operation on a check of a node, or of the instance `owner` on it."""
 
-    verb: str
     node: str
     check: Check
     owner: str | None = None
-    index: int = 0
-    flaw: str = ""
-
-    @property
-    def writes(self) -> bool:
-        """Whether it is more than a question."""
-        return self.verb != "get"
 
 
 CatalogOperation = NodeOperation | ServiceOperation | CheckOperation

@@ -39,15 +39,15 @@ def node_operation(fields: Mapping[str, Any], rules: RegistrationRules, datacent
     index = body.get("ModifyIndex", 0)
     bare = NodeDefinition(body.get("Node", ""), "", body.get("ID", ""))
     if verb == "get":
-        return NodeOperation(verb, bare, index)
+        return NodeOperation(verb, bare, index=index)
     renamed = {"NodeMeta" if name == "Meta" else name: value for name, value in body.items()}
     try:
         if body.get("Datacenter", "") not in {"", datacenter}:
             raise Refusal(400, "No path to datacenter")
         node = decode_catalog.decode_node({**renamed, "SkipNodeUpdate": True}, rules)
     except Refusal as error:
-        return NodeOperation(verb, bare, index, error.text)
-    return NodeOperation(verb, node, index)
+        return NodeOperation(verb, bare, index=index, flaw=error.text)
+    return NodeOperation(verb, node, index=index)
 
 
 def service_operation(fields: Mapping[str, Any], at: str, rules: RegistrationRules) -> ServiceOperation:
@@ -56,18 +56,18 @@ def service_operation(fields: Mapping[str, Any], at: str, rules: RegistrationRul
     index, own_id, name = body.get("ModifyIndex", 0), body.get("ID", ""), body.get("Service", "")
     bare = ServiceDefinition(own_id if verb == "get" else own_id or name, name)
     if verb == "get":
-        return ServiceOperation(verb, node, bare, index)
+        return ServiceOperation(verb, node, bare, index=index)
     if not own_id and not name:
-        return ServiceOperation(verb, node, bare, index, "Must provide service name")
+        return ServiceOperation(verb, node, bare, index=index, flaw="Must provide service name")
     # Consul's own client sends weights of nothing for none.
     given = {field: value for field, value in body.items() if field != "Weights" or value not in _WEIGHTLESS}
     try:
         service = decode_catalog.decode_service(given, at, rules)
     except Refusal as error:
-        return ServiceOperation(verb, node, bare, index, error.text)
+        return ServiceOperation(verb, node, bare, index=index, flaw=error.text)
     if name == CONSUL:
-        return ServiceOperation(verb, node, bare, index, f"Invalid service: {CONSUL} is the registry's own")
-    return ServiceOperation(verb, node, service or bare, index)
+        return ServiceOperation(verb, node, bare, index=index, flaw=f"Invalid service: {CONSUL} is the registry's own")
+    return ServiceOperation(verb, node, service or bare, index=index)
 
 
 def check_operation(fields: Mapping[str, Any]) -> CheckOperation:
@@ -84,4 +84,6 @@ def check_operation(fields: Mapping[str, Any]) -> CheckOperation:
         return CheckOperation(verb, node, bare, index=index, flaw=error.text)
     # Unlike `catalog/register`, a transaction makes no kind of the definition.
     kind = CheckKind(body.get("Type", ""))
-    return CheckOperation(verb, node, replace(check, definition=replace(check.definition, kind=kind)), owner, index)
+    return CheckOperation(
+        verb, node, replace(check, definition=replace(check.definition, kind=kind)), owner, index=index
+    )
