@@ -123,7 +123,12 @@ def _check_log(stage: Stage, subject: Subject, samples: Sequence[Sample], second
         raise BenchError(f"{subject.name} has {lines} lines in its log for {served:.0f} requests")
 
 
-def _sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> Sample:
+def take_sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> tuple[Sample, int, int]:
+    """Load a proxy for so long; returns the sample, how many answers it gave, and how many requests arrived behind it.
+
+    Raises:
+        BenchError: It gave an answer that was not the upstream's.
+    """
     arrived = stage.arrived()
     meter = Meter(subject.process, stage.cores.measured)
     try:
@@ -131,10 +136,7 @@ def _sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> Sample:
     except BenchError as error:
         raise BenchError(f"{subject.name}: {error}") from error
     spent = meter.stop()
-    arrived = stage.arrived() - arrived
-    if not answers.requests <= arrived <= answers.requests + 2 * load.connections + 1:
-        raise BenchError(f"{subject.name} gave {answers.requests} answers for {arrived} requests at the upstream")
-    return Sample(
+    sample = Sample(
         per_second=answers.per_second,
         p50_ms=answers.p50_ms,
         p99_ms=answers.p99_ms,
@@ -142,6 +144,14 @@ def _sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> Sample:
         own_share=spent.own_share,
         others_share=spent.others_share,
     )
+    return sample, answers.requests, stage.arrived() - arrived
+
+
+def _sample(subject: Subject, stage: Stage, load: Load, seconds: int) -> Sample:
+    sample, answered, arrived = take_sample(subject, stage, load, seconds)
+    if not answered <= arrived <= answered + 2 * load.connections + 1:
+        raise BenchError(f"{subject.name} gave {answered} answers for {arrived} requests at the upstream")
+    return sample
 
 
 def _summary(

@@ -9,10 +9,9 @@ from rich.progress import Progress
 from benchmarks import BenchError
 from benchmarks.figures import Record, Spread, ratio
 from benchmarks.machine import Cores
-from benchmarks.meter import Meter
 from benchmarks.parts import find_program
 from benchmarks.profiles import PROFILES, Profile
-from benchmarks.proxies.comparison import Options
+from benchmarks.proxies.comparison import Options, Sample, take_sample
 from benchmarks.proxies.nginx import NGINX
 from benchmarks.proxies.stage import Stage, Subject, open_stage
 from benchmarks.proxies.toska import TOSKA
@@ -36,17 +35,6 @@ KINDS = (
     ),
 )
 """A browser's without its cookies: those keep nginx from nothing, and us and Varnish from looking."""
-
-
-class Sample(Record):
-    """One proxy in one round."""
-
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-    own_share: float
-    others_share: float
 
 
 class HitsRow(Record):
@@ -101,20 +89,10 @@ def _sample(stage: Stage, subject: Subject, options: Options, *, warm: bool) -> 
     load = stage.load(options.connections)
     if warm:
         load.run(subject.port, _WARM_UP_S)
-    arrived = stage.arrived()
-    meter = Meter(subject.process, stage.cores.measured)
-    answers = load.run(subject.port, options.seconds)
-    spent = meter.stop()
-    if stage.arrived() - arrived > _FEW:
+    sample, _, arrived = take_sample(subject, stage, load, options.seconds)
+    if arrived > _FEW:
         raise BenchError(f"{subject.name} asked the upstream for what it was to have kept")
-    return Sample(
-        per_second=answers.per_second,
-        p50_ms=answers.p50_ms,
-        p99_ms=answers.p99_ms,
-        cpu_us=spent.cpu_s * 1e6 / answers.requests,
-        own_share=spent.own_share,
-        others_share=spent.others_share,
-    )
+    return sample
 
 
 def _summary(kind: Profile, subjects: list[Subject], samples: dict[str, list[Sample]]) -> HitsFigures:
