@@ -8,7 +8,7 @@ DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pypro
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check fmt compile test-compiled bench fuzz soak dist lock parts clean
+.PHONY: help up down test check fmt compile test-compiled bench fuzz soak churn dist lock parts clean
 
 up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 	@exec $(BIN)/toska up $(ARGS)
@@ -30,6 +30,8 @@ fuzz: .venv/.dev-stamp  ## coverage-guided fuzzing of the HTTP parsers (SECONDS=
 	@exec tools/fuzz $(SECONDS)
 soak: .venv/.dev-stamp  ## mixed traffic through the gateway while workers are killed (MINUTES=10)
 	@TOSKA_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) exec $(BIN)/pytest -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_gateway_soak.py
+churn: .venv/.dev-stamp ## ever new routes and endpoints through Envoy, and no request lost (MINUTES=5)
+	@TOSKA_CHURN_SECONDS=$$(( $(if $(filter file,$(origin MINUTES)),5,$(MINUTES)) * 60 )) exec $(BIN)/pytest -s --timeout=0 tests/faults/test_envoy_churn.py
 dist: .venv/.dev-stamp  ## wheels of every package, in dist/
 	@exec tools/dist
 lock: .venv/.dev-stamp  ## pin the dependencies anew (ARGS="--upgrade")
