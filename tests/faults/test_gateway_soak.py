@@ -12,7 +12,7 @@ from toska_tests.soak_clients import KINDS, Book, keep_doing
 from toska_tests.soak_upstream import SoakUpstream
 from toska_tests.waiting import wait_until
 
-SECONDS = float(os.environ.get("TOSKA_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("TOSKA_SOAK_SECONDS", "10"))
 _DRAIN_S = 10.0
 
 

@@ -4,7 +4,7 @@ import os
 import random
 import socket
 
-_LOWEST, _HIGHEST = 20000, 32000
+_OURS = range(20000, 32000)
 _random = random.Random(os.getpid())
 _given: set[int] = set()
 
@@ -25,8 +25,10 @@ def free_ports(count: int) -> int:
 
     Many ports are only registered and never bound, and whoever registers a second time evicts the first.
     """
-    for _ in range(1000):
-        first = _random.randrange(_LOWEST, _HIGHEST - count)
+    for attempt in range(2000):
+        if attempt == 1000:
+            _given.clear()  # nearly all were given
+        first = _random.randrange(_OURS.start, _OURS.stop - count)
         wanted = range(first, first + count)
         if _given.isdisjoint(wanted) and all(is_free(port) for port in wanted):
             _given.update(wanted)
