@@ -21,7 +21,7 @@ async def browser_page() -> AsyncGenerator[tuple[Page, list[str]]]:
         )
         try:
             page = await browser.new_page()
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(30_000)
             page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on(
