@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from toska_common.contracts.rollouts import Rollout
 from toska_common.contracts.tallies import CellCounts
+from toska_router.errors import NotUnderWay
 from toska_router.rollouts.confidence import lower_bound, upper_bound
 from toska_router.rollouts.counts import Side, add_up, place_of
 from toska_router.rollouts.machine import (
     LONGEST_GAP_S,
-    NotUnderWay,
     Progress,
     Sides,
     advance,

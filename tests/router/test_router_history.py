@@ -203,7 +203,7 @@ async def test_what_changes_nothing_makes_no_revision(table: RunningRouter) -> N
 
 async def test_the_words_of_routing_are_served_as_json_schema(table: RunningRouter) -> None:
     names = await table.read("schemas")
-    assert set(names) == {"document", "route", "cluster", "policy", "split"}
+    assert set(names) == {"document", "route", "cluster", "policy", "split", "rollout", "experiment"}
     for name in names:
         schema = await table.read(f"schemas/{name}")
         assert schema["$schema"].startswith("https://json-schema.org/")

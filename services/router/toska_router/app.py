@@ -1,16 +1,21 @@
 """Builds the router: its parts, its API and its place in the mesh."""
 
-from collections.abc import AsyncGenerator, Collection
+import socket
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 
+import structlog
 from toska_common import __version__
 from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
+from toska_common.contracts.rollouts import Rollout
+from toska_common.contracts.routing import Route
 from toska_common.database import Database, DatabaseUnavailable
+from toska_common.errors import MeshError, NotFound
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
 from toska_common.routing.versions import ResourceVersions
@@ -28,15 +33,25 @@ from toska_router.last_good import LastGoodStore
 from toska_router.metrics import RouterCollector
 from toska_router.parts import Parts
 from toska_router.publisher import Publisher
+from toska_router.rollouts.leading import adopted
 from toska_router.routes_file import RoutesFile
+from toska_router.runs.book import RunsBook
+from toska_router.runs.leading import Leader
+from toska_router.runs.overlays import Overlays
+from toska_router.runs.store import RunsStore
+from toska_router.runs.tallies import TallyInbox
 from toska_router.settings import Settings
+from toska_router.sources import Change, Sources
 from toska_router.store import MIGRATIONS, RoutesStore
+from toska_router.stored import Author
 from toska_router.taking_over import OldFile
 
 DESCRIPTION = """Where requests go: routes and clusters, joined with the registry's instances into snapshots that
 gateways follow.
 
 Changes need the admin token; reads are open on loopback. Every answer that is not 2xx is a problem document."""
+
+log = structlog.get_logger(__name__)
 
 READS_BY_POST = frozenset({"/api/v1/snapshot"})
 
@@ -64,10 +79,18 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         on_complete=lambda: open_when_all_is_known(),  # noqa: PLW0108 - it is defined below
         clock=clock,
     )
-    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store)
+    runs = RunsBook(
+        RunsStore(database),
+        table=lambda: composer.table,
+        is_own=lambda route: book.sources.source_of("route", route) == "api",
+        clock=clock,
+    )
+    composer.overlay = Overlays(lambda: runs.runs).apply
+    tallies = TallyInbox(runs.store, lambda: runs.runs.tokens)
+    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store, runs, tallies)
 
     def open_when_all_is_known() -> None:
-        if book.is_open and follower.complete:
+        if book.is_open and runs.is_open and follower.complete:
             composer.open()
 
     def take_over_sources() -> None:
@@ -76,6 +99,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         open_when_all_is_known()
 
     book.on_change = take_over_sources
+    runs.on_change = open_when_all_is_known
     health = HealthChecks("toska-router", __version__)
     metrics = ServiceMetrics()
     RouterCollector(metrics.registry, parts)
@@ -95,6 +119,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         await _open(book)
+        await _open(runs)
         async with (
             aclosing(database),
             ConsulClient.open(
@@ -105,7 +130,11 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
             service.withdraw = partial(_withdraw, health, publisher, presence)
+            leader = Leader(runs, consul, _name(settings), settings.rollout_interval, partial(_adopt, book))
             tasks.start_soon(book.follow)
+            tasks.start_soon(runs.follow)
+            tasks.start_soon(tallies.run)
+            tasks.start_soon(leader.run)
             tasks.start_soon(composer.follow)
             tasks.start_soon(follower.run, consul)
             tasks.start_soon(presence.keep)
@@ -119,10 +148,30 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     return service
 
 
-async def _open(book: RoutesBook) -> None:
+async def _open(book: RoutesBook | RunsBook) -> None:
     # What is wrong ends the router; what is away is waited for, while gateways go on with what they have.
     with suppress(DatabaseUnavailable):
         await book.open()
+
+
+async def _adopt(book: RoutesBook, rollout: Rollout) -> None:
+    """Have the route itself lead to the canary, as a change like any other, that history tells of."""
+
+    def propose(sources: Sources) -> Sequence[Change]:
+        route = sources.find("route", rollout.route)
+        if not isinstance(route, Route):
+            raise NotFound(f"there is no route {rollout.route}")
+        return [Change("route", rollout.route, adopted(route, rollout.canary))]
+
+    author = Author(source="rollout", actor=rollout.name, reason=f"the rollout {rollout.name} has succeeded")
+    try:
+        await book.change(propose, author)
+    except MeshError as error:  # its overlay goes on standing for the route, and the next look tries again
+        log.warning("rollout_not_adopted", rollout=rollout.name, reason=error.detail)
+
+
+def _name(settings: Settings) -> str:
+    return f"{settings.advertise_address or socket.gethostname()}:{settings.port}"
 
 
 def _followed(composer: Composer) -> Collection[str]:
@@ -130,7 +179,7 @@ def _followed(composer: Composer) -> Collection[str]:
 
 
 def _require_snapshot(parts: Parts) -> None:
-    if not parts.book.is_open:
+    if not (parts.book.is_open and parts.runs.is_open):
         raise LookupError(f"waiting for the database: {parts.book.outage}")
     if parts.publisher.snapshot is None:
         raise LookupError(f"waiting for the registry: {', '.join(parts.follower.unseen)}")

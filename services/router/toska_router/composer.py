@@ -4,6 +4,7 @@ A change of the operators is published before their request is answered. The reg
 deployment, a first look at everything), so they are gathered for a few milliseconds.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
@@ -23,7 +24,11 @@ GATHERED_FOR = timedelta(milliseconds=3)
 
 
 class Composer:
-    """Keeps the publisher's snapshot in step; nothing is published before `open`."""
+    """Keeps the publisher's snapshot in step; nothing is published before `open`.
+
+    Attributes:
+        overlay: What stands for operators' routes for a while: makes the table that gateways are given.
+    """
 
     def __init__(
         self, instances: Instances, publisher: Publisher, sources: Sources, versions: ResourceVersions
@@ -37,6 +42,7 @@ class Composer:
         self._touched = anyio.Event()
         self._is_open = False
         self.versions = versions
+        self.overlay: Callable[[RouteTable], RouteTable] = lambda table: table
 
     @property
     def table(self) -> RouteTable:
@@ -81,7 +87,7 @@ class Composer:
         previous = self._publisher.snapshot
         pools = self._instances.pools()
         version_table = self.versions.of_table
-        snapshot = build_snapshot(self._table, pools, previous=previous, version_table=version_table)
+        snapshot = build_snapshot(self.overlay(self._table), pools, previous=previous, version_table=version_table)
         if self._publisher.publish(snapshot):
             log.info(
                 "snapshot_published",

@@ -3,7 +3,11 @@
 Conflict
 ├── OwnedElsewhere        409  caller    a file, or a service that asked for it, has the route or cluster
 ├── ClusterInUse          409  caller    something leads to the cluster; `routes`, `policies`, `clusters` name it
-└── PolicyInUse           409  caller    routes name the policy; `routes` names them
+├── PolicyInUse           409  caller    routes name the policy; `routes` names them
+├── RolloutUnderWay       409  caller    a rollout or experiment has the route, and has to come to its end first
+├── NotUnderWay           409  caller    the rollout is in no state for what is asked
+├── ExperimentUnderWay    409  caller    an experiment or rollout has the routes
+└── ExperimentOver        409  caller    there is nothing to stop
 UpstreamUnavailable
 └── NoSnapshotYet         503  upstream  the registry was not seen since the router started
 """
@@ -37,3 +41,27 @@ class NoSnapshotYet(UpstreamUnavailable):
     @property
     def headers(self) -> dict[str, str]:
         return {"retry-after": "1"}
+
+
+class NotUnderWay(Conflict):
+    """The rollout is over, or is not in a state for this."""
+
+    code, title = "rollout-not-under-way", "Rollout is not under way"
+
+
+class RolloutUnderWay(Conflict):
+    """It has to come to its end first."""
+
+    code, title = "rollout-under-way", "Rollout under way"
+
+
+class ExperimentUnderWay(Conflict):
+    """It has to come to its end first, or what it would hit is taken."""
+
+    code, title = "experiment-under-way", "Experiment under way"
+
+
+class ExperimentOver(Conflict):
+    """There is nothing to stop."""
+
+    code, title = "experiment-over", "Experiment is over"

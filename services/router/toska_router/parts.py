@@ -7,6 +7,8 @@ from toska_router.composer import Composer
 from toska_router.follower import RegistryFollower
 from toska_router.gateways import Gateways
 from toska_router.publisher import Publisher
+from toska_router.runs.book import RunsBook
+from toska_router.runs.tallies import TallyInbox
 from toska_router.store import RoutesStore
 
 
@@ -20,3 +22,5 @@ class Parts:
     publisher: Publisher
     gateways: Gateways
     store: RoutesStore
+    runs: RunsBook
+    tallies: TallyInbox

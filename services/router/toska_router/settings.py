@@ -20,6 +20,11 @@ class Settings(ServiceSettings):
     routes_interval: Duration = Field(
         default=timedelta(seconds=1), gt=timedelta(), description="How often the routing file is looked at"
     )
+    rollout_interval: Duration = Field(
+        default=timedelta(seconds=1),
+        gt=timedelta(),
+        description="How often the router that leads looks at rollouts and experiments",
+    )
     embedded_registry_url: str = Field(
         default="http://127.0.0.1:8500", description="Where embedded:// is: discovery's Consul HTTP API"
     )

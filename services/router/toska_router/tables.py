@@ -42,3 +42,32 @@ RESOURCES = sa.Table(
     sa.Column("body", sa.JSON, nullable=False),
 )
 """What holds now."""
+
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+"""Rollouts and experiments as they are now, and who leads them."""
+
+RUN_EVENTS = sa.Table(
+    "run_events",
+    METADATA,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("sequence", Number, primary_key=True, autoincrement=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+"""What became of them, with the evidence."""
+
+TALLIES = sa.Table(
+    "tallies",
+    METADATA,
+    sa.Column("token", sa.String(200), primary_key=True),
+    sa.Column("epoch", sa.String(64), primary_key=True),
+    sa.Column("sequence", Number, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+"""What each gateway has counted under each token that is watched: its newest report."""

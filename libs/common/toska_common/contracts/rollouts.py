@@ -11,7 +11,7 @@ from toska_common.contracts import Contract, Document
 from toska_common.contracts.names import ResourceName
 from toska_common.units import Duration
 
-Phase = Literal["running", "paused", "succeeded", "rolled_back", "superseded"]
+Phase = Literal["pending", "running", "paused", "succeeded", "rolled_back", "superseded"]
 Verdict = Literal["good", "thin", "suspicious", "bad"]
 ThinTraffic = Literal["rollback", "pause", "promote"]
 
@@ -202,7 +202,9 @@ class RolloutEvent(Contract):
 
     sequence: int
     at: datetime
-    kind: Literal["started", "promoted", "paused", "resumed", "rolled_back", "succeeded", "superseded", "taken_over"]
+    kind: Literal[
+        "created", "started", "promoted", "paused", "resumed", "rolled_back", "succeeded", "superseded", "taken_over"
+    ]
     run: int = 1
     step: int = Field(description="The step that it happened in, from 0")
     by: str = Field(description="rollout, or who asked for it")
@@ -213,12 +215,13 @@ class RolloutEvent(Contract):
 class RolloutStatus(Contract):
     """How far a rollout is."""
 
-    phase: Phase
+    phase: Phase = Field(description="pending: until a router that leads has taken it up")
     run: int = Field(default=1, description="Counts how often it was started")
     step: int = Field(default=0, description="From 0")
     percent: float = Field(description="The canary's share now")
     watched_seconds: float = Field(default=0.0, description="Of this step, while somebody watched")
-    started_at: datetime
+    created_at: datetime
+    started_at: datetime | None = None
     changed_at: datetime
     ended_at: datetime | None = None
     reason: str = Field(default="", description="Why it is in this phase")

@@ -2,8 +2,10 @@
 
 from fastapi import FastAPI
 
+from toska_router.handlers.experiments import experiment_routes
 from toska_router.handlers.history import history_routes
 from toska_router.handlers.resources import resource_routes
+from toska_router.handlers.rollouts import rollout_routes
 from toska_router.handlers.schemas import schema_routes
 from toska_router.handlers.snapshots import snapshot_routes
 from toska_router.handlers.status import status_routes
@@ -12,5 +14,13 @@ from toska_router.parts import Parts
 
 def add_handlers(app: FastAPI, parts: Parts) -> None:
     """Give `app` the whole API."""
-    for routes in (resource_routes, history_routes, schema_routes, snapshot_routes, status_routes):
+    for routes in (
+        resource_routes,
+        history_routes,
+        schema_routes,
+        rollout_routes,
+        experiment_routes,
+        snapshot_routes,
+        status_routes,
+    ):
         app.include_router(routes(parts))

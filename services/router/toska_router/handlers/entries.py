@@ -10,6 +10,7 @@ from toska_common.routing.written import written, written_version
 
 from toska_router.handlers.bodies import entity_tag, to_json
 from toska_router.parts import Parts
+from toska_router.runs.overlays import list_overlays
 from toska_router.sources import users_of_policy
 
 
@@ -54,7 +55,9 @@ def answer(content: Any, status: int = 200, *, version: str = "", revision: int 
 def _route(parts: Parts, route: Route) -> dict[str, Any]:
     sources = parts.book.sources
     as_written = sources.find_written("route", route.name) or route
-    entry = {"route": written(as_written), "source": sources.source_of("route", route.name)}
+    entry: dict[str, Any] = {"route": written(as_written), "source": sources.source_of("route", route.name)}
+    if overlays := list_overlays(route, parts.runs.runs, parts.composer.table):
+        entry["overlays"] = [one.model_dump(mode="json", exclude_defaults=True) for one in overlays]
     if route.policies_from:
         entry["effective_policies"] = route.policies.model_dump(mode="json", exclude_defaults=True)
         return {**entry, "version": written_version(as_written)}

@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
+from toska_common.contracts.experiments import Experiment
+from toska_common.contracts.rollouts import Rollout
 from toska_common.contracts.routing import Cluster, Policies, Route, RoutingDocument, WeightedCluster
 from toska_common.errors import NotFound
 
@@ -16,6 +18,8 @@ _SCHEMAS: dict[str, tuple[Any, str]] = {
     "route": (Route, "The body of PUT /api/v1/routes/NAME"),
     "cluster": (Cluster, "The body of PUT /api/v1/clusters/NAME"),
     "policy": (Policies, "The body of PUT /api/v1/policies/NAME, and a route's policies"),
+    "rollout": (Rollout, "The body of PUT /api/v1/rollouts/NAME"),
+    "experiment": (Experiment, "The body of PUT /api/v1/experiments/NAME"),
     "split": (tuple[WeightedCluster, ...], "A route's to"),
 }
 

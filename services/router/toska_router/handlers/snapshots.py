@@ -8,6 +8,7 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from toska_common.contracts.routing import Snapshot, SnapshotDelta, SnapshotPoll
+from toska_common.credentials import Access
 
 from toska_router.parts import Parts
 
@@ -26,6 +27,8 @@ def snapshot_routes(parts: Parts) -> APIRouter:
         and needs no more than a read does; it is a POST since a version for each cluster does not fit a URL.
         """
         answer: bytes | None = None
+        if poll.counted is not None and request.scope.get("state", {}).get("access") is Access.ADMIN:
+            parts.tallies.hear(poll.counted)
         with parts.gateways.polling(poll):
             async with _until_disconnected(request):
                 answer = await parts.publisher.answer(poll, LONGEST_WAIT)

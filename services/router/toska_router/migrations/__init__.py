@@ -7,5 +7,5 @@ from toska_router.tables import METADATA
 
 __all__ = ["HEAD", "METADATA"]
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the newest step: what tables that are made anew are marked with, without loading Alembic."""

@@ -1,5 +1,6 @@
 """What becomes of a rollout: a state machine that knows no clock and does no I/O.
 
+    pending ──a router leads──▶ running
     running ──good for long enough──▶ running at the next step ──…──▶ succeeded
        │ ▲  └──proven bad, or not shown to be good by the deadline──▶ rolled_back
     pause resume                                                         ▲
@@ -18,21 +19,15 @@ from datetime import timedelta
 from typing import Literal
 
 from toska_common.contracts.rollouts import Comparison, Evidence, Phase, Rollout, RolloutStep, Verdict
-from toska_common.errors import Conflict
 
+from toska_router.errors import NotUnderWay
 from toska_router.rollouts.counts import Side
 from toska_router.rollouts.judge import alpha_of, judge, worst
 
 LONGEST_GAP_S = 5.0
 """Of the time between two looks, no more than this was watched."""
 
-Kind = Literal["promoted", "paused", "resumed", "rolled_back", "succeeded", "superseded"]
-
-
-class NotUnderWay(Conflict):
-    """The rollout is over, or is not in a state for this."""
-
-    code, title = "rollout-not-under-way", "Rollout is not under way"
+Kind = Literal["started", "promoted", "paused", "resumed", "rolled_back", "succeeded", "superseded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ class Progress:
     @property
     def is_over(self) -> bool:
         """Whether nothing becomes of it any more."""
-        return self.phase not in ("running", "paused")
+        return self.phase not in ("pending", "running", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +71,14 @@ class Move:
     kind: Kind | None = None
 
 
+def begin(progress: Progress) -> Move:
+    """Take it up: somebody watches from now on."""
+    return Move(replace(progress, phase="running", reason="its first step"), kind="started")
+
+
 def advance(rollout: Rollout, progress: Progress, sides: Sides, elapsed_s: float) -> Move:
     """Look at what the step has seen, `elapsed_s` after the last look."""
-    if progress.is_over:
+    if progress.is_over or progress.phase == "pending":
         return Move(progress)
     if progress.phase == "running":
         watched = progress.watched_s + min(max(elapsed_s, 0.0), LONGEST_GAP_S)
@@ -137,8 +137,8 @@ def pause(progress: Progress, by: str) -> Move:
         NotUnderWay: It is not running.
     """
     _require_under_way(progress)
-    if progress.phase == "paused":
-        raise NotUnderWay("it is paused already")
+    if progress.phase != "running":
+        raise NotUnderWay(f"it is {progress.phase}, and not running")
     return Move(replace(progress, phase="paused", reason=f"paused by {by}"), kind="paused")
 
 
@@ -170,7 +170,7 @@ def supersede(progress: Progress, reason: str) -> Move:
 
 def percent_of(rollout: Rollout, progress: Progress) -> float:
     """The canary's share of the traffic."""
-    if progress.phase == "rolled_back":
+    if progress.phase in ("pending", "rolled_back"):
         return 0.0
     return 100.0 if progress.phase == "succeeded" else rollout.steps[progress.step].percent
 
@@ -228,6 +228,8 @@ def _summary(
 
 
 def _require_under_way(progress: Progress) -> None:
+    if progress.phase == "pending":
+        raise NotUnderWay("it has not begun: it waits for a router that leads")
     if progress.is_over:
         raise NotUnderWay(f"it is over: it is {progress.phase.replace('_', ' ')}")
 

@@ -23,6 +23,7 @@ from toska_common.contracts.routing.experiments import Abort, Delay, Fault, Mirr
 from toska_common.contracts.routing.filters import FilterUse
 from toska_common.contracts.routing.health_check import HealthCheck
 from toska_common.contracts.routing.matching import Conditions, Match, ValueMatch
+from toska_common.contracts.routing.overlays import RouteOverlay
 from toska_common.contracts.routing.policies import (
     BodyLimit,
     HeaderEdits,
@@ -106,6 +107,7 @@ __all__ = [
     "Rewrite",
     "Route",
     "RouteEntry",
+    "RouteOverlay",
     "RouteTable",
     "RoutingDocument",
     "SecurityHeaders",

@@ -8,6 +8,7 @@ from pydantic import Field
 from toska_common.contracts import Contract, Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.clusters import Cluster, Endpoint
+from toska_common.contracts.routing.overlays import RouteOverlay
 from toska_common.contracts.routing.policies import Policies
 from toska_common.contracts.routing.routes import Route
 from toska_common.contracts.routing.server import Server
@@ -141,6 +142,9 @@ class RouteEntry(Contract):
     version: str
     effective_policies: Policies | None = Field(
         default=None, description="What they come to with those of policies_from, if it names any"
+    )
+    overlays: tuple[RouteOverlay, ...] = Field(
+        default=(), description="Rollouts and experiments that stand for its own words at the moment"
     )
 
 

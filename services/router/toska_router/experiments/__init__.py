@@ -1,0 +1,1 @@
+"""Chaos experiments: `machine` decides when one ends, purely."""
