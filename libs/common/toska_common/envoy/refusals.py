@@ -53,6 +53,14 @@ def _query(value: Mapping[str, Any]) -> str | None:
     return "Envoy does not invert what it wants of a query parameter" if inverted else None
 
 
+def _zone(value: str) -> str | None:
+    return (
+        "Envoy is told which endpoints are near before it knows where it runs: name the zone"
+        if value == "local"
+        else None
+    )
+
+
 def _balancer(value: str) -> str | None:
     return "Envoy has no balancer by latency; take least_request" if value == "peak_ewma" else None
 
@@ -85,8 +93,10 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     tls.ClientCertificates: _all("ca", "mode"),
     tls.ClusterTls: _all("ca", "certificate", "key", "server_name", "min_version", "insecure"),
     routing.Cluster: {
-        **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "zone", "limits",
+        **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "limits",
                "outlier", "health_check", "keep_alive", "tls"),
+        "zone": _zone,
+        "zone_min_endpoints": "Envoy goes by the share of the zone's endpoints that are well, and not by their number",
         "balancer": _balancer,
         "failover": "Envoy has one cluster for a route; zone prefers endpoints within one",
         "breaker": "Envoy has no circuit that opens by a share of failures; outlier.consecutive_5xx ejects endpoints",
