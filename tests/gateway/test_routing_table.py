@@ -380,5 +380,6 @@ def test_routes_of_one_place_are_told_apart_in_the_same_time_however_many_they_a
             assert table.allowed_methods(refused, caller) == [b"GET"]
         return time.perf_counter() - started
 
+    # A hundred times as many; a busy machine alone makes the difference of two or three.
     small, large = table_of(20), table_of(2_000)
-    assert min(cost(large) for _ in range(5)) < 3 * min(cost(small) for _ in range(5))
+    assert min(cost(large) for _ in range(5)) < 10 * min(cost(small) for _ in range(5))

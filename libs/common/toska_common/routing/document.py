@@ -8,7 +8,7 @@ lets the rest be understood.
 import types
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -160,13 +160,16 @@ def _keys_at(kind: Any, location: Location) -> list[str]:
     for part in location:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             field = kind.model_fields.get(str(part))
-            kind = _without_none(field.annotation) if field is not None else None
+            kind = _bare(field.annotation) if field is not None else None
         elif get_origin(kind) in {tuple, Mapping}:
-            kind = _without_none(get_args(kind)[-1 if get_origin(kind) is Mapping else 0])
+            kind = _bare(get_args(kind)[-1 if get_origin(kind) is Mapping else 0])
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
 
 
-def _without_none(annotation: Any) -> Any:
+def _bare(annotation: Any) -> Any:
+    """A type without its constraints, and without `None` beside it."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) in {Union, types.UnionType}:
         return next(part for part in get_args(annotation) if part is not type(None))
     return annotation
