@@ -137,7 +137,10 @@ class Terminal:
                 self.shown += os.read(self._master, 65536).decode(errors="replace")
             return text in self.shown
 
-        await wait_until(drawn, what=f"{text} on the screen")
+        try:
+            await wait_until(drawn)
+        except AssertionError:
+            raise AssertionError(f"{text} is not on the screen, but {self.shown[-2000:]!r}") from None
 
 
 @contextlib.contextmanager

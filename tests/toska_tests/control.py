@@ -16,7 +16,7 @@ from toska_common.server import Service, bind, serve
 
 from toska_tests.clients import http_client
 from toska_tests.ports import free_ports
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import PATIENT_S, wait_until
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -167,7 +167,7 @@ class ControlMesh:
         """A GET."""
         return await self.http.get(url, **options)
 
-    async def until_answered(self, url: str, status: int = 200, *, within: float = 10) -> httpx.Response:
+    async def until_answered(self, url: str, status: int = 200, *, within: float = PATIENT_S) -> httpx.Response:
         """Ask until the answer has this status."""
         answers: list[httpx.Response] = []
 

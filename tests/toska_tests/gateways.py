@@ -110,7 +110,7 @@ class Gateway:
         """Requests in flight towards endpoints."""
         return await self.metric("endpoint_active_requests")
 
-    async def until_quiet(self, within: float = 5.0) -> None:
+    async def until_quiet(self, within: float = 8.0) -> None:
         """Wait until no request is in flight and no client is connected."""
 
         async def quiet() -> bool:

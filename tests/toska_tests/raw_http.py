@@ -14,8 +14,8 @@ import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-PATIENCE_S = 5.0
-"""No step between programs of one machine takes longer unless something hangs."""
+PATIENCE_S = 8.0
+"""No step between programs of one machine takes longer unless something hangs; and less than a gateway's own 10 s."""
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
