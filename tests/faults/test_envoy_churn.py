@@ -58,19 +58,18 @@ class Churn:
 
 
 async def _keep_asking(envoy: EnvoyGateway, path: str, seen: Counter[str], stop: anyio.Event) -> None:
-    client = await connect(envoy.address)
     while not stop.is_set():
+        client = await connect(envoy.address)
         try:
-            answer = await client.ask(get(path))
+            closing = False
+            while not closing and not stop.is_set():
+                answer = await client.ask(get(path))
+                seen[str(answer.status)] += 1
+                closing = answer.value("connection") == b"close"
         except (OSError, EOFError) as error:
             seen[f"{type(error).__name__} on {path}"] += 1
-            answer = None
-        else:
-            seen[str(answer.status)] += 1
-        if answer is None or answer.value("connection") == b"close":
+        finally:
             await client.aclose()
-            client = await connect(envoy.address)
-    await client.aclose()
 
 
 async def test_no_update_is_refused_and_no_request_lost_while_everything_changes() -> None:

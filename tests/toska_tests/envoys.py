@@ -25,6 +25,10 @@ class EnvoyGateway:
         """Where it listens."""
         return self.plane.address
 
+    def port(self, listener: int) -> int:
+        """Where one of several listeners is, in the order in which they were given."""
+        return int(self.plane.urls[listener].rpartition(":")[2])
+
     @property
     def pid(self) -> int:
         """Of the process that serves; 0 while there is none."""

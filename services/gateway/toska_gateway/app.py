@@ -141,10 +141,10 @@ def create_standalone_service(settings: Settings) -> Service:
 
 def _open_routes(settings: Settings, path: Path) -> RoutesFile:
     if settings.engine == "envoy":
-        from toska_common.envoy import find_refusals
-
-        return RoutesFile(path, settings.certificates_folder, find_refusals)
-    return RoutesFile(path, settings.certificates_folder)
+        from toska_common.envoy import find_refusals  # here: our own workers need none of it
+    else:
+        from toska_gateway.refusals import find_refusals
+    return RoutesFile(path, settings.certificates_folder, find_refusals)
 
 
 def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> DataPlane:
@@ -158,6 +158,8 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
             tls_folder=settings.certificates_folder,
             drain_s=settings.drain_timeout.total_seconds(),
         )
+    if any(listener.http3 for listener in settings.listeners):
+        raise ConfigurationError("http3=on: our own workers speak HTTP/1.1; run the gateway with --engine envoy")
     cache_url = settings.cache_url.get_secret_value()
     if cache_url.startswith("redis") and find_spec("redis") is None:
         raise ConfigurationError("TOSKA_CACHE_URL: Redis needs the package redis; install toska-gateway[redis]")

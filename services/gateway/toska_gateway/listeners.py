@@ -5,6 +5,8 @@
     http://0.0.0.0:80?redirect=8443  plain; sends everybody to HTTPS on that port
     unix:/run/toska.sock?mode=0660   a Unix socket, plain, with these permissions
 
+`?http3=on` on https:// serves HTTP/3 on the UDP port of the same number, too; that needs Envoy (`--engine envoy`).
+
 `?proxy_protocol=on` or `=off` overrides for one listener whether connections begin with a PROXY header: on TCP the
 routing's `server.proxy_protocol` says so, and on a Unix socket they do not.
 """
@@ -32,6 +34,7 @@ class ListenerAddress:
     path: str = ""
     tls: bool | None = None
     proxy_protocol: bool | None = None
+    http3: bool = False
     redirect: int = 0
     mode: int = _DEFAULT_MODE
 
@@ -75,7 +78,12 @@ def parse_listener(text: str) -> ListenerAddress:
     if "redirect" in options:
         redirect = _redirect(text, options["redirect"], plain=tls is False)
     return ListenerAddress(
-        match[2].strip("[]"), int(match[3]), tls=tls, proxy_protocol=_proxied(options), redirect=redirect
+        match[2].strip("[]"),
+        int(match[3]),
+        tls=tls,
+        proxy_protocol=_proxied(options),
+        redirect=redirect,
+        http3=_http3(text, options, tls=tls is True),
     )
 
 
@@ -86,6 +94,8 @@ def _unix(path: str, options: dict[str, str]) -> ListenerAddress:
         raise ValueError(f"unix:{path}: the path of a Unix socket has at most {MAX_UNIX_PATH} bytes")
     if "redirect" in options:
         raise ValueError(f"unix:{path}: redirect is for listeners on http://")
+    if "http3" in options:
+        raise ValueError(f"unix:{path}: http3 is for listeners on https://")
     mode = options.get("mode", f"{_DEFAULT_MODE:04o}")
     if not _MODE.fullmatch(mode):
         raise ValueError(f"mode={mode}: write the permissions in octal, such as 0660")
@@ -95,8 +105,8 @@ def _unix(path: str, options: dict[str, str]) -> ListenerAddress:
 def _options(query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in {"mode", "proxy_protocol", "redirect"}:
-            raise ValueError(f"{name!r} is no option of a listener; there are mode, proxy_protocol and redirect")
+        if name not in {"http3", "mode", "proxy_protocol", "redirect"}:
+            raise ValueError(f"{name!r} is no option of a listener; there are http3, mode, proxy_protocol and redirect")
         if name in options:
             raise ValueError(f"{name} stands twice")
         options[name] = value
@@ -109,6 +119,15 @@ def _proxied(options: dict[str, str]) -> bool | None:
         return None
     if value not in _SWITCH:
         raise ValueError(f"proxy_protocol={value}: write on or off")
+    return _SWITCH[value]
+
+
+def _http3(text: str, options: dict[str, str], *, tls: bool) -> bool:
+    value = options.get("http3", "off")
+    if value not in _SWITCH:
+        raise ValueError(f"http3={value}: write on or off")
+    if _SWITCH[value] and not tls:
+        raise ValueError(f"{text!r}: http3 is for listeners on https://")
     return _SWITCH[value]
 
 

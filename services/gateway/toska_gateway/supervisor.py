@@ -18,6 +18,7 @@ from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 from toska_common.contracts.tallies import TallyReport
+from toska_common.routing.problems import format_location
 from toska_common.targets import TargetRules
 
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
@@ -28,6 +29,7 @@ from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
 from toska_gateway.prober import Prober
+from toska_gateway.refusals import find_refusals
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.span_exporter import SpanExporter
@@ -168,9 +170,11 @@ class Supervisor:
         """Serve `snapshot`; returns once every live worker does.
 
         Raises:
-            SnapshotRejected: A file that it names cannot be used, or a worker cannot compile it. All workers go on with
-                the one before.
+            SnapshotRejected: It asks for what workers cannot do, a file that it names cannot be used, or a worker
+                cannot compile it. All workers go on with the one before.
         """
+        if refusals := find_refusals(snapshot.table):
+            raise SnapshotRejected([{"field": format_location(one.location), "reason": one.reason} for one in refusals])
         async with self._lock:
             try:
                 tls = await self._tls_files.read(snapshot.table)

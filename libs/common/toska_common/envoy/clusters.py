@@ -43,7 +43,7 @@ def cluster_resource(name: str, table: RouteTable, endpoints: Sequence[Endpoint]
     if cluster.health_check is not None:
         made["health_checks"] = [_health_check(cluster.health_check)]
     if cluster.tls is not None:
-        made["transport_socket"] = upstream_tls(cluster.tls, options)
+        made["transport_socket"] = upstream_tls(cluster.tls, options, http2=cluster.protocol == "http2")
     return made
 
 
@@ -128,7 +128,9 @@ def _protocol(cluster: Cluster) -> Json:
         ".upstreams.http.v3.HttpProtocolOptions",
         common_http_protocol_options={"idle_timeout": seconds(cluster.keep_alive), "max_response_headers_kb": 256},
     )
-    if cluster.tls is not None:
+    if cluster.protocol == "http2":
+        options["explicit_http_config"] = {"http2_protocol_options": _STREAMS}
+    elif cluster.tls is not None:
         options["auto_config"] = {"http_protocol_options": {}, "http2_protocol_options": _STREAMS}
     else:
         # Without TLS there is nothing to agree on a protocol with.
@@ -159,7 +161,7 @@ def _statuses(text: str) -> Json:
     return {"start": low, "end": str(int(high or low) + 1)}
 
 
-def upstream_tls(tls: ClusterTls, options: Options, *, server_name: str = "") -> Json:
+def upstream_tls(tls: ClusterTls, options: Options, *, server_name: str = "", http2: bool = False) -> Json:
     """TLS towards endpoints."""
     name = tls.server_name or server_name
     common: Json = {
@@ -174,6 +176,8 @@ def upstream_tls(tls: ClusterTls, options: Options, *, server_name: str = "") ->
                 {"san_type": kind, "matcher": {"exact": name}} for kind in ("DNS", "IP_ADDRESS")
             ]
         common["validation_context"] = validation
+    if http2:
+        common["alpn_protocols"] = ["h2"]
     context = typed(".transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context=common)
     if name:
         context["sni"] = name

@@ -27,6 +27,8 @@ def listener_resources(table: RouteTable, options: Options, routes: str) -> Iter
         if _speaks_tls(one, table) and table.server.tls is None:
             continue
         yield _listener(one, table, options, routes)
+        if one.http3 and table.server.tls is not None:
+            yield _datagrams(one, table.server.tls, table, options, routes)
 
 
 def _speaks_tls(one: ListenerOptions, table: RouteTable) -> bool:
@@ -54,6 +56,28 @@ def _listener(one: ListenerOptions, table: RouteTable, options: Options, routes:
     if filters:
         made["listener_filters"] = filters
     return made
+
+
+def _datagrams(one: ListenerOptions, tls: ServerTls, table: RouteTable, options: Options, routes: str) -> Json:
+    """HTTP/3 on the same port. Clients come to it by Alt-Svc, and whom they come from nobody vouches for."""
+    context = _downstream_context(tls, options, "h3")
+    return {
+        "name": f"{one.name}-quic",
+        "address": socket_address(one.host, one.port, protocol="UDP"),
+        "udp_listener_config": {"quic_options": {}, "downstream_socket_config": {"prefer_gro": True}},
+        "filter_chains": [
+            {
+                "name": "quic",
+                "filters": [connection_manager(table, options, routes, trusted=False, http3=True)],
+                "transport_socket": extension(
+                    "toska.quic",
+                    ".transport_sockets.quic.v3.QuicDownstreamTransport",
+                    downstream_tls_context=context,
+                ),
+            }
+        ],
+        "stat_prefix": f"{one.name}-quic",
+    }
 
 
 def _is_proxied(one: ListenerOptions, table: RouteTable) -> bool:
@@ -100,18 +124,23 @@ def _chain(name: str, match: Json, manager: Json, one: ListenerOptions, table: R
 
 
 def _downstream_tls(tls: ServerTls, options: Options) -> Json:
+    context = _downstream_context(tls, options, "h2", "http/1.1")
+    return {"name": "toska.tls", "typed_config": typed(".transport_sockets.tls.v3.DownstreamTlsContext", **context)}
+
+
+def _downstream_context(tls: ServerTls, options: Options, *protocols: str) -> Json:
     common: Json = {
-        "alpn_protocols": ["h2", "http/1.1"],
+        "alpn_protocols": list(protocols),
         "tls_params": {"tls_minimum_protocol_version": f"TLSv{tls.min_version.replace('.', '_')}"},
         "tls_certificates": [
             certificate(options.file(pair.certificate), options.file(pair.key)) for _, pair in tls.pairs
         ],
     }
-    context = typed(".transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context=common)
+    context: Json = {"common_tls_context": common}
     if tls.client is not None:
         common["validation_context"] = {"trusted_ca": {"filename": options.file(tls.client.ca)}}
         context["require_client_certificate"] = tls.client.mode == "require"
-    return {"name": "toska.tls", "typed_config": context}
+    return context
 
 
 def _redirecting(one: ListenerOptions) -> Json:

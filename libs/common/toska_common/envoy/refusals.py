@@ -93,7 +93,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     tls.ClientCertificates: _all("ca", "mode"),
     tls.ClusterTls: _all("ca", "certificate", "key", "server_name", "min_version", "insecure"),
     routing.Cluster: {
-        **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "limits",
+        **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "protocol", "limits",
                "outlier", "health_check", "keep_alive", "tls"),
         "zone": _zone,
         "zone_min_endpoints": "Envoy goes by the share of the zone's endpoints that are well, and not by their number",

@@ -26,12 +26,14 @@ _NOT_HTTPS: Final = exactly("x-forwarded-proto", "https", invert=True)
 def route_configuration(table: RouteTable, options: Options, name: str) -> Json:
     """All routes, in their order, by host."""
     made = [(route, [*_routes(route, table, options)]) for route in table.routes]
+    alternatives = [f'h3=":{one.port}"; ma=86400' for one in options.listeners if one.http3 and table.server.tls]
     return {
         "name": name,
         "ignore_port_in_host_matching": True,
         "max_direct_response_body_size_bytes": _MAX_ANSWER_BYTES,
         "request_headers_to_add": headers.forwarding(options.pseudonym),
         "request_headers_to_remove": ["x-envoy-external-address"],
+        **({"response_headers_to_add": [header("alt-svc", ", ".join(alternatives))]} if alternatives else {}),
         "virtual_hosts": [_virtual_host(host, made) for host in hosts_of(table.routes)],
     }
 

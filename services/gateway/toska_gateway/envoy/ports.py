@@ -41,6 +41,8 @@ class KeptAddress:
             raise ConfigurationError(f"cannot listen on {address.host}:{port}: {error.strerror}") from error
         self._kept = kept
         self.bound = kept.getsockname()[:2]
+        if address.http3:
+            _check_datagrams(address.host, port)
 
     def options(self, number: int) -> ListenerOptions:
         """As the translation has it."""
@@ -54,6 +56,7 @@ class KeptAddress:
             tls=self.address.tls,
             proxied=self.address.proxy_protocol,
             redirect=self.address.redirect,
+            http3=self.address.http3,
         )
 
     def close(self) -> None:
@@ -63,6 +66,15 @@ class KeptAddress:
             self._kept = None
         elif self.address.path:
             Path(self.address.path).unlink(missing_ok=True)
+
+
+def _check_datagrams(host: str, port: int) -> None:
+    # Looked at and not kept: a socket that is bound gets a part of the datagrams.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(f"cannot take HTTP/3 on {host}:{port}: {error.strerror}") from error
 
 
 def keep_all(addresses: Sequence[ListenerAddress]) -> list[KeptAddress]:

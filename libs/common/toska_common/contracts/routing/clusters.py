@@ -188,6 +188,9 @@ class Cluster(Document):
         default=timedelta(seconds=30), description="How long an idle upstream connection is kept"
     )
     tls: ClusterTls | None = Field(default=None, description="Speak TLS with the endpoints; {} verifies as browsers do")
+    protocol: Literal["http1", "http2"] = Field(
+        default="http1", description="http2 for gRPC; needs Envoy (`--engine envoy`)"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
