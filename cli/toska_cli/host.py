@@ -172,6 +172,8 @@ class Host:
         ]
         if "dns" in urls:
             parts.append(PartView("dns", states["discovery"], urls["dns"], "NAME.service.consul"))
+        if "xds" in urls:
+            parts.append(PartView("xds", states["router"], urls["xds"], "for Envoys and gRPC clients"))
         if "discovery_grpc" in urls:
             parts.append(PartView("discovery grpc", states["discovery"], urls["discovery_grpc"]))
         if self._examples is not None:

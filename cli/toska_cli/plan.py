@@ -48,6 +48,8 @@ class MeshPlan:
             "router": self._url(self.router.port),
             **({"discovery_grpc": self._url(self.discovery.grpc_port, "grpc")} if self.discovery.grpc_port > 0 else {}),
         }
+        if self.router.xds:
+            found["xds"] = self._url(self.router.xds_port, "grpc")
         if self.dns is not None:
             found["dns"] = self._url(self.dns[1]).replace("http:", "dns:")
         return found
@@ -72,9 +74,11 @@ class MeshPlan:
 
     @property
     def bound_later(self) -> list[tuple[str, int]]:
-        """Addresses that discovery binds itself: neither DNS nor gRPC takes a socket of others."""
+        """Addresses that discovery and router bind themselves: neither DNS nor gRPC takes a socket of others."""
         discovery = self.discovery
         grpc = [(discovery.host, discovery.grpc_port)] if discovery.grpc_port > 0 else []
+        if self.router.xds:
+            grpc.append((self.router.host, self.router.xds_port))
         return grpc if self.dns is None else [*grpc, self.dns]
 
     @property
@@ -110,7 +114,7 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     discovery = discovery.model_copy(update=shared)
     registry = registry_http_url(discovery.registry_url, base_url(discovery.host, discovery.consul_port))
     router = toska_router.settings.Settings.from_environment(
-        **shared, registry_url=registry, **({"port": ports.router} if moved else {})
+        **shared, registry_url=registry, **(_router_ports(ports) if moved else {})
     )
     gateway_overrides: dict[str, Any] = {"port": ports.gateway, "admin_port": ports.gateway_admin} if moved else {}
     if options.workers is not None:
@@ -138,6 +142,10 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         gateway=gateway,
         examples_from=examples_from if options.examples else None,
     )
+
+
+def _router_ports(ports: PortPlan) -> dict[str, Any]:
+    return {"port": ports.router, "xds_port": ports.xds, "xds_listen": (("127.0.0.1", ports.envoy),)}
 
 
 def _discovery_ports(ports: PortPlan, settings: toska_discovery.settings.Settings) -> dict[str, int]:

@@ -20,6 +20,8 @@ class PortPlan:
     registry: int = 8500
     router: int = 8102
     dns: int = 8600
+    xds: int = 18000
+    envoy: int = 10000
     examples: int = 8110
 
     @classmethod
@@ -39,5 +41,7 @@ class PortPlan:
             router=first + 4,
             dns=first + 5,
             discovery_grpc=first + 6,
+            xds=first + 7,
+            envoy=first + 8,
             examples=first + EXAMPLES_OFFSET,
         )

@@ -17,6 +17,8 @@ def test_ports_from_moves_every_port() -> None:
         router=9004,
         dns=9005,
         discovery_grpc=9006,
+        xds=9007,
+        envoy=9008,
         examples=9010,
     )
 
@@ -36,3 +38,14 @@ def test_listeners_that_were_turned_off_stay_off_when_ports_move(home: Path, mon
     plan = plan_mesh(UpOptions(home=home, ports_from=23000))
     assert plan.urls["discovery_grpc"] == "grpc://127.0.0.1:23006"
     assert ("127.0.0.1", 23006) in plan.bound_later
+
+
+def test_xds_is_planned_only_where_it_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_mesh(UpOptions(home=home, ports_from=23000))
+    assert "xds" not in plan.urls
+    assert ("127.0.0.1", 23007) not in plan.bound_later
+    monkeypatch.setenv("TOSKA_ROUTER_XDS", "true")
+    plan = plan_mesh(UpOptions(home=home, ports_from=23000))
+    assert plan.urls["xds"] == "grpc://127.0.0.1:23007"
+    assert ("127.0.0.1", 23007) in plan.bound_later
+    assert plan.router.xds_listen == (("127.0.0.1", 23008),)

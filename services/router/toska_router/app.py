@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import structlog
 from toska_common import __version__
@@ -28,6 +29,7 @@ from toska_router.composer import Composer
 from toska_router.follower import RegistryFollower
 from toska_router.gateways import Gateways
 from toska_router.handlers import add_handlers
+from toska_router.handlers.xds import xds_routes
 from toska_router.instances import Instances
 from toska_router.last_good import LastGoodStore
 from toska_router.metrics import RouterCollector
@@ -45,6 +47,9 @@ from toska_router.sources import Change, Sources
 from toska_router.store import MIGRATIONS, RoutesStore
 from toska_router.stored import Author
 from toska_router.taking_over import OldFile
+
+if TYPE_CHECKING:
+    from toska_router.programming.programmer import Programmer
 
 DESCRIPTION = """Where requests go: routes and clusters, joined with the registry's instances into snapshots that
 gateways follow.
@@ -111,6 +116,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         allowed_hosts=host_names(settings.allowed_hosts),
         read_paths=READS_BY_POST,
     )
+    programmer = _build_programmer(settings, publisher, policy, clock, metrics)
+    app.include_router(xds_routes(programmer))
     listener = Listener("router", settings.host, settings.port, ManagementGuard(app, policy))
 
     def crash(error: Exception) -> None:
@@ -138,12 +145,16 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             tasks.start_soon(composer.follow)
             tasks.start_soon(follower.run, consul)
             tasks.start_soon(presence.keep)
+            if programmer is not None:
+                tasks.start_soon(programmer.run)
             if file is not None:
                 tasks.start_soon(file.watch, settings.routes_interval, book.reload_file)
             yield
 
     service = Service("router", [listener], lifespan)
     health.add("listening", lambda: service.ready)
+    if programmer is not None:
+        health.add("xds", lambda: programmer.port is not None)
     health.add("snapshot", lambda: _require_snapshot(parts), kind=Kind.STARTUP)
     return service
 
@@ -172,6 +183,16 @@ async def _adopt(book: RoutesBook, rollout: Rollout) -> None:
 
 def _name(settings: Settings) -> str:
     return f"{settings.advertise_address or socket.gethostname()}:{settings.port}"
+
+
+def _build_programmer(
+    settings: Settings, publisher: Publisher, policy: ManagementPolicy, clock: Clock, metrics: ServiceMetrics
+) -> "Programmer | None":
+    if not settings.xds:
+        return None
+    from toska_router.programming.programmer import Programmer  # only where it is needed: it takes memory
+
+    return Programmer(settings, publisher, policy, clock, metrics.registry)
 
 
 def _followed(composer: Composer) -> Collection[str]:

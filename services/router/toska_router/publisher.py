@@ -112,6 +112,10 @@ class Publisher:
             return _nothing_new(base)
         return self._encode(base, poll.inventory, self._snapshot)
 
+    async def wait_for_change(self) -> None:
+        """Return when another snapshot is published, or nobody is to wait any more."""
+        await self._changed.wait()
+
     def close(self) -> None:
         """Answer everybody who waits, and let nobody wait any more."""
         self._closed = True

@@ -2,12 +2,20 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.database import DatabaseLocation, parse_location
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.strip().rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text.strip()!r} is no address: write host:port")
+    return host.strip("[]"), int(port)
 
 
 class Settings(ServiceSettings):
@@ -36,6 +44,32 @@ class Settings(ServiceSettings):
     advertise_address: str = Field(
         default="", validation_alias="TOSKA_ADVERTISE_ADDRESS", description="Registered as toska-router's address"
     )
+
+    xds: bool = Field(default=False, description="Whether Envoys and gRPC clients are programmed over xDS v3")
+    xds_port: int = Field(default=18000, ge=0, le=65535, description="Port of xDS; bound to TOSKA_HOST")
+    xds_listen: Annotated[tuple[tuple[str, int], ...], NoDecode] = Field(
+        default=(("127.0.0.1", 10000),), description="Where Envoys are told to listen: host:port, comma-separated"
+    )
+    xds_certificate: Path | None = Field(default=None, description="PEM; xDS is served over TLS then")
+    xds_key: Path | None = Field(default=None, description="Key of the certificate")
+    xds_client_ca: Path | None = Field(
+        default=None, description="Clients of xDS show a certificate of this authority; they need no token then"
+    )
+
+    @field_validator("xds_listen", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: Any) -> Any:
+        return tuple(map(_address, value.split(","))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.xds_certificate is None) != (self.xds_key is None):
+            raise ValueError("TOSKA_ROUTER_XDS_CERTIFICATE and TOSKA_ROUTER_XDS_KEY go together")
+        if self.xds_client_ca is not None and self.xds_certificate is None:
+            raise ValueError(
+                "TOSKA_ROUTER_XDS_CLIENT_CA needs TOSKA_ROUTER_XDS_CERTIFICATE: there is no TLS without it"
+            )
+        return self
 
     @field_validator("routes")
     @classmethod

@@ -4,7 +4,7 @@ Versions are hashes of contents, so every server of the same resources tells the
 reconnects elsewhere is not sent what it has.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -74,6 +74,11 @@ class TypeResources:
             self._wildcard = tuple(resource for resource in self.by_name.values() if not resource.on_demand)
         return self._wildcard
 
+    def replaced_by(self, resources: Sequence[Resource]) -> "TypeResources":
+        """A set of these; this one if they are the same."""
+        same = len(resources) == len(self) and all(self.get(resource.name) is resource for resource in resources)
+        return self if same else TypeResources(resources)
+
     def names_that_differ(self, before: "TypeResources") -> tuple[str, ...]:
         """Names that are new, changed or gone since `before`; worked out once for all streams that come from there."""
         if self._difference is None or self._difference[0] is not before:
@@ -123,18 +128,25 @@ def build_resource_set(
         if both := common.keys() & asked.keys():
             raise ValueError(f"{type_url} {min(both)}: a resource is either on demand or for all")
         old = before.of(type_url)
-        found = [_encode(type_url, name, message, old, on_demand=False) for name, message in common.items()]
-        found += [_encode(type_url, name, message, old, on_demand=True) for name, message in asked.items()]
-        same = len(found) == len(old) and all(old.get(resource.name) is resource for resource in found)
-        made[type_url] = old if same else TypeResources(found)
+        found = [encode_resource(type_url, name, message, old.get(name)) for name, message in common.items()]
+        found += [
+            encode_resource(type_url, name, message, old.get(name), on_demand=True) for name, message in asked.items()
+        ]
+        made[type_url] = old.replaced_by(found)
     return ResourceSet(made)
 
 
-def _encode(type_url: str, name: str, message: Any, old: TypeResources, *, on_demand: bool) -> Resource:
+def encode_resource(
+    type_url: str, name: str, message: Message, known: Resource | None = None, *, on_demand: bool = False
+) -> Resource:
+    """A message as a resource; `known` itself if it is the same.
+
+    Raises:
+        ValueError: The name cannot be one.
+    """
     if not name or name == "*":
         raise ValueError(f"{type_url}: {name!r} cannot be a resource's name")
     value = message.SerializeToString(deterministic=True)
-    known = old.get(name)
     if known is not None and known.value == value and known.on_demand == on_demand:
         return known
     version = blake2b(value, digest_size=_VERSION_BYTES).hexdigest()

@@ -1,0 +1,60 @@
+"""What the router tells of its xDS server: who is programmed, what they run, and what they refused."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from toska_common.contracts import Contract
+from toska_common.contracts.router import DocumentProblem
+
+
+class XdsRefusal(Contract):
+    """What a client refused, and why, in its own words."""
+
+    node: str = ""
+    at: datetime | None = None
+    type_url: str
+    version: str
+    names: tuple[str, ...] = Field(default=(), description="Resources of the response; one alone is the wrong one")
+    reason: str
+
+
+class XdsType(Contract):
+    """One type of resources on one stream."""
+
+    type_url: str
+    wildcard: bool = Field(description="Whether it asks for all of them")
+    names: int = Field(description="How many it asks for by name")
+    accepted_version: str = Field(description="The newest version that it took over; empty before the first")
+    up_to_date: bool = Field(description="Whether it has answered everything that there is, be it by a refusal")
+    refusals: tuple[XdsRefusal, ...] = ()
+
+
+class XdsClient(Contract):
+    """One stream."""
+
+    node: str
+    cluster: str = ""
+    zone: str = ""
+    user_agent: str = ""
+    peer: str
+    group: str = ""
+    incremental: bool
+    aggregated: bool
+    connected_at: datetime
+    up_to_date: bool
+    types: tuple[XdsType, ...] = ()
+
+
+class XdsStatus(Contract):
+    """The xDS server in one look."""
+
+    listening: bool = False
+    port: int = 0
+    version: str = Field(default="", description="`Snapshot.version` of what is served")
+    envoys_listen_on: tuple[str, ...] = Field(default=(), description="What Envoys are told to listen on")
+    problems: tuple[DocumentProblem, ...] = Field(
+        default=(), description="Why Envoys are not told the newest routing: what of it they cannot serve"
+    )
+    clients: tuple[XdsClient, ...] = ()
+    refusals: tuple[XdsRefusal, ...] = Field(default=(), description="The latest, also of clients that are gone")

@@ -1,0 +1,59 @@
+"""What an Envoy or a gRPC client is started with, so that this router tells it the rest."""
+
+from typing import Any
+
+_TYPES = "type.googleapis.com/"
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_XDS = "toska-xds"
+
+
+def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int) -> dict[str, Any]:
+    """For `envoy -c`: incremental, on one stream, with Envoy's administration on this machine alone."""
+    ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
+    http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
+    return {
+        "node": {"id": node, "cluster": "toska"},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": _XDS}}],
+            },
+            "cds_config": ads,
+            "lds_config": ads,
+        },
+        "static_resources": {
+            "clusters": [
+                {
+                    "name": _XDS,
+                    "type": "STRICT_DNS",
+                    "connect_timeout": "1s",
+                    "typed_extension_protocol_options": {
+                        _HTTP: {"@type": _TYPES + _HTTP, "explicit_http_config": {"http2_protocol_options": http2}}
+                    },
+                    "load_assignment": {
+                        "cluster_name": _XDS,
+                        "endpoints": [
+                            {
+                                "lb_endpoints": [
+                                    {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+                                ]
+                            }
+                        ],
+                    },
+                }
+            ]
+        },
+    }
+
+
+def grpc_bootstrap(host: str, port: int, *, node: str) -> dict[str, Any]:
+    """For `GRPC_XDS_BOOTSTRAP`."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return {
+        "xds_servers": [
+            {"server_uri": address, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+        ],
+        "node": {"id": node, "cluster": "toska"},
+    }

@@ -1,0 +1,178 @@
+"""Keeps the xDS server's resources in step with the publisher's snapshots, and tells of its clients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+import structlog
+from prometheus_client import CollectorRegistry
+from toska_common.clock import Clock
+from toska_common.contracts.router import DocumentProblem
+from toska_common.contracts.xds import XdsClient, XdsRefusal, XdsStatus, XdsType
+from toska_common.envoy import ListenerOptions, Options
+from toska_common.errors import ConfigurationError, NotFound
+from toska_common.routing.problems import format_location
+from toska_common.security import ManagementPolicy
+
+from toska_router.programming.access import admit_by
+from toska_router.programming.bootstrap import envoy_bootstrap, grpc_bootstrap
+from toska_router.programming.metrics import XdsCollector
+from toska_router.programming.translation import Translation
+from toska_router.publisher import Publisher
+from toska_router.settings import Settings
+from toska_router.xds import EVERYBODY, AddressTaken, ClientStatus, Refusal, ServerTls, TypeStatus, XdsServer
+
+log = structlog.get_logger(__name__)
+
+
+class Programmer:
+    """The router's xDS side; `run` serves it.
+
+    Args:
+        settings: Where it listens, and where Envoys are to.
+        publisher: Whose snapshots are served.
+        policy: Who may have them.
+        clock: Of timestamps.
+        registry: Of metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        policy: ManagementPolicy,
+        clock: Clock,
+        registry: CollectorRegistry,
+    ) -> None:
+        self.server = XdsServer(admit=admit_by(policy), clock=clock)
+        XdsCollector(registry, self.server)
+        self.port: int | None = None
+        self._settings = settings
+        self._publisher = publisher
+        self._translation = Translation(_options(settings))
+        self._version = ""
+        self._failure = ""
+
+    async def run(self, on_started: Callable[[], None] = lambda: None) -> None:
+        """Listen, and follow the publisher, until cancelled.
+
+        Raises:
+            ConfigurationError: The port is taken, or the certificate cannot be used.
+        """
+        settings = self._settings
+        try:
+            async with self.server.listening(settings.host, settings.xds_port, _read_tls(settings)) as port:
+                self.port = port
+                on_started()
+                await self._follow()
+        except AddressTaken as error:
+            raise ConfigurationError(f"{error} for xDS: stop what uses it, or set TOSKA_ROUTER_XDS_PORT") from error
+        finally:
+            self.port = None
+
+    async def _follow(self) -> None:
+        served = None
+        while True:
+            snapshot = self._publisher.snapshot
+            if snapshot is None or snapshot is served:
+                await self._publisher.wait_for_change()
+                continue
+            served = snapshot
+            try:
+                # In a thread: ten thousand routes take a second, and gateways wait for their answers meanwhile.
+                resources = await anyio.to_thread.run_sync(self._translation.update, snapshot)
+            except Exception as error:
+                self._failure = f"the snapshot could not be translated: {error}"
+                log.exception("xds_translation_failed", version=snapshot.version)
+                continue
+            self._failure = ""
+            self._version = snapshot.version
+            self.server.set_resource_set(EVERYBODY, resources)
+
+    @property
+    def status(self) -> XdsStatus:
+        """The server, its clients, and what they refused."""
+        settings = self._settings
+        problems = [
+            DocumentProblem(field=format_location(one.location), reason=one.reason)
+            for one in self._translation.problems
+        ]
+        if self._failure:
+            problems.append(DocumentProblem(field="", reason=self._failure))
+        return XdsStatus(
+            listening=self.port is not None,
+            port=self.port or settings.xds_port,
+            version=self._version,
+            envoys_listen_on=tuple(f"{host}:{port}" for host, port in settings.xds_listen),
+            problems=tuple(problems),
+            clients=tuple(_client(each) for each in self.server.list_clients()),
+            refusals=tuple(
+                _refusal(each.refusal).model_copy(update={"node": each.node.id, "at": each.at})
+                for each in self.server.tally.refusals
+            ),
+        )
+
+    def envoy_bootstrap(self, node: str, admin_port: int) -> dict[str, Any]:
+        """What an Envoy is started with that this router programs."""
+        host, port = self._address
+        return envoy_bootstrap(host, port, node=node, admin_port=admin_port)
+
+    def grpc_bootstrap(self, node: str) -> dict[str, Any]:
+        """The same for gRPC's clients."""
+        host, port = self._address
+        return grpc_bootstrap(host, port, node=node)
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        settings = self._settings
+        if settings.xds_certificate is not None:
+            raise NotFound("xDS is served over TLS here: docs/xds.md shows what clients are started with then")
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        return settings.advertise_address or reachable, self.port or settings.xds_port
+
+
+def _options(settings: Settings) -> Options:
+    listeners = tuple(ListenerOptions(f"toska-{port}", host, port) for host, port in settings.xds_listen)
+    folder = settings.home if settings.routes is None else settings.routes.parent
+    return Options(listeners=listeners, folder=folder.absolute())
+
+
+def _read_tls(settings: Settings) -> ServerTls | None:
+    if settings.xds_certificate is None or settings.xds_key is None:
+        return None
+    try:
+        authority = None if settings.xds_client_ca is None else settings.xds_client_ca.read_bytes()
+        return ServerTls(settings.xds_certificate.read_bytes(), settings.xds_key.read_bytes(), authority)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename} for xDS: {error.strerror}") from error
+
+
+def _client(status: ClientStatus) -> XdsClient:
+    return XdsClient(
+        node=status.node.id,
+        cluster=status.node.cluster,
+        zone=status.node.zone,
+        user_agent=status.node.user_agent,
+        peer=status.peer,
+        group=status.group,
+        incremental=status.incremental,
+        aggregated=status.aggregated,
+        connected_at=status.connected_at,
+        up_to_date=all(each.up_to_date for each in status.types),
+        types=tuple(_type(each) for each in status.types),
+    )
+
+
+def _type(status: TypeStatus) -> XdsType:
+    return XdsType(
+        type_url=status.type_url,
+        wildcard=status.wildcard,
+        names=status.names,
+        accepted_version=status.accepted_version,
+        up_to_date=status.up_to_date,
+        refusals=tuple(_refusal(each) for each in status.refusals),
+    )
+
+
+def _refusal(refusal: Refusal) -> XdsRefusal:
+    return XdsRefusal(type_url=refusal.type_url, version=refusal.version, names=refusal.names, reason=refusal.reason)

@@ -1,0 +1,132 @@
+"""The router's snapshots as xDS resources: for Envoys all of the routing, for gRPC's clients a target for each cluster.
+
+What is the same as before is neither translated nor encoded again: a change of one endpoint is one resource. A table
+that Envoy cannot serve as it is written is not sent in part; Envoys go on with the last one that they can serve, with
+its endpoints kept up to date, and `problems` says why. Pure, and slow for large tables: to be called in a thread.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from toska_common.contracts.names import is_unix
+from toska_common.contracts.routing import ClusterEndpoints, RouteTable, Snapshot
+from toska_common.envoy import Options, Resources, find_refusals, translate, translate_endpoints
+from toska_common.envoy.clusters import cluster_resource
+from toska_common.envoy.messages import message
+from toska_common.routing.problems import Finding
+
+from toska_router.xds.resources import Message, Resource, ResourceSet, encode_resource
+from toska_router.xds.targets import TargetEndpoint, build_target
+
+Json = Mapping[str, Any]
+Key = tuple[str, str]
+"""Type URL and name."""
+
+
+class Translation:
+    """Translates one snapshot after another.
+
+    Args:
+        options: Of the Envoys.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.problems: tuple[Finding, ...] = ()
+        self._options = options
+        self._set = ResourceSet()
+        self._judged: RouteTable | None = None
+        self._table: RouteTable | None = None
+        self._pools: Mapping[str, ClusterEndpoints] = {}
+        self._written: dict[Key, Json] = {}
+        self._envoys: dict[Key, Resource] = {}
+        self._targets: dict[str, tuple[str, dict[Key, Resource]]] = {}
+
+    def update(self, snapshot: Snapshot) -> ResourceSet:
+        """What clients are to have from now on.
+
+        Raises:
+            google.protobuf.json_format.ParseError: A resource is not of the API's form.
+        """
+        table = snapshot.table
+        if table is not self._judged:
+            self.problems = tuple(find_refusals(table))
+            self._judged = table
+        self._translate(self._table if self.problems else table, snapshot.endpoints)
+        self._aim(snapshot)
+        self._set = self._assemble()
+        return self._set
+
+    def _translate(self, table: RouteTable | None, pools: Mapping[str, ClusterEndpoints]) -> None:
+        if table is None:
+            return
+        if table is not self._table:
+            made = _by_key(translate(table, pools, self._options))
+            self._envoys = {key: self._encode(key, json) for key, json in made.items()}
+            self._written = made
+            self._table, self._pools = table, pools
+            return
+        changed = [name for name in table.clusters if pools.get(name) is not self._pools.get(name)]
+        known = {name: pools[name].endpoints if name in pools else () for name in changed}
+        made = _by_key(
+            Resources(
+                clusters={name: cluster_resource(name, table, known[name], self._options) for name in changed},
+                endpoints=translate_endpoints({name: table.clusters[name] for name in changed}, known),
+            )
+        )
+        for name in changed:
+            for type_url in _OF_CLUSTERS:
+                if (type_url, name) not in made:
+                    self._envoys.pop((type_url, name), None)
+                    self._written.pop((type_url, name), None)
+        self._envoys |= {key: self._encode(key, json) for key, json in made.items()}
+        self._written |= made
+        self._pools = pools
+
+    def _encode(self, key: Key, json: Json) -> Resource:
+        type_url, name = key
+        if self._written.get(key) == json:
+            return self._envoys[key]
+        return encode_resource(type_url, name, message(type_url, json), self._envoys.get(key))
+
+    def _aim(self, snapshot: Snapshot) -> None:
+        """Make a target of each cluster, for `xds:///CLUSTER`."""
+        before, self._targets = self._targets, {}
+        for name in snapshot.table.clusters:
+            pool = snapshot.endpoints.get(name)
+            version = "" if pool is None else pool.version
+            known = before.get(name)
+            if known is None or known[0] != version:
+                made = build_target(name, _members(pool))
+                known = version, _encoded(made, {} if known is None else known[1])
+            self._targets[name] = known
+
+    def _assemble(self) -> ResourceSet:
+        by_type: dict[str, list[Resource]] = {}
+        for (type_url, _), resource in self._envoys.items():
+            by_type.setdefault(type_url, []).append(resource)
+        for _, resources in self._targets.values():
+            for key, resource in resources.items():
+                if key not in self._envoys:
+                    by_type.setdefault(key[0], []).append(resource)
+        return ResourceSet({url: self._set.of(url).replaced_by(found) for url, found in by_type.items()})
+
+
+_OF_CLUSTERS = tuple(url for url in Resources().by_type() if url.endswith((".Cluster", ".ClusterLoadAssignment")))
+
+
+def _by_key(resources: Resources) -> dict[Key, Json]:
+    return {(url, name): json for url, found in resources.by_type().items() for name, json in found.items()}
+
+
+def _members(pool: ClusterEndpoints | None) -> Iterable[TargetEndpoint]:
+    for endpoint in () if pool is None else pool.endpoints:
+        if not is_unix(endpoint.address) and endpoint.weight > 0:
+            yield TargetEndpoint(endpoint.address, endpoint.port, endpoint.weight, endpoint.zone)
+
+
+def _encoded(messages: Mapping[str, Mapping[str, Message]], before: Mapping[Key, Resource]) -> dict[Key, Resource]:
+    return {
+        (url, name): encode_resource(url, name, found, before.get((url, name)), on_demand=True)
+        for url, named in messages.items()
+        for name, found in named.items()
+    }
