@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, limits, routes, startup
+from benchmarks import BenchError, balancing, limits, routes, startup, xds
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -51,6 +51,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_balancing(benches.add_parser("balancing", help="the balancers by themselves, up to 100,000 endpoints"))
     _add_routes(benches.add_parser("routes", help="the routing table by itself: a look-up among up to 10,000 routes"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
+    _add_xds(benches.add_parser("xds", help="an xDS push to 100 simulated clients, in both variants"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -121,6 +122,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_limits)
 
 
+def _add_xds(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 10)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--clusters", type=int, default=1000, help="each with ten endpoints")
+    parser.set_defaults(run=_run_xds)
+
+
 def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
@@ -172,6 +180,10 @@ def _run_routes(console: Console, arguments: argparse.Namespace, cores: Cores) -
 
 def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     return limits.run(console, limits.Options(arguments.rounds), cores)
+
+
+def _run_xds(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return xds.run(console, xds.Options(arguments.rounds, arguments.clients, arguments.clusters), cores)
 
 
 def _run(console: Console, arguments: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ class Translation:
         made = _by_key(
             Resources(
                 clusters={name: cluster_resource(name, table, known[name], self._options) for name in changed},
-                endpoints=translate_endpoints({name: table.clusters[name] for name in changed}, known),
+                endpoints=translate_endpoints({name: table.clusters[name] for name in changed}, known, self._options),
             )
         )
         for name in changed:
