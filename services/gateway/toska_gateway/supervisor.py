@@ -24,7 +24,6 @@ from toska_common.targets import TargetRules
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
 from toska_gateway.filter_trial import FilterTrial
-from toska_gateway.gauges import Gauges
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
@@ -43,6 +42,7 @@ from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import Hearers, WorkerLost, WorkerProcess, WorkerStatus
 from toska_gateway.worker_slot import WorkerSlot
+from toska_gateway.workers import Workers
 
 log = structlog.get_logger(__name__)
 
@@ -101,10 +101,11 @@ class Supervisor:
         self._secret = secret or secrets.token_bytes(32)
         self._sockets = open_all(listeners or [ListenerAddress(host, port)], workers)
         self._slots = [WorkerSlot(number, self._launch, self._greet) for number in range(workers)]
+        self._workers = Workers(self._slots)
         self._folder = tls_folder.absolute()
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
-        self._keys = KeyKeeper(tls_folder, TargetRules(frozenset(self._management)).refusal, self._tell_keys, home)
+        self._keys = KeyKeeper(tls_folder, TargetRules(frozenset(self._management)).refusal, self._workers.tell, home)
         self._followers: Followers = {}
         self._shared_fd = open_shared_memory(size_of(DEFAULT_ENTRIES))
         self._ticket_secret = secrets.token_hex(32)
@@ -149,7 +150,9 @@ class Supervisor:
                     if self._prober is not None:
                         self._prober.close()
                     with anyio.CancelScope(shield=True):
-                        await self._drain()
+                        # First of all: who comes now is refused at once, and not queued where nobody will ever serve.
+                        self.close()
+                        await self._workers.drain(DRAIN_S)
                     group.cancel_scope.cancel()
         finally:
             self.close()
@@ -187,11 +190,11 @@ class Supervisor:
             first = not self._wanted.is_set()
             self._wanted.set()
         if first:
-            await self._until_listening()
+            await self._workers.until_listening()
 
     async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial, followers: Followers) -> None:
         mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
-        if self._live():
+        if self._workers.live:
             problems = await self._offer(snapshot, mesh_owned, tls, followers)
         else:
             problems = rehearse(snapshot, mesh_owned, tls)
@@ -220,7 +223,7 @@ class Supervisor:
             self._prober.use(self._snapshot, self._mesh_owned, self._tls)
 
     def _on_health(self, cluster: str, unhealthy: list[str]) -> None:
-        for worker in self._live():
+        for worker in self._workers.live:
             worker.take_health(cluster, unhealthy)
 
     async def _keep_tls(self) -> None:
@@ -250,29 +253,15 @@ class Supervisor:
         while True:
             await anyio.sleep(TICKET_PERIOD_S)
             self._ticket_secret = secrets.token_hex(32)
-            for worker in self._live():
+            for worker in self._workers.live:
                 worker.take_ticket_secret(self._ticket_secret)
 
     async def _offer(
         self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial, followers: Followers
     ) -> list[str]:
-        answers: list[list[str]] = []
-
-        async def offer(worker: WorkerProcess) -> None:
-            try:
-                answers.append(await worker.apply(snapshot, mesh_owned, tls, messages_of(followers)))
-            except WorkerLost as error:
-                self._replace_stuck(worker, error)
-
-        async with anyio.create_task_group() as group:
-            for worker in self._live():
-                group.start_soon(offer, worker)
+        keys = messages_of(followers)
+        answers = await self._workers.ask_live(lambda worker: worker.apply(snapshot, mesh_owned, tls, keys))
         return sorted({problem for problems in answers for problem in problems})
-
-    async def _until_listening(self) -> None:
-        with anyio.move_on_after(10):
-            while not any(worker.state == "running" for worker in self._workers()):  # noqa: ASYNC110 - workers come and go
-                await anyio.sleep(0.005)
 
     async def renew(self) -> list[WorkerStatus]:
         """Replace every worker by a new process, one after the other; returns the new ones.
@@ -294,7 +283,7 @@ class Supervisor:
 
     def workers(self) -> list[WorkerStatus]:
         """How each worker is, by slot."""
-        return [worker.status() for worker in self._workers()]
+        return self._workers.statuses()
 
     async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
         """What the worker that has served longest would do with a request.
@@ -302,24 +291,24 @@ class Supervisor:
         Raises:
             NoWorker: None is running.
         """
-        for worker in self._live():
+        for worker in self._workers.live:
             with contextlib.suppress(WorkerLost):
                 return {"pid": worker.process.pid, **await worker.explain(request, peer, scheme)}
         raise NoWorker("no worker of this gateway is running; its log says why")
 
     async def metrics(self, *, openmetrics: bool = False) -> str:
         """The workers' series, summed, as Prometheus's text or OpenMetrics without its mark of the end."""
-        await self._refresh_reports()
+        await self._workers.refresh_reports()
         self._totals.count(self._exporter.take_counters())
         keys = self._keys.status
-        return render(self._totals, self._gauges(), len(self._live()), keys=keys, openmetrics=openmetrics)
+        return render(self._totals, self._workers.gauges(), len(self._workers.live), keys=keys, openmetrics=openmetrics)
 
     async def stats(self) -> GatewayStats:
         """What was counted, and how things stand."""
-        await self._refresh_reports()
+        await self._workers.refresh_reports()
         self._totals.count(self._exporter.take_counters())
-        now, workers = anyio.current_time(), len(self._live())
-        return build_stats(self._totals, self._gauges(), instance=self.pseudonym, now=now, workers=workers)
+        now, workers = anyio.current_time(), len(self._workers.live)
+        return build_stats(self._totals, self._workers.gauges(), instance=self.pseudonym, now=now, workers=workers)
 
     def counted(self) -> TallyReport | None:
         """What was counted on routes under watch; `None` if there are none."""
@@ -329,24 +318,10 @@ class Supervisor:
         """How the keys are that tokens are verified with."""
         return self._keys.status
 
-    def _tell_keys(self, message: dict[str, Any]) -> None:
-        for worker in self._workers():
-            if worker.state != "dead":
-                worker.channel.send(message)
-
-    def _gauges(self) -> Gauges:
-        return Gauges(worker.standing for worker in self._workers() if worker.state != "dead")
-
-    def _workers(self) -> list[WorkerProcess]:
-        return [worker for slot in self._slots for worker in slot.workers]
-
-    def _live(self) -> list[WorkerProcess]:
-        return [worker for worker in self._workers() if worker.state in ("starting", "running")]
-
     async def _keep_reports(self) -> None:
         while True:
             await anyio.sleep(REPORT_PERIOD_S)
-            await self._refresh_reports()
+            await self._workers.refresh_reports()
             self._forget_endpoints()
 
     def _forget_endpoints(self) -> None:
@@ -360,23 +335,6 @@ class Supervisor:
             if name in self._totals.endpoints
         }
         self._totals.forget(present, now)
-
-    async def _refresh_reports(self) -> None:
-        async def refresh(worker: WorkerProcess) -> None:
-            try:
-                await worker.refresh_report()
-            except WorkerLost as error:
-                self._replace_stuck(worker, error)
-
-        async with anyio.create_task_group() as group:
-            for worker in self._workers():
-                if worker.state in ("running", "draining"):
-                    group.start_soon(refresh, worker)
-
-    def _replace_stuck(self, worker: WorkerProcess, error: WorkerLost) -> None:
-        if worker.process.returncode is None and worker.state != "dead":
-            log.error("gateway_worker_stuck", slot=worker.slot, pid=worker.process.pid, reason=str(error))
-            worker.kill()
 
     async def _launch(self, slot: int) -> WorkerProcess:
         hello = {
@@ -394,34 +352,16 @@ class Supervisor:
         listeners = [sockets.slots[slot] for sockets in self._sockets]
         hearers = Hearers(self._count, self._exporter.put, self._keys.want)
         worker = await WorkerProcess.start(slot, listeners, hello, hearers)
-        worker.spread = self._spread
+        worker.spread = self._workers.spread
         return worker
 
     def _count(self, report: Mapping[str, Any]) -> None:
         self._totals.add(report)
         self._watches.add(report)
 
-    def _spread(self, origin: WorkerProcess, message: Mapping[str, Any]) -> None:
-        """Pass on what one worker has seen change in the stored responses of all."""
-        for worker in self._workers():
-            if worker is not origin and worker.state in ("starting", "running", "draining"):
-                worker.forget(message)
-
     async def purge(self, what: Mapping[str, str]) -> int:
         """Forget stored responses in all workers: by `url` or by `route`, else all; returns how many those were."""
-        forgotten: list[int] = []
-
-        async def purge(worker: WorkerProcess) -> None:
-            try:
-                forgotten.append(await worker.purge(what))
-            except WorkerLost as error:
-                self._replace_stuck(worker, error)  # and what it has stored goes with it
-
-        async with anyio.create_task_group() as group:
-            for worker in self._workers():
-                if worker.state != "dead":
-                    group.start_soon(purge, worker)
-        return sum(forgotten)
+        return await self._workers.purge(what)
 
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
@@ -433,17 +373,3 @@ class Supervisor:
                     worker.take_health(cluster, unhealthy)
         await worker.until_listening()
         log.info("gateway_worker_started", slot=worker.slot, pid=worker.process.pid, compiled=worker.compiled)
-
-    async def _drain(self) -> None:
-        # First of all: who comes now is refused at once, and does not wait in a queue that nobody will ever serve.
-        self.close()
-        for slot in self._slots:
-            slot.stop(DRAIN_S)
-        workers = self._workers()
-        with anyio.move_on_after(DRAIN_S + 0.5):
-            for worker in workers:
-                await worker.process.wait()
-        for worker in workers:
-            if worker.process.returncode is None:
-                worker.kill()
-                await worker.process.wait()
