@@ -13,7 +13,7 @@ others' business.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from toska_common.contracts.discovery import Health
@@ -38,6 +38,7 @@ from toska_discovery.kv import Entry, KeyValues
 from toska_discovery.lease import Due, Lease, LeaseTime
 from toska_discovery.listing import Listing
 from toska_discovery.node import OWN_NODE, Node, NodeDefinition
+from toska_discovery.own_node import OwnNode
 from toska_discovery.query import PreparedQuery
 from toska_discovery.session import SERF_HEALTH, Session
 
@@ -77,6 +78,7 @@ class Registry:
         self.listing = Listing(node, index)
         self.foreign = ForeignNodes(self.listing)
         self._checks = CheckList()
+        self._own = OwnNode(self.listing, self._checks)
         self._time = LeaseTime(sweep_interval_s, now)
         self.coordination = Coordination(self, self._time)
         self.is_swept = True
@@ -138,13 +140,7 @@ class Registry:
 
     def find_check(self, check_id: str) -> tuple[Instance | None, Check] | None:
         """A check of the registry's own node, and the instance that it belongs to, if it is not the node's."""
-        if check_id not in self._checks:
-            return None
-        owner = self._checks.owner(check_id)
-        if owner is None:
-            return None, self._own_node.checks[check_id]
-        instance = self.instances[owner]
-        return instance, instance.checks[check_id]
+        return self._own.find_check(check_id)
 
     def find_lease(self, check_id: str) -> Lease | None:
         """The lease of a check, with the output of its last report or probe."""
@@ -196,7 +192,7 @@ class Registry:
         """Take over what was stored; every lease gets one whole TTL, and everything counts as changed at `index`."""
         moment = self._time.sweep(now)
         self.listing.load(nodes or {}, instances, index)
-        for owner, checks in self._owned_checks().items():
+        for owner, checks in self._own.owned_checks().items():
             self._checks.give(owner, checks)
             for check in checks.values():
                 self._checks.grant(check, moment, changes or Changes())
@@ -206,7 +202,7 @@ class Registry:
         """Take over `contents` in place of all there is; everything counts as changed, at an index above all others."""
         changes = Changes(index=max(self.index, contents.index) + 1)
         before = self._topics()
-        gone = {owned for checks in self._owned_checks().values() for owned in checks}
+        gone = {owned for checks in self._own.owned_checks().values() for owned in checks}
         changes.instances.update(dict.fromkeys(self.instances))
         changes.nodes.update(dict.fromkeys(self.nodes))
         self.coordination.forget(changes)
@@ -231,10 +227,6 @@ class Registry:
     def _topics(self) -> set[str]:
         return {SERVICES, CHECKS, NODES, SESSIONS, QUERIES, *map(service_topic, self.services)}
 
-    def _owned_checks(self) -> dict[str | None, Mapping[str, Check]]:
-        owners = {key: instance.checks for key, instance in self.instances.items() if instance.node == OWN_NODE}
-        return {None: self._own_node.checks, **owners}
-
     def register(
         self,
         service: ServiceDefinition,
@@ -251,29 +243,7 @@ class Registry:
         """
         changes = Changes()
         moment = self._time.at(now)
-        holder = self.listing.holder(service)
-        if holder is not None:
-            self._remove(self.instances[holder], changes, Happening.EVICTED)
-        taken = self._take_over(service.id, checks, changes)
-        before = self.instances.get(service.id)
-        index = self.index + 1
-        taken = {key: replace(check, modify_index=index) for key, check in taken.items()}
-        known = {**(before.checks if before is not None else {}), **taken}
-        if before is not None and (before.service.name, before.service.tags) != (service.name, service.tags):
-            # A check shows its service's name and tags, so it changes with them.
-            known = {key: replace(check, modify_index=index) for key, check in known.items()}
-        kept = {} if replace_checks else known
-        same = before is not None and before.service == service
-        after = Instance(
-            service=service,
-            checks={**kept, **{check.id: _merge(known.get(check.id), check, index) for check in checks}},
-            registered_at=before.registered_at if before is not None and same else at,
-            create_index=before.create_index if before is not None else index,
-            modify_index=before.modify_index if before is not None and same else index,
-        )
-        if before is None or before != after:
-            changes.happenings.append((Happening.REGISTERED if before is None else Happening.UPDATED, after))
-        self._settle(before, after, changes)
+        after = self._own.put(service, checks, at, changes, replace_checks=replace_checks)
         for check in checks:
             self._checks.grant(after.checks[check.id], moment, changes)
         self.coordination.settle(changes)
@@ -284,7 +254,7 @@ class Registry:
         changes = Changes()
         instance = self.instances.get(instance_id)
         if instance is not None:
-            self._remove(instance, changes, Happening.DEREGISTERED)
+            self._own.remove(instance, changes, Happening.DEREGISTERED)
             self.coordination.settle(changes)
         return changes
 
@@ -298,14 +268,7 @@ class Registry:
             raise UnknownInstance(f'ServiceID "{instance_id}" does not exist', id=instance_id)
         changes = Changes()
         moment = self._time.at(now)
-        taken = self._take_over(instance_id, [check], changes)
-        before = self._checks_of(instance_id)
-        index = self.index + 1
-        known = before.get(check.id)
-        if check.id in taken:
-            known = replace(taken[check.id], modify_index=index)
-        merged = _merge(known, check, index)
-        self._set_checks(instance_id, {**before, check.id: merged}, changes)
+        merged = self._own.put_check(instance_id, check, changes)
         self._checks.grant(merged, moment, changes)
         self.coordination.settle(changes)
         return changes
@@ -314,9 +277,7 @@ class Registry:
         """Take a check away from its instance or node; none of that id is fine and changes nothing."""
         changes = Changes()
         if check_id in self._checks:
-            owner = self._checks.owner(check_id)
-            rest = {key: check for key, check in self._checks_of(owner).items() if key != check_id}
-            self._set_checks(owner, rest, changes)
+            self._own.remove_check(check_id, changes)
             self.coordination.settle(changes)
         return changes
 
@@ -353,11 +314,11 @@ class Registry:
             owner = self._checks.owner(lease.check_id)
             if due is Due.REMOVE:
                 if owner is not None:
-                    self._remove(self.instances[owner], changes, Happening.REMOVED)
+                    self._own.remove(self.instances[owner], changes, Happening.REMOVED)
                 continue
             last = lease.output
             lease.output = f"{TTL_EXPIRED} (last output before timeout follows): {last}" if last else TTL_EXPIRED
-            if self._decide(lease.check_id, Health.CRITICAL, lease.output, changes) and owner is not None:
+            if self._own.decide(lease.check_id, Health.CRITICAL, lease.output, changes) and owner is not None:
                 changes.happenings.append((Happening.LAPSED, self.instances[owner]))
         self.coordination.settle(changes)
         self.coordination.sweep(moment, changes)
@@ -380,98 +341,9 @@ class Registry:
         self.coordination.settle(changes)
         return changes
 
-    # How it is done.
-
-    @property
-    def _own_node(self) -> Node:
-        return self.nodes[OWN_NODE]
-
-    def _checks_of(self, owner: str | None) -> Mapping[str, Check]:
-        """The checks of an instance, or of the registry's own node."""
-        return self._own_node.checks if owner is None else self.instances[owner].checks
-
-    def _set_checks(self, owner: str | None, checks: Mapping[str, Check], changes: Changes) -> None:
-        """Give an instance, or the registry's own node, these checks in place of those that it has."""
-        if owner is not None:
-            before = self.instances[owner]
-            self._settle(before, replace(before, checks=checks), changes)
-            return
-        node = self._own_node
-        if node.checks == checks:
-            self.listing.put_node(OWN_NODE, replace(node, checks=checks), changes)
-            return
-        index = self.listing.step(changes)
-        self.listing.replace_node(OWN_NODE, replace(node, checks=checks, checks_index=index), changes)
-        self._checks.drop(node.checks.keys() - checks.keys(), changes)
-        self._checks.give(None, checks)
-
-    def _settle(self, before: Instance | None, after: Instance, changes: Changes) -> None:
-        """Put `after` in the place of `before`: as a change if a reader can see one."""
-        if before == after:
-            self.listing.put(after)  # what the catalog does not show, such as a TTL, may differ all the same
-            changes.instances[after.key] = after
-            return
-        self.listing.step(changes)
-        self.listing.replace(before, after, changes)
-        if before is not None:
-            self._checks.drop(before.checks.keys() - after.checks.keys(), changes)
-        self._checks.give(after.key, after.checks)
-
-    def _take_over(self, owner: str | None, checks: Iterable[CheckDefinition], changes: Changes) -> dict[str, Check]:
-        """Take checks away from others than `owner`: an id stands for one check of the node. Their leases go on."""
-        taken: dict[str, Check] = {}
-        for definition in checks:
-            loser = self._checks.owner(definition.id)
-            if definition.id not in self._checks or loser == owner:
-                continue
-            before = self._checks_of(loser)
-            taken[definition.id] = before[definition.id]
-            self._strip(loser, {key: check for key, check in before.items() if key != definition.id}, changes)
-        return taken
-
-    def _strip(self, loser: str | None, rest: Mapping[str, Check], changes: Changes) -> None:
-        index = self.listing.step(changes)
-        if loser is None:
-            self.listing.replace_node(OWN_NODE, replace(self._own_node, checks=rest, checks_index=index), changes)
-        else:
-            before = self.instances[loser]
-            self.listing.replace(before, replace(before, checks=rest), changes)
-
     def _take_verdict(self, lease: Lease, status: Health, output: str, now: float) -> Changes:
         self._checks.leases.renew(lease, self._time.at(now), output, critical=status is Health.CRITICAL)
         changes = Changes()
-        if self._decide(lease.check_id, status, output, changes):
+        if self._own.decide(lease.check_id, status, output, changes):
             self.coordination.settle(changes)
         return changes
-
-    def _decide(self, check_id: str, status: Health, output: str, changes: Changes) -> bool:
-        """Give a check a verdict; false if it has it already."""
-        owner = self._checks.owner(check_id)
-        checks = self._checks_of(owner)
-        check = checks[check_id]
-        if check.status is status:
-            return False
-        index = self.index + 1
-        before = None if owner is None else self.instances[owner]
-        judged = replace(check, status=status, output=output, modify_index=index)
-        self._set_checks(owner, {**checks, check_id: judged}, changes)
-        after = None if owner is None else self.instances[owner]
-        if before is not None and after is not None and after.health is not before.health:
-            changes.happenings.append((Happening.HEALTH, after))
-        return True
-
-    def _remove(self, instance: Instance, changes: Changes, happening: Happening) -> None:
-        self.listing.step(changes)
-        self.listing.remove(instance, changes, happening)
-        if instance.node == OWN_NODE:
-            self._checks.drop(instance.checks, changes)
-
-
-def _merge(before: Check | None, definition: CheckDefinition, index: int) -> Check:
-    if before is None:
-        return Check(definition, definition.status, "", index, index)
-    return replace(
-        before,
-        definition=definition,
-        modify_index=before.modify_index if before.definition == definition else index,
-    )
