@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toska_common.contracts.routing import Endpoint, HeaderEdits, Snapshot
+from toska_common.contracts.routing import Endpoint, HeaderEdits, Match, Respond, Route, Snapshot
 from toska_common.routing.document import load_document
 from toska_common.routing.snapshot import build_snapshot, build_table, pool
+from toska_common.routing.versions import table_version
 from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages, owned_by_the_mesh
 from toska_gateway.worker.forwarding import Forwarding
@@ -61,7 +62,7 @@ def test_changes_in_steps_come_to_the_same_as_all_at_once(states: list[dict[str,
     for state in states:
         now = snapshot(state)
         assert load(staging, now, known) == []
-        known = Known(now.routes_version, dict(now.endpoints))
+        known = Known(now)
         anew = fresh_plane()
         assert load(Staging(anew), now) == []
         assert held(plane) == held(anew)
@@ -73,7 +74,7 @@ def test_changes_in_steps_come_to_the_same_as_all_at_once(states: list[dict[str,
 def test_only_what_differs_is_sent() -> None:
     one, two = (Endpoint(address="127.0.0.1", port=port) for port in (1, 2))
     before, after = snapshot({"a": [one], "b": [one]}), snapshot({"a": [one, two], "b": [one]})
-    known = Known(before.routes_version, dict(before.endpoints))
+    known = Known(before)
     assert list(messages(known, before, frozenset())) == []
     assert list(messages(known, after, frozenset())) == [
         {
@@ -85,7 +86,7 @@ def test_only_what_differs_is_sent() -> None:
             "remove": [],
         }
     ]
-    back = list(messages(Known(after.routes_version, dict(after.endpoints)), before, frozenset()))
+    back = list(messages(Known(after), before, frozenset()))
     assert [(message["upsert"], message["remove"]) for message in back] == [([], [two.key])]
 
 
@@ -109,7 +110,7 @@ def test_routes_that_cannot_be_compiled_leave_everything_as_it_was() -> None:
     staging = Staging(plane)
     assert load(staging, good) == []
     bad = unservable(snapshot_of({"clusters": {"app": cluster(2)}, "routes": [route("bad"), route("worse", "/b")]}))
-    problems = load(staging, bad, Known(good.routes_version, dict(good.endpoints)))
+    problems = load(staging, bad, Known(good))
     assert len(problems) == 2
     assert "bad" in problems[0] + problems[1]
     assert held(plane) == {"app": {"127.0.0.1:1": ("127.0.0.1", 1, 1)}}
@@ -144,7 +145,83 @@ def test_endpoints_keep_what_is_known_of_them_when_a_table_changes() -> None:
     endpoint = plane.clusters["app"].endpoints["127.0.0.1:1"]
     endpoint.in_flight = 5
     second = snapshot_of({"clusters": {"app": cluster(1), "other": cluster(3)}, "routes": [route("two", "/two")]})
-    load(staging, second, Known(first.routes_version, dict(first.endpoints)))
+    load(staging, second, Known(first))
     assert plane.clusters["app"].endpoints == {"127.0.0.1:1": endpoint}
     assert endpoint.in_flight == 5
     assert plane.clusters.keys() == {"app", "other"}
+
+
+ROUTES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["one", "two"])), unique_by=lambda item: item[0])
+
+
+def routes_of(*given: tuple[str, str]) -> Snapshot:
+    """A snapshot with these routes in this order, by name and body; all of them take every path."""
+    table = snapshot_of({"routes": []}).table
+    routes = tuple(
+        Route(name=name, match=Match(path_prefix="/"), respond=Respond(status=200, body=body)) for name, body in given
+    )
+    table = table.model_copy(update={"routes": routes})
+    return Snapshot(routes_version=table_version(table), table=table)
+
+
+def served(plane: Plane) -> list[tuple[str, str]]:
+    """The routes that a plane has, in order of precedence, with their bodies."""
+    ranks = [one.rank for one in plane.table.routes]
+    assert ranks == sorted({*ranks})
+    return [(one.name, one.direct[2].decode()) for one in plane.table.routes if one.direct is not None]
+
+
+@settings(deadline=None)
+@given(st.lists(ROUTES, min_size=2, max_size=8))
+def test_a_table_that_changes_in_steps_is_the_same_as_one_made_anew(states: list[list[tuple[str, str]]]) -> None:
+    plane = fresh_plane()
+    staging = Staging(plane)
+    known: Known | None = None
+    for state in states:
+        now = routes_of(*state)
+        assert load(staging, now, known) == []
+        assert served(plane) == state
+        request = read_request(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n", 10, 100)
+        found = plane.table.find(request, Forwarding(plane, "127.0.0.1", b"http"))
+        assert (found.name if found else None) == (state[0][0] if state else None)
+        known = Known(now)
+
+
+def test_routes_that_are_as_they_were_are_not_compiled_again() -> None:
+    plane = fresh_plane()
+    staging = Staging(plane)
+    before = routes_of(*((name, "one") for name in "abcd"))
+    load(staging, before)
+    compiled = {one.name: one for one in plane.table.routes}
+    after = routes_of(("x", "one"), ("a", "one"), ("b", "two"), ("d", "one"))
+    sent = list(messages(Known(before), after, frozenset()))
+    assert [item["name"] for message in sent if message["op"] == "routes" for item in message["routes"]] == ["x", "b"]
+    assert load(staging, after, Known(before)) == []
+    kept = {one.name: one is compiled.get(one.name) for one in plane.table.routes}
+    assert kept == {"x": False, "a": True, "b": False, "d": True}
+
+
+def test_routes_that_always_come_at_the_same_place_find_room_there() -> None:
+    plane = fresh_plane()
+    staging = Staging(plane)
+    state = [("first", "one"), ("last", "one")]
+    known, crowded = Known(routes_of(*state)), 0
+    load(staging, routes_of(*state))
+    for number in range(60):
+        state.insert(1, (f"r{number}", "one"))
+        before = plane.table.routes[0]
+        assert load(staging, routes_of(*state), known) == []
+        crowded += plane.table.routes[0] is not before
+        known = Known(routes_of(*state))
+        assert served(plane) == state
+    assert crowded in range(1, 6)
+
+
+def test_a_worker_that_has_something_else_than_its_parent_believes_is_given_everything() -> None:
+    plane = fresh_plane()
+    staging = Staging(plane)
+    load(staging, routes_of(("a", "one")))
+    believed = Known(routes_of(("x", "one"), ("y", "one")))
+    now = routes_of(("x", "one"), ("y", "one"), ("z", "one"))
+    assert load(staging, now, believed) == []
+    assert served(plane) == [("x", "one"), ("y", "one"), ("z", "one")]

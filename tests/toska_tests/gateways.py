@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ def load(staging: Staging, snapshot: Snapshot, known: Known | None = None) -> li
     owned = owned_by_the_mesh(snapshot.table.clusters)
     for message in messages(known or Known(), snapshot, owned):
         staging.take(message)
-    return staging.commit()
+    problems = staging.commit()
+    return load(staging, snapshot, replace(known, crowded=True)) if staging.crowded and known else problems
 
 
 @contextlib.asynccontextmanager

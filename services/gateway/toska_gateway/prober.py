@@ -128,7 +128,7 @@ class Prober:
         if problems:  # (never: compiling is deterministic, and they have come first)
             raise RuntimeError(f"workers took what the prober cannot: {problems}")
         self.plane.forget_endpoints()
-        self._known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
+        self._known = Known(snapshot, tls.version)
 
     def _watch(self, name: str, settings: dict[str, Any]) -> None:
         """Check exactly the endpoints that the cluster has now, by these settings."""

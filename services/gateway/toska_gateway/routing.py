@@ -10,11 +10,12 @@ from typing import Literal
 
 import anyio
 import structlog
-from toska_common.contracts.routing import RouteTable, Snapshot
+from toska_common.contracts.routing import RouteTable, RoutingDocument, Snapshot
 from toska_common.contracts.tallies import TallyReport
 from toska_common.routing.checks import check_document
 from toska_common.routing.order import is_automatic
 from toska_common.routing.problems import Finding, format_location
+from toska_common.routing.tables import compare
 from toska_common.routing.versions import table_version
 
 from toska_gateway.data_plane import DataPlane
@@ -62,11 +63,12 @@ class Routing:
         Raises:
             SnapshotRejected: It cannot be served; the one before stays.
         """
-        problems = check_snapshot(snapshot)
-        if problems:
-            raise SnapshotRejected(problems)
         async with self._changing:
-            served = self._system.put_in_front(snapshot)
+            problems = check_change(self.current, snapshot)
+            if problems:
+                raise SnapshotRejected(problems)
+            same_table = self.current is not None and self.current.table is snapshot.table
+            served = self._system.put_in_front(snapshot, self.served.table if same_table else None)
             await self._data_plane.apply(served)
             self.current, self.served, self.source = snapshot, served, source
         log.info("snapshot_applied", version=snapshot.version, source=source, routes=len(snapshot.table.routes))
@@ -80,6 +82,27 @@ class Routing:
     def is_mesh_route(self, rank: int) -> bool:
         """Whether the route in this place is one of the mesh's own, which come first."""
         return rank < len(self._system.table.routes)
+
+
+def check_change(before: Snapshot | None, after: Snapshot) -> list[dict[str, str]]:
+    """The same as `check_snapshot`, of a snapshot that comes after a right one: only what has changed is looked at."""
+    if before is None or after.table.clusters.keys() - after.endpoints.keys():
+        return check_snapshot(after)
+    if before.table is after.table:
+        return []
+    change, table = compare(before.table, after.table), after.table
+    changed = [route for route in table.routes if route.name in change.routes and not is_automatic(route)]
+    stayed = [route for route in table.routes if route.name not in change.routes and not is_automatic(route)]
+    findings = check_document(
+        changed,
+        {name: table.clusters[name] for name in change.clusters if name in table.clusters},
+        known_clusters=table.clusters.keys(),
+        beside=RoutingDocument.model_construct(routes=tuple(stayed)),
+        by_hand=False,
+    )
+    known = table.clusters
+    lost = any(name not in known for route in table.routes if is_automatic(route) for _, name in route.named_clusters())
+    return check_snapshot(after) if findings or lost else []
 
 
 def check_snapshot(snapshot: Snapshot) -> list[dict[str, str]]:

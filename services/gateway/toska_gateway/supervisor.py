@@ -197,7 +197,7 @@ class Supervisor:
         if self._workers.live:
             problems = await self._offer(snapshot, mesh_owned, tls, followers)
         else:
-            problems = rehearse(snapshot, mesh_owned, tls)
+            problems = await rehearse(snapshot, mesh_owned, tls)
         if problems:
             # Compiling is deterministic, so as a rule all refuse alike; one that did not goes back.
             if self._snapshot is not None:

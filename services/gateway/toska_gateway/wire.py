@@ -2,66 +2,99 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from anyio.lowlevel import checkpoint
 from toska_common.contracts.names import RESERVED_PREFIX
-from toska_common.contracts.routing import ClusterEndpoints, Endpoint, Snapshot
+from toska_common.contracts.routing import ClusterEndpoints, Endpoint, RouteTable, Snapshot
+from toska_common.routing.tables import build_table_delta, compare, whole_table_delta
 from toska_common.targets import TargetRules
 
 from toska_gateway.tls_material import NO_TLS, TlsMaterial
 from toska_gateway.worker.plane import Plane
-from toska_gateway.worker.staging import Staging
+from toska_gateway.worker.staging import BUILD_SLICE, Staging
 
 _SLICE = 40
 """Routes in one message: compiled by a worker in well under a millisecond."""
+_PLACES_SLICE = 500
 _ENDPOINT_SLICE = 500
 _PARENTS_OWN: Any = {"tls": True, "tracing": {"endpoint", "headers", "header_files", "service_name"}}
 """Of the server's settings, what workers have no use for, or get in another form."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Known:
-    """What a worker has been given so far."""
+    """What a worker has been given so far.
 
-    routes_version: str = ""
-    endpoints: dict[str, ClusterEndpoints] = field(default_factory=dict[str, ClusterEndpoints])
+    Attributes:
+        snapshot: In force there; `None` before the first.
+        tls_version: Of the certificates and keys that it has.
+        crowded: Whether it has no room left between two routes, so that all have to be placed anew.
+    """
+
+    snapshot: Snapshot | None = None
     tls_version: str = ""
+    crowded: bool = False
 
 
 def messages(
     known: Known, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS
 ) -> Iterator[dict[str, Any]]:
-    """The messages that bring a worker from what it has to `snapshot`, without the commit; `known` is not changed."""
-    table_changed = known.routes_version != snapshot.routes_version
+    """The messages that bring a worker from what it has to `snapshot`, without the commit."""
+    before = known.snapshot
+    table_changed = known.crowded or before is None or before.routes_version != snapshot.routes_version
     if table_changed:
-        table = snapshot.table
-        clusters = {
-            name: {
-                **plain(cluster.model_dump(exclude={"endpoints", "service", "tls"})),
-                "mesh_owned": name in mesh_owned,
-                "fixed": cluster.service is None,
-            }
-            for name, cluster in table.clusters.items()
-        }
-        yield {"op": "table", "server": plain(table.server.model_dump(exclude=_PARENTS_OWN)), "clusters": clusters}
-        for start in range(0, len(table.routes), _SLICE):
-            part = table.routes[start : start + _SLICE]
-            yield {"op": "routes", "routes": [plain(route.model_dump()) for route in part]}
+        yield from _table_messages(before, snapshot.table, mesh_owned, crowded=known.crowded)
     if known.tls_version != tls.version or (table_changed and tls.version):
         yield {"op": "tls", "server": tls.server, "clusters": dict(tls.clusters)}
+    had: Mapping[str, ClusterEndpoints] = {} if before is None else before.endpoints
     for name, cluster in snapshot.endpoints.items():
-        before = known.endpoints.get(name)
-        if before is None or before.version != cluster.version:
-            yield from _endpoint_messages(name, before, cluster)
+        earlier = had.get(name)
+        if earlier is None or earlier.version != cluster.version:
+            yield from _endpoint_messages(name, earlier, cluster)
 
 
-def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
+def _table_messages(
+    before: Snapshot | None, table: RouteTable, mesh_owned: frozenset[str], *, crowded: bool
+) -> Iterator[dict[str, Any]]:
+    change = compare(RouteTable() if before is None else before.table, table)
+    anew = crowded or before is None
+    delta = whole_table_delta(table, "") if anew else build_table_delta(change, table, "")
+    yield {
+        "op": "table",
+        "server": plain(table.server.model_dump(exclude=_PARENTS_OWN)),
+        "clusters": {
+            name: {
+                **plain(table.clusters[name].model_dump(exclude={"endpoints", "service", "tls"})),
+                "mesh_owned": name in mesh_owned,
+                "fixed": table.clusters[name].service is None,
+            }
+            for name in sorted(change.clusters & table.clusters.keys())
+        },
+        "removed_clusters": sorted(change.clusters - table.clusters.keys()),
+        "anew": anew,
+        "removed_routes": list(delta.removed_routes),
+    }
+    for start in range(0, len(delta.routes), _SLICE):
+        yield {
+            "op": "routes",
+            "routes": [plain(one.route.model_dump()) for one in delta.routes[start : start + _SLICE]],
+        }
+    for start in range(0, len(delta.routes), _PLACES_SLICE):
+        part = delta.routes[start : start + _PLACES_SLICE]
+        yield {"op": "places", "places": [[one.route.name, one.after] for one in part]}
+    for _ in range(0, len(table.routes), BUILD_SLICE // 2):
+        yield {"op": "build"}
+
+
+async def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
     """What is wrong with a snapshot, as a worker would say; for when there is no worker to ask."""
     staging = Staging(Plane(asyncio.get_running_loop(), TargetRules()))
     for message in messages(Known(), snapshot, mesh_owned, tls):
         staging.take(message)
+        await checkpoint()  # others have this loop too
     return staging.commit()
 
 

@@ -4,11 +4,13 @@ import asyncio
 import itertools
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import anyio
 import structlog
+from anyio.lowlevel import checkpoint
 from toska_common.child_process import ChildProcess, start_child
 from toska_common.contracts.routing import Snapshot
 
@@ -115,7 +117,7 @@ class WorkerProcess:
         snapshot: Snapshot,
         mesh_owned: frozenset[str],
         tls: TlsMaterial = NO_TLS,
-        keys: Iterable[dict[str, Any]] = (),
+        keys: Collection[dict[str, Any]] = (),
     ) -> list[str]:
         """Bring the worker to `snapshot`; returns its problems, and then it has kept what it had.
 
@@ -124,15 +126,27 @@ class WorkerProcess:
         Raises:
             WorkerLost: It ended, or does not answer.
         """
+        # What is half sent, or not known to have been taken, would leave us with a wrong idea of what it has.
+        problems: list[str] = []
+        with anyio.CancelScope(shield=True):
+            problems, crowded = await self._offer(snapshot, mesh_owned, tls, keys)
+            if crowded:
+                self.known = replace(self.known, crowded=True)
+                problems, _ = await self._offer(snapshot, mesh_owned, tls, keys)
+        return problems
+
+    async def _offer(
+        self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial, keys: Iterable[dict[str, Any]]
+    ) -> tuple[list[str], bool]:
         for message in messages(self.known, snapshot, mesh_owned, tls):
             self.channel.send(message)
+            await checkpoint()  # 10,000 routes take a second, and others have this loop too
         for message in keys:
             self.channel.send(message)
         answer = await self._ask("commit")
-        problems: list[str] = answer["problems"]
-        if not problems:
-            self.known = Known(snapshot.routes_version, dict(snapshot.endpoints), tls.version)
-        return problems
+        if not answer["problems"]:
+            self.known = Known(snapshot, tls.version)
+        return answer["problems"], answer["crowded"]
 
     def take_health(self, cluster: str, unhealthy: list[str]) -> None:
         """Have it leave those endpoints of a cluster out."""
@@ -196,7 +210,7 @@ class WorkerProcess:
             state=self.state,
             connections=self.standing["connections"],
             requests=self.requests,
-            routes_version=self.known.routes_version,
+            routes_version="" if self.known.snapshot is None else self.known.snapshot.routes_version,
         )
 
     async def _ask(self, op: str, **words: object) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """All the sources of keys that the routing in force names, followed side by side."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,6 @@ class KeyKeeper:
         return [follower.status for follower in self._followers.values()]
 
 
-def messages_of(followers: Followers) -> Iterable[dict[str, Any]]:
+def messages_of(followers: Followers) -> Sequence[dict[str, Any]]:
     """What brings a worker to the keys that there are."""
     return [follower.message() for follower in followers.values()]

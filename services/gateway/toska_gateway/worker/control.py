@@ -4,8 +4,11 @@ Parent to worker:
     {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret",
      "filters_folder", "cache_url", "zone"}
                                    (the pseudonym is the gateway's name in Via)
-    {"op": "table", "server": {...}, "clusters": {name: settings}}    begins a new table
-    {"op": "routes", "routes": [...]}                                 a slice of it, small enough to compile in one go
+    {"op": "table", "server": {...}, "clusters": {name: settings}, "removed_clusters", "anew", "removed_routes"}
+                                   begins a change of the table in force, or a new one; only what changes is told
+    {"op": "routes", "routes": [...]}                  a slice of the routes in it, small enough to compile in one go
+    {"op": "places", "places": [[name, after], ...]}   where they stand, in order; an `after` of null: after the last
+    {"op": "build"}                                    put a slice of the table together
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
     {"op": "tls", "server": material, "clusters": {name: material}}   certificates and keys, as text
     {"op": "health", "cluster", "unhealthy": [key, ...]}              those that fail its health check, from now on
@@ -20,7 +23,8 @@ Parent to worker:
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
     {"op": "ready", "compiled"}        it listens; whether its hot modules are machine code
-    {"op": "ack", "seq", "problems": [...]}, {"op": "stats", "seq", ...},
+    {"op": "ack", "seq", "problems": [...], "crowded"}     crowded: place all routes anew
+    {"op": "stats", "seq", ...},
     {"op": "explained", "seq", "told": {...}}
     {"op": "log", "level", "event", "fields"}    a line for the log, which workers do not write themselves
     {"op": "keys-wanted", "source"}    a token names a key that is not among them; answered with "keys"

@@ -64,7 +64,7 @@ def explain(plane: "Plane", request: bytes, peer: str, scheme: str) -> dict[str,
         told["error"] = "method-not-allowed" if allowed else "no-route"
         told["allowed_methods"] = [method.decode() for method in allowed]
         return told
-    told |= {"rank": route.rank, "outcome": "forwarded" if route.clusters else "answered"}
+    told |= {"rank": plane.table.place(route), "outcome": "forwarded" if route.clusters else "answered"}
     told["split"], shares = _shares(route, head, caller)
     told["clusters"] = [
         _cluster(plane, name, share, head, caller, why) for name, share, why in _failed_over(plane, shares)
@@ -75,8 +75,8 @@ def explain(plane: "Plane", request: bytes, peer: str, scheme: str) -> dict[str,
 def _others(plane: "Plane", head: RequestHead, caller: Caller, taken: "Route | None") -> list[dict[str, Any]]:
     # Those that nearly matched are what people look for; where nothing is against one, another goes before it.
     others = [
-        (reasons_against(route, head, caller.forwarding), route.rank)
-        for route in plane.table.routes
+        (reasons_against(route, head, caller.forwarding), place)
+        for place, route in enumerate(plane.table.routes)
         if route is not taken
     ]
     near = sorted(others, key=lambda other: (len(other[0]), other[1]))

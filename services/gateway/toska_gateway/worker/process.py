@@ -61,7 +61,7 @@ class Worker:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         op = message["op"]
-        if op in ("endpoints", "keys", "routes", "table", "tls"):
+        if op in ("build", "endpoints", "keys", "places", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
             # So that the first requests of a route are counted with everybody's; once, and for a second at most.
@@ -106,7 +106,7 @@ class Worker:
 
     def _commit(self, seq: int) -> None:
         problems = self._staging.commit()
-        self._channel.send({"op": "ack", "seq": seq, "problems": problems})
+        self._channel.send({"op": "ack", "seq": seq, "problems": problems, "crowded": self._staging.crowded})
         if self._starting is None and not problems:
             self._starting = self._loop.create_task(self._listen())
 

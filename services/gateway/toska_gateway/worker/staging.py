@@ -1,26 +1,41 @@
-"""Taking in new routing: built beside what is in force, then swapped in one step, or dropped whole."""
+"""Taking in new routing: built beside what is in force, then swapped in one step, or dropped whole.
 
-from typing import TYPE_CHECKING, Any
+Only what has changed is compiled; routes that are as they were stand in the new table as the same objects. All of it
+comes in messages that are small enough to be taken between two requests.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.cluster import Cluster
-from toska_gateway.worker.table import RoutingTable
+from toska_gateway.worker.rebuilding import Rebuilding, TooCrowded
+from toska_gateway.worker.table import Route, RoutingTable
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext, ServerContexts
     from toska_gateway.worker.plane import Plane
 
+BUILD_SLICE: Final = 400
+"""Steps of putting a table together in one message; each route takes two."""
+_FAULTS: Final = (KeyError, ValueError, TypeError, AttributeError)
+
 
 class Staging:
-    """What has arrived since the last commit."""
+    """What has arrived since the last commit.
+
+    Attributes:
+        crowded: Whether this change, or the last one that was refused, cannot be put on top of the table in force.
+    """
 
     def __init__(self, plane: "Plane") -> None:
         self._plane = plane
+        self.crowded = False
         self._reset()
 
     def _reset(self) -> None:
-        self._table: RoutingTable | None = None
+        self._table: Rebuilding | None = None
         self._server: dict[str, Any] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self._removed_clusters: list[str] = []
         self._endpoints: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {}
         self._tls: dict[str, Any] | None = None
         self._server_tls: ServerContexts | None = None
@@ -34,28 +49,53 @@ class Staging:
             self.endpoints(message)
         elif op == "routes":
             self.routes(message["routes"])
+        elif op == "places":
+            self.places(message["places"])
+        elif op == "build":
+            self.build()
         elif op == "tls":
             self.tls(message)
         elif op == "keys":
             self.keys(message)
         else:
-            self.table(message["server"], message["clusters"])
+            self.table(message)
 
-    def table(self, server: dict[str, Any], clusters: dict[str, dict[str, Any]]) -> None:
-        """Begin a new table."""
-        self._table = RoutingTable()
-        self._server = server
-        self._clusters = clusters
+    def table(self, message: dict[str, Any]) -> None:
+        """Begin a new table: all anew, or on top of the one in force."""
+        self.crowded = False
+        before: list[Route] = [] if message["anew"] else self._plane.table.routes
+        self._table = Rebuilding(before, message["removed_routes"])
+        self._server = message["server"]
+        self._clusters = message["clusters"]
+        self._removed_clusters = message["removed_clusters"]
 
     def routes(self, routes: list[dict[str, Any]]) -> None:
-        """Compile a slice of routes, in order of precedence."""
+        """Compile a slice of routes."""
         for route in routes:
             try:
                 if self._table is None:
                     raise ValueError("routes came without a table")
-                self._table.add(route, self._plane)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                self._table.put(Route(0, route, self._plane))
+            except _FAULTS as error:
                 self._problems.append(f"route {route.get('name', '?')}: {type(error).__name__}: {error}")
+
+    def places(self, places: list[tuple[str, str | None]]) -> None:
+        """Take where routes stand that are new or have moved, in order of precedence."""
+        if self._table is not None:
+            self._table.place(places)
+
+    def build(self) -> None:
+        """Put a slice of the table together."""
+        self._build(BUILD_SLICE)
+
+    def _build(self, steps: int) -> bool:
+        if self._table is None or self._problems or self.crowded:
+            return False
+        try:
+            return self._table.build(steps)
+        except (TooCrowded, KeyError):
+            self.crowded = True
+            return False
 
     def tls(self, message: dict[str, Any]) -> None:
         """Build the contexts of listeners and clusters; a cluster whose identity has not changed keeps its own."""
@@ -99,27 +139,32 @@ class Staging:
 
     def commit(self) -> list[str]:
         """Put everything staged in force, or nothing: then the problems say why."""
+        while self._build(BUILD_SLICE):
+            pass  # the messages were as many as it takes, so nothing is left as a rule
         problems = self._problems
-        if not problems:
-            self._swap()
+        if self.crowded:
+            problems.append("the routes have to be placed anew")
+        elif not problems:
+            self._swap(None if self._table is None else self._table.table)
         self._reset()
         return problems
 
-    def _swap(self) -> None:
+    def _swap(self, table: RoutingTable | None) -> None:
         plane = self._plane
-        if self._table is not None:
-            clusters = {
-                name: plane.clusters.get(name) or Cluster(name, plane.stats, plane.tell, plane.loop.call_soon)
-                for name in self._clusters
-            }
-            for name, cluster in clusters.items():
-                cluster.configure(self._clusters[name], plane.affinity_secret, plane.now, plane.zone)
-            for name, cluster in plane.clusters.items():
-                if name not in clusters:
+        if table is not None:
+            clusters = dict(plane.clusters)
+            for name in self._removed_clusters:
+                cluster = clusters.pop(name, None)
+                if cluster is not None:
                     plane.close_idle(cluster.update([], ""))
+            for name, settings in self._clusters.items():
+                cluster = clusters.get(name)
+                if cluster is None:
+                    cluster = clusters[name] = Cluster(name, plane.stats, plane.tell, plane.loop.call_soon)
+                cluster.configure(settings, plane.affinity_secret, plane.now, plane.zone)
             plane.clusters = clusters
             plane.configure_server(self._server)
-            plane.table = self._table
+            plane.table = table
         if self._tls is not None:
             plane.server_tls = self._server_tls
             for name, cluster in plane.clusters.items():

@@ -1,9 +1,9 @@
 """The compiled routing table: which route takes a request, in time that does not grow with the number of routes.
 
-Routes come in order of precedence; a route's rank is its place in that order. Each stands in a bucket by host and by
-path, and a lookup visits only the buckets that can hold a match (the exact path, then each prefix by segment) and
-takes the lowest rank whose remaining conditions hold. So the outcome is the same as trying all routes in order.
-A table is immutable once built; a new one replaces it in one assignment.
+Routes come in order of precedence; a route's rank is a number that grows in that order. Each stands in a bucket by
+host and by path, and a lookup visits only the buckets that can hold a match (the exact path, then each prefix by
+segment) and takes the lowest rank whose remaining conditions hold. So the outcome is the same as trying all routes in
+order. A table is immutable once built; a new one replaces it in one assignment.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -279,9 +279,16 @@ class RoutingTable:
 
     def add(self, route: dict[str, Any], plane: "Plane") -> None:
         """Compile a route and append it: it ranks below all before it."""
-        compiled = Route(len(self.routes), route, plane)
-        self.routes.append(compiled)
-        self._buckets(compiled.host).add(compiled)
+        self.append(Route(len(self.routes), route, plane))
+
+    def append(self, route: Route) -> None:
+        """Take a compiled route, which ranks below all that are here."""
+        self.routes.append(route)
+        self._buckets(route.host).add(route)
+
+    def place(self, route: Route) -> int:
+        """How many routes go before one."""
+        return self.routes.index(route)
 
     def _buckets(self, host: bytes) -> Buckets:
         if not host:
