@@ -1,4 +1,4 @@
-"""The admin API of a gateway, as commands ask it."""
+"""The management API of a gateway or the router, as commands ask it."""
 
 import http.client
 import json
@@ -12,24 +12,26 @@ from toska_cli.running import get_home, get_running_mesh
 
 
 class AdminApi:
-    """One gateway's admin API.
+    """One gateway's admin API, or the router's.
 
     Args:
         url: Where it is.
         token: The mesh's admin token.
+        what: Whose it is, for errors.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, what: str = "the gateway's admin API") -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ConfigurationError(f"--admin {url}: write the URL of the admin API, such as http://127.0.0.1:8100")
         self.url = url
+        self._what = what
         self._host, self._port = parts.hostname, parts.port
         self._headers = {"authorization": f"Bearer {token}"}
 
     @classmethod
-    def find(cls, url: str | None, home: Path | None) -> "AdminApi":
-        """The one on `url`, or that of the mesh that runs here; the token is that of `home`.
+    def find(cls, url: str | None, home: Path | None, what: str = "the gateway's admin API") -> "AdminApi":
+        """The one on `url`, or that of the gateway of the mesh that runs here; the token is that of `home`.
 
         Raises:
             ConfigurationError: There is no such gateway, or no token for it.
@@ -39,7 +41,7 @@ class AdminApi:
             url, home = mesh.urls["gateway_admin"], mesh.home
         file = get_home(home) / "admin.token"
         try:
-            return cls(url, file.read_text(encoding="ascii").strip())
+            return cls(url, file.read_text(encoding="ascii").strip(), what)
         except OSError as error:
             raise ConfigurationError(f"cannot read the admin token {file}: {error.strerror}") from error
 
@@ -69,11 +71,11 @@ class AdminApi:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MeshError(f"the gateway's admin API on {self.url} does not answer: {error}") from error
+            raise MeshError(f"{self._what} on {self.url} does not answer: {error}") from error
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise MeshError(f"the gateway refused: {_reason(answer, response.status)}")
+            raise MeshError(f"{self._what} refused: {_reason(answer, response.status)}")
         return answer
 
 

@@ -92,6 +92,17 @@ def status(
 
 
 @app.command()
+def gateways(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False, home: Home = None
+) -> None:
+    """Show which gateway runs which version of the routing. Exit status 1 if one is not at the newest."""
+    from toska_cli.gateways import show_gateways
+
+    if not show_gateways(home, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def logs(
     service: Annotated[str | None, typer.Argument(help="discovery, router, gateway, payments …; default: all")] = None,
     *,

@@ -1,6 +1,6 @@
 """A change is checked as strictly as the whole, though only what has changed is looked at."""
 
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toska_common.contracts.routing import (
     Cluster,
@@ -39,16 +39,26 @@ tables = st.builds(
 )
 
 
+right_routes = st.builds(
+    route, name=st.sampled_from(NAMES[:3]), path=st.sampled_from(["/x", "/y"]), to=st.sampled_from([["a"], ["b"]])
+)
+right_tables = st.builds(
+    table,
+    clusters=st.just(frozenset({"a", "b"})),
+    routes=st.lists(right_routes, max_size=2, unique_by=(lambda one: one.name, lambda one: one.match.path)),
+)
+
+
 def snapshot(table: RouteTable) -> Snapshot:
     endpoints = {name: ClusterEndpoints(version="") for name in table.clusters}
     return Snapshot(routes_version="", table=table, endpoints=endpoints)
 
 
 @settings(deadline=None, max_examples=300)
-@given(tables, tables)
+@given(right_tables, tables)
 def test_a_change_of_a_right_snapshot_is_refused_exactly_if_the_whole_would_be(
     before: RouteTable, after: RouteTable
 ) -> None:
     had = snapshot(before)
-    assume(not check_snapshot(had))
+    assert not check_snapshot(had)
     assert check_change(had, snapshot(after)) == check_snapshot(snapshot(after))
