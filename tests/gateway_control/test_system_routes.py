@@ -32,6 +32,7 @@ def test_they_come_before_every_other_route(home: Path) -> None:
         "/api/v1/services": "toska-discovery",
         "/api/v1/routes": "toska-router",
         "/api/v1/clusters": "toska-router",
+        "/api/v1/select": "toska-router",
         "/api/v1/snapshot": "toska-router",
         "/api/v1/gateways": "toska-router",
         "/api/v1/gateway": "toska-gateway",

@@ -23,6 +23,7 @@ from toska_common.tasks import supervised_tasks
 from toska_gateway.addresses import management_addresses
 from toska_gateway.admin import Admin
 from toska_gateway.data_plane import DataPlane
+from toska_gateway.endpoint_reports import EndpointReporter
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.follower import SnapshotFollower
 from toska_gateway.handlers import add_file_handlers, add_mesh_handlers
@@ -80,6 +81,14 @@ def create_mesh_service(settings: Settings) -> Service:
             follower = SnapshotFollower(
                 session, settings.router_url, admin.credentials.admin, _name(data_plane.address), routing
             )
+            reporter = EndpointReporter(
+                session,
+                settings.router_url,
+                admin.credentials.join,
+                _name(data_plane.address),
+                data_plane,
+                settings.report_interval,
+            )
             fetcher = DocumentFetcher(session)
             users = RegistrySource(consul, fetcher, TargetRules(management).refusal)
             catalog = ApiCatalog(
@@ -91,6 +100,7 @@ def create_mesh_service(settings: Settings) -> Service:
             admin.service.withdraw = partial(_withdraw, admin.health, presence)
             tasks.start_soon(store.run)
             tasks.start_soon(follower.run)
+            tasks.start_soon(reporter.run)
             tasks.start_soon(catalog.run)
             tasks.start_soon(presence.keep)
             admin.service.on_hangup = partial(_renew_workers, data_plane)

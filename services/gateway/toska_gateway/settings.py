@@ -72,6 +72,11 @@ class Settings(ServiceSettings):
         validation_alias="TOSKA_ZONE",
         description="Where this gateway runs: clusters with zone: local prefer endpoints there",
     )
+    report_interval: Duration = Field(
+        default=timedelta(seconds=5),
+        ge=timedelta(milliseconds=50),
+        description="How often the router is told what requests to each endpoint came to, for /api/v1/select",
+    )
     drain_timeout: Duration = Field(
         default=timedelta(seconds=30),
         description="How long requests in flight and tunnels may take once their worker has a successor",

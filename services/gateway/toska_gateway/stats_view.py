@@ -11,6 +11,9 @@ from toska_gateway.worker.stats import BOUNDS
 
 def build_stats(totals: Totals, gauges: Gauges, *, instance: str, now: float, workers: int) -> GatewayStats:
     """Sums and present state, together."""
+    present: dict[str, set[str]] = {}
+    for cluster, key in gauges.endpoints:
+        present.setdefault(cluster, set()).add(key)
     return GatewayStats(
         instance=instance,
         at_seconds=now,
@@ -19,7 +22,10 @@ def build_stats(totals: Totals, gauges: Gauges, *, instance: str, now: float, wo
         counters=dict(totals.counters),
         bounds=BOUNDS,
         routes=tuple(_route(name, counts) for name, counts in sorted(totals.routes.items())),
-        clusters=tuple(_cluster(name, totals, gauges) for name in sorted({*totals.clusters, *gauges.clusters})),
+        clusters=tuple(
+            _cluster(name, totals, gauges, present.get(name, set()))
+            for name in sorted({*totals.clusters, *gauges.clusters})
+        ),
     )
 
 
@@ -35,10 +41,9 @@ def _route(name: str, counts: Counts) -> RouteCounts:
     )
 
 
-def _cluster(name: str, totals: Totals, gauges: Gauges) -> ClusterCounts:
+def _cluster(name: str, totals: Totals, gauges: Gauges, present: set[str]) -> ClusterCounts:
     standing = gauges.clusters.get(name, {})
     members = totals.endpoints.get(name, {})
-    present = {key for cluster, key in gauges.endpoints if cluster == name}
     endpoints = tuple(_endpoint(name, key, members.get(key, {}), gauges) for key in sorted({*members, *present}))
     return ClusterCounts(
         name=name,

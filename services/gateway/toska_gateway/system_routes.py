@@ -30,7 +30,7 @@ MESH_ROUTE_PREFIX = "toska:"
 
 _PREFIXES = {
     DISCOVERY: ("/api/v1/services",),
-    ROUTER: ("/api/v1/routes", "/api/v1/clusters", "/api/v1/snapshot", "/api/v1/gateways"),
+    ROUTER: ("/api/v1/routes", "/api/v1/clusters", "/api/v1/snapshot", "/api/v1/gateways", "/api/v1/select"),
     GATEWAY: ("/api/v1/gateway", "/api/v1/openapi", "/openapi.json", "/docs", "/problems"),
 }
 _LONGEST_WAIT = timedelta(seconds=620)

@@ -42,6 +42,7 @@ from toska_router.runs.leading import Leader
 from toska_router.runs.overlays import Overlays
 from toska_router.runs.store import RunsStore
 from toska_router.runs.tallies import TallyInbox
+from toska_router.selection.selector import Selector
 from toska_router.settings import Settings
 from toska_router.sources import Change, Sources
 from toska_router.store import MIGRATIONS, RoutesStore
@@ -54,11 +55,14 @@ if TYPE_CHECKING:
 DESCRIPTION = """Where requests go: routes and clusters, joined with the registry's instances into snapshots that
 gateways follow.
 
-Changes need the admin token; reads are open on loopback. Every answer that is not 2xx is a problem document."""
+Changes need the admin token, selecting an endpoint the join token; reads are open on loopback. Every answer that is not
+2xx is a problem document."""
 
 log = structlog.get_logger(__name__)
 
 READS_BY_POST = frozenset({"/api/v1/snapshot"})
+BY_JOIN = frozenset({"/api/v1/select", "/api/v1/select/report"})
+"""Changes that apps may make: to be sent somewhere is to be counted there."""
 
 
 def create_service(settings: Settings, *, clock: Clock | None = None) -> Service:
@@ -92,7 +96,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     )
     composer.overlay = Overlays(lambda: runs.runs).apply
     tallies = TallyInbox(runs.store, lambda: runs.runs.tokens)
-    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store, runs, tallies)
+    selector = Selector(publisher, instances.pools, clock)
+    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store, runs, tallies, selector)
 
     def open_when_all_is_known() -> None:
         if book.is_open and runs.is_open and follower.complete:
@@ -114,6 +119,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         credentials=settings.credentials(),
         host=settings.host,
         allowed_hosts=host_names(settings.allowed_hosts),
+        join_access=lambda method, path: method == "POST" and path in BY_JOIN,
         read_paths=READS_BY_POST,
     )
     programmer = _build_programmer(settings, publisher, policy, clock, metrics)

@@ -9,7 +9,8 @@ Conflict
 ├── ExperimentUnderWay    409  caller    an experiment or rollout has the routes
 └── ExperimentOver        409  caller    there is nothing to stop
 UpstreamUnavailable
-└── NoSnapshotYet         503  upstream  the registry was not seen since the router started
+├── NoSnapshotYet         503  upstream  the registry was not seen since the router started
+└── NoEndpoint            503  upstream  the cluster or service has no endpoint to select, or all are excluded
 """
 
 from toska_common.errors import Conflict, UpstreamUnavailable
@@ -65,3 +66,9 @@ class ExperimentOver(Conflict):
     """There is nothing to stop."""
 
     code, title = "experiment-over", "Experiment is over"
+
+
+class NoEndpoint(UpstreamUnavailable):
+    """Nobody is there to be selected."""
+
+    code, title = "no-endpoint-to-select", "No endpoint to select"

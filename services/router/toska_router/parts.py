@@ -9,6 +9,7 @@ from toska_router.gateways import Gateways
 from toska_router.publisher import Publisher
 from toska_router.runs.book import RunsBook
 from toska_router.runs.tallies import TallyInbox
+from toska_router.selection.selector import Selector
 from toska_router.store import RoutesStore
 
 
@@ -24,3 +25,4 @@ class Parts:
     store: RoutesStore
     runs: RunsBook
     tallies: TallyInbox
+    selector: Selector

@@ -7,6 +7,7 @@ from toska_router.handlers.history import history_routes
 from toska_router.handlers.resources import resource_routes
 from toska_router.handlers.rollouts import rollout_routes
 from toska_router.handlers.schemas import schema_routes
+from toska_router.handlers.selection import selection_routes
 from toska_router.handlers.snapshots import snapshot_routes
 from toska_router.handlers.status import status_routes
 from toska_router.parts import Parts
@@ -20,6 +21,7 @@ def add_handlers(app: FastAPI, parts: Parts) -> None:
         schema_routes,
         rollout_routes,
         experiment_routes,
+        selection_routes,
         snapshot_routes,
         status_routes,
     ):

@@ -1,0 +1,1 @@
+"""Choosing endpoints for clients that balance by themselves."""
