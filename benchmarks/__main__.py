@@ -22,6 +22,7 @@ from benchmarks.proxies import bench as proxies_bench
 from benchmarks.proxies import comparison as proxies
 from benchmarks.proxies.stage import PROXIES
 from benchmarks.report import Outcome, Report, commit, markdown, quote, save
+from benchmarks.snapshots import bench as snapshots_bench
 
 _FIRST = "proxies"
 
@@ -50,6 +51,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_client(benches.add_parser("client", help="calls from service to service: plain clients and the SDK's"))
     _add_balancing(benches.add_parser("balancing", help="the balancers by themselves, up to 100,000 endpoints"))
     _add_routes(benches.add_parser("routes", help="the routing table by itself: a look-up among up to 10,000 routes"))
+    _add_snapshots(benches.add_parser("snapshots", help="snapshots and deltas, and how soon a change is served"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     _add_xds(benches.add_parser("xds", help="an xDS push to 100 simulated clients, in both variants"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
@@ -129,6 +131,13 @@ def _add_xds(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_xds)
 
 
+def _add_snapshots(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 1)
+    parser.add_argument("--routes", type=_numbers, default=(1_000, 10_000), metavar="N,M", help="sizes of the table")
+    parser.add_argument("--changes", type=int, default=100, help="of one route, each timed to its effect")
+    parser.set_defaults(run=_run_snapshots)
+
+
 def _some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
@@ -176,6 +185,11 @@ def _run_balancing(console: Console, arguments: argparse.Namespace, cores: Cores
 
 def _run_routes(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     return routes.run(console, routes.Options(arguments.rounds), cores)
+
+
+def _run_snapshots(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    changes = 10 if arguments.quick else arguments.changes
+    return snapshots_bench.run(console, snapshots_bench.Options(arguments.routes, changes), cores)
 
 
 def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

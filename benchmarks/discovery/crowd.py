@@ -128,6 +128,7 @@ async def _measure(registry: _Registry, size: int, options: Options, cores: Core
     began = clock()
     await _fill_and_renew(registry, size, known)
     filled_s = clock() - began
+    await _ask_for_each(registry, range(size // INSTANCES))
     load = _load(registry, size, options, cores)
     load.run(registry.port, 1)
     meter = Meter(registry.process, cores.measured)
@@ -205,6 +206,20 @@ async def _fill(registry: _Registry, wanted: Iterable[int], known: list[bytes]) 
             tasks.start_soon(write, session, numbers)
 
 
+async def _ask_for_each(registry: _Registry, services: Iterable[int]) -> None:
+    """Have each service's answer encoded, which the first lookup after a change does: a lookup is measured after it."""
+    numbers = iter(services)
+
+    async def read(session: aiohttp.ClientSession, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            async with session.get(f"/v1/health/service/{_name(number)}?passing") as answer:
+                _require(await answer.read() != b"[]", f"{_name(number)} has no instance that is passing")
+
+    async with _session(registry) as session, anyio.create_task_group() as tasks:
+        for _ in range(_WRITERS):
+            tasks.start_soon(read, session, numbers)
+
+
 def _session(registry: _Registry) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(f"http://127.0.0.1:{registry.port}", headers={"X-Consul-Token": registry.token})
 
@@ -221,8 +236,11 @@ def _load(registry: _Registry, size: int, options: Options, cores: Cores) -> Loa
 
 
 def _lookup(service: int | str) -> bytes:
-    name = f"crowd-{service:04d}" if isinstance(service, int) else f"crowd-{service}"
-    return f"GET /v1/health/service/{name}?passing HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    return f"GET /v1/health/service/{_name(service)}?passing HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def _name(service: int | str) -> str:
+    return f"crowd-{service:04d}" if isinstance(service, int) else f"crowd-{service}"
 
 
 def _registration(number: int) -> bytes:
