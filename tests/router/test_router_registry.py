@@ -8,6 +8,7 @@ import anyio
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
 from toska_common.contracts.discovery import META_EXPOSE
+from toska_common.contracts.offers import encode_offer
 from toska_tests.registries import wire_to
 from toska_tests.routers import RunningRouter
 from toska_tests.waiting import wait_until
@@ -67,6 +68,39 @@ async def test_a_service_that_asks_for_it_has_a_route_below_the_operators(
 
     await consul.register_service(instance("payments"))
     await wait_until(lambda: _is(router, ["all"]), what="the automatic route is gone")
+
+
+async def test_a_service_s_own_routes_stand_below_the_operators_and_above_its_automatic_one(
+    router: RunningRouter, consul: ConsulClient, instance: MakeInstance
+) -> None:
+    offer = encode_offer([{"name": "slow", "match": {"path_prefix": "/payments/slow"}, "policies": {"timeout": "60s"}}])
+    await consul.register_service(instance("payments", meta={**EXPOSED, **offer}))
+    await wait_until(lambda: _is(router, ["auto:payments:slow", "auto:payments"]), what="both routes are there")
+    [entry, _] = await router.read("routes")
+    assert entry["source"] == "service"
+    await router.put("clusters/payments", {"service": "payments"})
+    await router.put("routes/all", {"match": {"path_prefix": "/"}, "to": "payments"})
+    assert (await route_names(router))[0] == "all"
+    assert (await router.delete("routes/auto:payments:slow")).status_code == 409
+
+    # A route that is not its own to ask for takes nothing from anybody, and is told.
+    bad = encode_offer([{"name": "all", "match": {"path_prefix": "/"}}])
+    await consul.register_service(instance("payments", 9002, meta={**EXPOSED, **bad}))
+    await consul.register_service(instance("thief", 9003, meta=bad))
+    await router.wait_for_endpoints("payments", "payments-9001", "payments-9002")
+
+    async def told() -> bool:
+        return {refused["service"] for refused in (await router.read("status"))["refused_offers"]} == {
+            "payments",
+            "thief",
+        }
+
+    await wait_until(told, what="the refusals are told")
+    assert "/ is not below /thief" in str((await router.read("status"))["refused_offers"])
+    assert await route_names(router) == ["all", "auto:payments:slow", "auto:payments"]
+
+    await consul.deregister_service("payments-9001")
+    await wait_until(lambda: _is(router, ["all", "auto:payments"]), what="the route left with its instance")
 
 
 async def _is(router: RunningRouter, names: list[str]) -> bool:

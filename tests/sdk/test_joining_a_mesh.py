@@ -18,7 +18,10 @@ from fastapi import FastAPI
 from structlog.testing import capture_logs
 from toska_common import Mesh
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
+from toska_common.contracts.offers import decode_offer
+from toska_common.errors import ConfigurationError
 from toska_common.meshfile import FILE_NAME
+from toska_common.routing.offers import read_offer
 from toska_tests.clients import http_client
 from toska_tests.joined import APPS, FASTAPI, UVICORN, Registry, Served, Stage
 from toska_tests.ports import free_port
@@ -44,6 +47,19 @@ async def test_app_is_listed_while_uvicorn_serves_it(stage: Stage) -> None:
         shop.program.send(signal.SIGTERM)
         await stage.registry.wait_for("plain", 0)
         assert await shop.program.exit_code() == -signal.SIGTERM
+
+
+async def test_app_asks_for_routes_in_its_metadata(stage: Stage) -> None:
+    with stage.serve("offering", command=(UVICORN, "offering:app")):
+        [entry] = await stage.registry.wait_for("offering", 1)
+        [route] = read_offer("offering", decode_offer(entry["Service"]["Meta"]))
+        assert (route.name, route.match.path_prefix) == ("auto:offering:slow", "/offering/slow")
+
+
+def test_routes_that_a_service_may_not_ask_for_are_refused_where_they_are_written() -> None:
+    for routes in ([{"name": "all", "match": {"path_prefix": "/"}}], [{"name": "x"}], [{"name": "x", "match": {1, 2}}]):
+        with pytest.raises(ConfigurationError, match=r"Mesh\(name='shop'\): routes: "):
+            Mesh(FastAPI(), name="shop", routes=routes)
 
 
 async def test_leaving_app_serves_on_until_its_drain_is_over_or_somebody_insists(stage: Stage) -> None:

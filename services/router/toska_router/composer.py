@@ -4,7 +4,7 @@ A change of the operators is published before their request is answered. The reg
 deployment, a first look at everything), so they are gathered for a few milliseconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import anyio
@@ -15,6 +15,7 @@ from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.versions import ResourceVersions
 
 from toska_router.instances import Instances
+from toska_router.offers import Offers
 from toska_router.publisher import Publisher
 from toska_router.sources import Sources
 
@@ -37,6 +38,8 @@ class Composer:
         self._publisher = publisher
         self._sources = sources
         self._exposed: frozenset[str] = frozenset()
+        self._offered: Mapping[str, Sequence[str]] = {}
+        self.offers = Offers()
         self._merger = Merger()
         self._table = self.compile(sources)
         self._touched = anyio.Event()
@@ -51,7 +54,7 @@ class Composer:
 
     def compile(self, sources: Sources) -> RouteTable:
         """The table that these sources would make."""
-        return build_table(sources.document(), self._exposed, merger=self._merger)
+        return build_table(sources.document(), self._exposed, offered=self.offers.routes, merger=self._merger)
 
     def open(self) -> None:
         """Publish from now on: the registry was seen whole."""
@@ -78,9 +81,10 @@ class Composer:
 
     def compose(self) -> None:
         """Bring the snapshot up to date now."""
-        exposed = self._instances.exposed()
-        if exposed != self._exposed:
-            self._exposed = exposed
+        exposed, offered = self._instances.exposed(), self._instances.offers()
+        if exposed != self._exposed or offered != self._offered:
+            self._exposed, self._offered = exposed, offered
+            self.offers.take(offered)
             self._table = self.compile(self._sources)
         if not self._is_open:
             return

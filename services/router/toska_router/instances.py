@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from toska_common.clients.consul_records import ServiceEntry
 from toska_common.contracts.discovery import META_EXPOSE, Health
 from toska_common.contracts.names import is_unix
+from toska_common.contracts.offers import decode_offer
 from toska_common.contracts.profile import meta_key
 from toska_common.contracts.reports import SCORE_STEPS, score_steps
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
@@ -35,6 +36,7 @@ class _Service:
 
     pool: ClusterEndpoints
     exposed: bool = False
+    offers: tuple[str, ...] = ()
     held: dict[str, Endpoint] = field(default_factory=dict[str, Endpoint])
     held_until: float = 0.0
     held_exposed: bool = False
@@ -58,7 +60,8 @@ class Instances:
         before = self._services.get(service)
         mentioned = _endpoints(entries)
         exposed = any(entry.service.meta.get(META_EXPOSE) == "true" for entry in entries)
-        after = _Service(pool(endpoint for endpoint in mentioned.values() if endpoint is not None), exposed)
+        endpoints = pool(endpoint for endpoint in mentioned.values() if endpoint is not None)
+        after = _Service(endpoints, exposed, _offers(entries))
         if before is not None and now < before.held_until:
             _hold(before, after, mentioned)
         if before is None and not entries:
@@ -67,7 +70,7 @@ class Instances:
             self._services[service] = after
         else:
             self._services.pop(service, None)
-        return before is None or (before.pool, before.exposed) != (after.pool, after.exposed)
+        return before is None or _told(before) != _told(after)
 
     def expire(self, now: float) -> bool:
         """Let go of what was held for long enough; tells whether there was any."""
@@ -77,7 +80,7 @@ class Instances:
             log.info("endpoints_let_go", service_name=name, count=len(known.held))
             exposed = known.exposed and not known.held_exposed
             if left or exposed:
-                self._services[name] = _Service(pool(left), exposed)
+                self._services[name] = _Service(pool(left), exposed, known.offers if left else ())
             else:
                 del self._services[name]
         return bool(over)
@@ -90,8 +93,22 @@ class Instances:
         """The services that asked for an automatic route."""
         return frozenset(name for name, known in self._services.items() if known.exposed)
 
+    def offers(self) -> Mapping[str, tuple[str, ...]]:
+        """What services ask for in their metadata: by service, what most instances say first."""
+        return {name: known.offers for name, known in self._services.items() if known.offers}
+
     def __len__(self) -> int:
         return len(self._services)
+
+
+def _told(service: _Service) -> tuple[object, ...]:
+    return service.pool, service.exposed, service.offers
+
+
+def _offers(entries: Sequence[ServiceEntry]) -> tuple[str, ...]:
+    texts = Counter(text for entry in entries if (text := decode_offer(entry.service.meta)))
+    # Not who came first: any two routers that see the same instances have to come to the same.
+    return tuple(sorted(texts, key=lambda text: (-texts[text], text)))
 
 
 def _hold(before: _Service, after: _Service, mentioned: Mapping[str, Endpoint | None]) -> None:
@@ -107,6 +124,7 @@ def _hold(before: _Service, after: _Service, mentioned: Mapping[str, Endpoint | 
         after.pool = pool((*after.pool.endpoints, *lost.values()))
         after.held_exposed = before.exposed and not after.exposed
         after.exposed = after.exposed or before.exposed
+        after.offers = after.offers or before.offers
 
 
 def _endpoints(entries: Sequence[ServiceEntry]) -> dict[str, Endpoint | None]:

@@ -21,7 +21,7 @@ from toska_common.routing.written import written
 
 from toska_router.errors import ClusterInUse, OwnedElsewhere, PolicyInUse
 
-Source = Literal["file", "api", "automatic"]
+Source = Literal["file", "api", "service", "automatic"]
 
 NOTHING = RoutingDocument()
 KINDS: dict[Kind, type[Document]] = {"route": Route, "cluster": Cluster, "policy": Policies}
@@ -60,7 +60,10 @@ class Sources:
         """Where a resource of the table comes from."""
         if name in self._of_file[kind]:
             return "file"
-        return "api" if name in self._of_api[kind] else "automatic"
+        if name in self._of_api[kind]:
+            return "api"
+        offered = kind == "route" and ":" in name.removeprefix(AUTOMATIC_PREFIX)
+        return "service" if offered else "automatic"
 
     def find_written(self, kind: Kind, name: str) -> Document | None:
         """A resource as it was written, if an operator did."""

@@ -60,6 +60,13 @@ class DatabaseStatus(Contract):
     )
 
 
+class RefusedOffer(Contract):
+    """Routes that a service asks for in its metadata, and does not get."""
+
+    service: str
+    reasons: tuple[str, ...]
+
+
 class RouterStatus(Contract):
     """The router in one look; `version` is empty until the registry was seen for the first time."""
 
@@ -72,4 +79,5 @@ class RouterStatus(Contract):
     policies: int = 0
     registry: RegistryStatus
     database: DatabaseStatus | None = None
+    refused_offers: tuple[RefusedOffer, ...] = ()
     file: FileStatus | None = None

@@ -24,7 +24,7 @@ from toska_common.breaker import BreakerPolicy
 from toska_common.clients.consul import ServiceRegistration, TTLCheck
 from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration, Report
 from toska_common.contracts.names import RESERVED_PREFIX
-from toska_common.errors import ConfigurationError
+from toska_common.errors import ConfigurationError, MeshError
 from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
 from toska_common.mesh import fitting
@@ -62,6 +62,8 @@ class Mesh:
             laptop.
         tags: For whoever looks for instances.
         metadata: For the same, up to 48 short strings by key.
+        routes: Routes below `/{name}` that it wants of the gateway, each with a `name`, a `match` and `policies`, in
+            the words of a routing file; operators' routes go before them.
         version: Of the service; the app's own by default.
         weight: Its share of requests among its siblings.
         region: Where it runs, for callers that look for near ones.
@@ -96,6 +98,7 @@ class Mesh:
         expose: bool | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
+        routes: Sequence[Mapping[str, Any]] = (),
         version: str | None = None,
         weight: int = 1,
         region: str | None = None,
@@ -141,6 +144,7 @@ class Mesh:
             "capabilities": tuple(capabilities),
         }
         self._offer = _check_offer(name, tags, metadata or {}, weight, described)
+        self._routes = _check_routes(name, routes)
         self._app = app
         self._problems = problems
         self._grpc_health_port = grpc_health_port
@@ -274,7 +278,12 @@ class Mesh:
         expose = self._settings.expose
         if expose is None:
             expose = self.locate().expose_by_default
-        meta = {**self._offer.meta, META_EXPOSE: "true" if expose else "false", META_VERSION: self.version}
+        meta = {
+            **self._offer.meta,
+            **self._routes,
+            META_EXPOSE: "true" if expose else "false",
+            META_VERSION: self.version,
+        }
         if self._app.openapi_url:
             meta[META_OPENAPI] = self._app.openapi_url
         return ServiceRegistration(
@@ -308,6 +317,21 @@ def _check_offer(
     if not reserved and name.startswith(RESERVED_PREFIX):
         raise ConfigurationError(f"Mesh(name={name!r}): names that begin with {RESERVED_PREFIX} are the mesh's own")
     return offer
+
+
+def _check_routes(name: str, routes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    if not routes:
+        return {}
+    # The contract of routing and the expressions behind it are for those who use them (extra `routing`).
+    from toska_common.contracts.offers import decode_offer, encode_offer
+    from toska_common.routing.offers import read_offer
+
+    try:
+        meta = encode_offer(routes)
+        read_offer(name, decode_offer(meta))
+    except (MeshError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"Mesh(name={name!r}): routes: {error}") from error
+    return meta
 
 
 def _configure_logs(settings: MeshSettings, service: str, location: Location) -> None:

@@ -4,7 +4,7 @@ Pure and deterministic, so any two routers of the same inputs serve the same ver
 mesh, and the gateway for `--routes FILE`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from toska_common.contracts.names import is_reserved
 from toska_common.contracts.routing import (
@@ -24,18 +24,27 @@ from toska_common.routing.order import AUTOMATIC_PREFIX, order_routes
 from toska_common.routing.versions import endpoints_version, table_version
 
 _NO_INSTANCES: Mapping[str, ClusterEndpoints] = {}
+_NOTHING_OFFERED: Mapping[str, Sequence[Route]] = {}
 
 
 def build_table(
-    document: RoutingDocument, automatic: Iterable[str] = (), *, merger: Merger | None = None
+    document: RoutingDocument,
+    automatic: Iterable[str] = (),
+    *,
+    offered: Mapping[str, Sequence[Route]] = _NOTHING_OFFERED,
+    merger: Merger | None = None,
 ) -> RouteTable:
-    """The table of a checked document and of the services that asked for an automatic route; policies are merged.
+    """The table of a checked document, of the services that asked for an automatic route, and of what they offered.
+
+    Policies are merged. Routes that a service asked for are `offered`, by service; they need no automatic route.
 
     An operator's cluster with the name of such a service stands for it, so its balancer and limits hold there too.
     """
-    services = sorted({service for service in automatic if not is_reserved(service)})
+    exposed = sorted({service for service in automatic if not is_reserved(service)})
+    services = {*exposed, *offered}
+    asked_for = [route for _, routes in sorted(offered.items()) for route in routes]
     operators = (merger or Merger()).merge_all(document.routes, document.policies)
-    routes = order_routes([*operators, *(automatic_route(service) for service in services)])
+    routes = order_routes([*operators, *asked_for, *(automatic_route(service) for service in exposed)])
     clusters = {service: Cluster(service=service) for service in services} | dict(document.clusters)
     return RouteTable(server=document.server, clusters=dict(sorted(clusters.items())), routes=routes)
 

@@ -138,7 +138,9 @@ class RouteEntry(Contract):
     """A route as the router's API shows it: where it comes from, and its version for `If-Match`."""
 
     route: Route
-    source: Literal["file", "api", "automatic"]
+    source: Literal["file", "api", "service", "automatic"] = Field(
+        description="service: a service asks for it in its metadata; automatic: /{service} of one that is exposed"
+    )
     version: str
     effective_policies: Policies | None = Field(
         default=None, description="What they come to with those of policies_from, if it names any"
