@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,22 @@ async def test_endpoints_and_routes_that_keep_changing_lose_no_request(rig: Rig)
         assert (
             rig.envoy.stat("cluster_manager.active_clusters") == len(rig.server.resources_for("").of(types.CLUSTER)) + 1
         )
+
+
+async def test_an_envoy_that_reconnects_is_not_sent_what_it_has(tmp_path: Path) -> None:
+    port = free_port()
+    wanted = resources(port, {"a": 9})
+    first, second = XdsServer(), XdsServer()
+    for server in (first, second):
+        server.set_resources(EVERYBODY, wanted)
+    async with AsyncExitStack() as stack:
+        async with first.listening("127.0.0.1", 0) as xds_port:
+            stack.enter_context(running_xds_envoy(tmp_path, xds_port, incremental=True))
+            await wait_until(lambda: applied(first), within=WITHIN_S)
+        async with second.listening("127.0.0.1", xds_port):
+            await wait_until(lambda: applied(second), within=WITHIN_S)
+            assert not second.tally.sent
+
+            second.set_resources(EVERYBODY, resources(port, {"a": 10}))
+            await wait_until(lambda: second.tally.accepted == {types.ENDPOINTS: 1}, within=WITHIN_S)
+            assert second.tally.sent == {types.ENDPOINTS: 1}

@@ -4,7 +4,10 @@ from typing import Any
 
 _TYPES = "type.googleapis.com/"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_DOWNSTREAM = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 _XDS = "toska-xds"
+_CONNECTIONS = 50_000
+"""Open at once over all listeners: Envoy's guide for edges asks for a bound, and has none by default."""
 
 
 def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int) -> dict[str, Any]:
@@ -22,6 +25,17 @@ def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int) -> dict
             },
             "cds_config": ads,
             "lds_config": ads,
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": _TYPES + _DOWNSTREAM,
+                        "max_active_downstream_connections": str(_CONNECTIONS),
+                    },
+                }
+            ]
         },
         "static_resources": {
             "clusters": [
