@@ -11,6 +11,7 @@ from toska_tests.conformance.cases import (
     browsers,
     caching,
     compression,
+    conditions,
     forwarding,
     limits,
     matching,
@@ -18,6 +19,7 @@ from toska_tests.conformance.cases import (
     refusals,
     resilience,
     rewriting,
+    sharing,
     tokens,
     upgrades,
     versions,
@@ -25,6 +27,8 @@ from toska_tests.conformance.cases import (
 
 CASES: Sequence[Case] = (
     *matching.CASES,
+    *conditions.CASES,
+    *sharing.CASES,
     *forwarding.CASES,
     *bodies.CASES,
     *answers.CASES,
