@@ -30,6 +30,11 @@ routes:
   - {name: dead, match: {path: /dead}, to: dead}
   - {name: users, match: {host: users.example, path_prefix: /}, to: users}
   - {name: old, match: {path: /old}, redirect: {to: /new}}
+  - name: shop
+    match: {path_template: '/shop/{item}', cookies: {country: {prefix: d}}, client_ip: [127.0.0.0/8]}
+    priority: 5
+    to: [{cluster: users, when: {headers: {x-canary: {present: true}}}}, {cluster: dead, weight: 9}, {cluster: users}]
+    sticky: {header: x-user}
 """
 
 
@@ -73,6 +78,33 @@ async def test_a_key_names_its_endpoint_and_policies_are_told_where_they_are_set
     assert sorted(one["share"] for one in endpoints) == [0.0, 1.0]
     again = await explain(gateway, "POST", "/orders", "x-beta: 1", "x-user: ann")
     assert again["clusters"][0]["endpoints"] == endpoints
+
+
+async def test_it_is_told_which_part_of_a_split_takes_a_request_and_why(gateway: ControlMesh) -> None:
+    async def asked(*headers: str) -> tuple[str, dict[str, float]]:
+        told = await explain(gateway, "GET", "/shop/7", "Cookie: country=de", *headers)
+        assert (told["route"], told["priority"], told["sticky"]) == ("shop", 5, {"header": "x-user"})
+        return told["split"], {one["name"]: one["share"] for one in told["clusters"]}
+
+    unknown, shares = await asked()
+    assert unknown == "by weight; callers stay with theirs by header x-user, which is not known here"
+    assert shares == {"users": 0.1, "dead": 0.9}
+    why, shares = await asked("X-Canary: 1", "X-User: ann")
+    assert (why, shares) == ("users: the conditions of its part hold", {"users": 1.0, "dead": 0.0})
+    why, shares = await asked("X-User: ann")
+    home = next(name for name, share in shares.items() if share)
+    assert why == f"{home}: the caller stays with it, by header x-user"
+
+
+async def test_each_kind_of_condition_that_does_not_hold_is_told(gateway: ControlMesh) -> None:
+    body = {"method": "GET", "url": "/shop/1/2", "headers": ["Cookie: country=fr"], "client": "192.0.2.1"}
+    answer = await gateway.http.post(f"{gateway.admin}/api/v1/gateway/explain", json=body, headers=gateway.bearer())
+    others = {other["name"]: other["reasons"] for other in answer.json()["others"]}
+    assert others["shop"] == [
+        "path does not fit the route's path_template",
+        "the client's address is not in 127.0.0.0/8",
+        "cookie country does not begin with d",
+    ]
 
 
 async def test_endpoints_that_were_ejected_are_told_so(gateway: ControlMesh) -> None:
@@ -125,6 +157,9 @@ async def test_the_command_tells_a_person_or_a_script(gateway: ControlMesh, tmp_
     assert "route      beta" in text
     assert "endpoint   127.0.0.1:" in text
     assert "not taken  orders: method is not GET" in text
+    split = (await run("GET", "/shop/7", "-H", "cookie: country=de", "-H", "x-canary: 1")).stdout.decode()
+    assert "route      shop  (rank 0, operator, priority 5)" in split
+    assert "split      users: the conditions of its part hold" in split
     missing = await run("GET", "/none", "--json")
     assert missing.returncode == 1
     assert json.loads(missing.stdout)["error"] == "no-route"

@@ -185,11 +185,11 @@ ORDER: list[tuple[dict[str, Any], str]] = [
     ({"match": {"path_regex": "/a/.*"}}, "an expression goes before a prefix"),
     ({"match": {"path_prefix": "/a/b"}}, "its prefix is longer"),
     ({"match": {"path_prefix": "/a", "cookies": {"c": "1"}, "client_ip": ["10.0.0.0/8"]}},
-     "it has 2 conditions besides host and path, not 1"),
+     "it has more conditions besides host and path: 2, not 1"),
     ({"match": {"path_prefix": "/a", "headers": {"x": "1"}}}, "fewer of its values are looser than exact ones"),
     ({"match": {"path_prefix": "/a", "headers": {"x": {"prefix": "1"}}}}, "it was written first"),
     ({"match": {"path_prefix": "/a", "headers": {"x": {"exact": "1", "invert": True}}}},
-     "it has 1 conditions besides host and path, not 0"),
+     "it has more conditions besides host and path: 1, not 0"),
     ({"match": {"path_prefix": "/a"}}, ""),
 ]  # fmt: skip
 

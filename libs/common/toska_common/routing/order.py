@@ -58,7 +58,7 @@ def why_before(first: Route, second: Route) -> str:
         f"its priority is {first.priority}, not {second.priority}",
         f"{_kind_of_host(first)} goes before {_kind_of_host(second)}",
         _paths_apart(first, second),
-        f"it has {more} conditions besides host and path, not {fewer}",
+        f"it has more conditions besides host and path: {more}, not {fewer}",
         "fewer of its values are looser than exact ones",
         "it was written first",
     )
