@@ -25,6 +25,15 @@ class View(StrEnum):
     ENDPOINT = "endpoint"
 
 
+class Steer(StrEnum):
+    """What `toska rollout` does with one."""
+
+    PROMOTE = "promote"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ROLLBACK = "rollback"
+
+
 class Engine(StrEnum):
     """What moves requests."""
 
@@ -99,6 +108,31 @@ def gateways(
     from toska_cli.gateways import show_gateways
 
     if not show_gateways(home, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollouts(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False, home: Home = None
+) -> None:
+    """Show how far the rollouts are that move routes to a canary."""
+    from toska_cli.rollouts import show_rollouts
+
+    show_rollouts(home, as_json=as_json)
+
+
+@app.command()
+def rollout(
+    name: Annotated[str, typer.Argument(help="Its name")],
+    action: Annotated[Steer | None, typer.Argument(help="What to do with it; default: only show it")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False,
+    home: Home = None,
+) -> None:
+    """Show a rollout, what its step sees and its history; or steer it. Exit status 1 if it was rolled back."""
+    from toska_cli.rollouts import show_rollout
+
+    if not show_rollout(home, name, None if action is None else action.value, as_json=as_json):
         raise typer.Exit(1)
 
 
