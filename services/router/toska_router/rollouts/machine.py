@@ -231,7 +231,7 @@ def _require_under_way(progress: Progress) -> None:
     if progress.phase == "pending":
         raise NotUnderWay("it has not begun: it waits for a router that leads")
     if progress.is_over:
-        raise NotUnderWay(f"it is over: it is {progress.phase.replace('_', ' ')}")
+        raise NotUnderWay(f"it is over: {progress.phase.replace('_', ' ')}")
 
 
 def _seconds(duration: timedelta) -> float:
