@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,11 +12,12 @@ import pytest
 from anyio import to_thread
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from toska_gateway.errors import SnapshotRejected
-from toska_tests.certificates import Authority
+from toska_tests.certificates import Authority, Pair
 from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import cluster, route, running_gateway
 from toska_tests.probed import GrpcServer, grpc_server
 from toska_tests.raw_http import connect, request
+from toska_tests.waiting import wait_until
 
 _UNKNOWN_VERSION = bytes.fromhex("1a2a3a4a")
 
@@ -101,6 +103,63 @@ async def test_tls_clients_are_offered_http2_and_told_of_http3(envoy: EnvoyGatew
     answer = await client.ask(request("POST", "/grpc.health.v1.Health/Check", body=b""))
     await client.aclose()
     assert answer.value("alt-svc") == f'h3=":{envoy.port(1)}"; ma=86400'.encode()
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(authority: Authority, service: GrpcServer) -> None:
+    pair = authority.issue("renewed", "localhost", "127.0.0.1")
+    document = {
+        "server": {"tls": pair.words()},
+        "clusters": {"app": cluster(service.port)},
+        "routes": [route("all")],
+    }
+
+    def shown(port: int) -> int:
+        context = ssl.create_default_context(cafile=str(authority.file))
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            return int(str((secure.getpeercert() or {})["serialNumber"]), 16)
+
+    async with running_envoy(document, listen=("https://127.0.0.1:0",)) as envoy:
+        pid, port = envoy.pid, envoy.port(0)
+        assert await to_thread.run_sync(shown, port) == pair.serial
+        renewed = authority.issue("renewed", "localhost", "127.0.0.1")
+
+        async def is_shown() -> bool:
+            return await to_thread.run_sync(shown, port) == renewed.serial
+
+        await wait_until(is_shown, within=20, what="the new certificate", every=0.1)
+        assert envoy.pid == pid
+
+
+async def test_an_endpoint_has_to_be_who_it_says_it_is(authority: Authority, tmp_path: Path) -> None:
+    async with grpc_server(certificate=_joined(authority.issue("upstream", "shop.test"), tmp_path)) as server:
+        await server.say("shop", serving=True)
+        here = {"address": "127.0.0.1", "port": server.port}
+        tls = {"ca": str(authority.file)}
+        clusters = {
+            "right": {"endpoints": [here], "protocol": "http2", "tls": {**tls, "server_name": "shop.test"}},
+            "wrong": {"endpoints": [here], "protocol": "http2", "tls": {**tls, "server_name": "other.test"}},
+        }
+        routes = [
+            route("right", "/", "right"),
+            {"name": "wrong", "match": {"path_prefix": "/", "headers": {"x-wrong": "1"}}, "to": "wrong"},
+        ]
+        async with running_envoy({"clusters": clusters, "routes": routes}) as envoy:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{envoy.port(0)}") as channel:
+                assert await _status(channel) == 1
+            client = await connect(envoy.address)
+            answer = await client.ask(request("POST", "/", "x-wrong: 1", body=b""))
+            await client.aclose()
+            assert (answer.status, answer.value("x-toska-error")) == (502, b"upstream-connect-failed")
+
+
+def _joined(pair: Pair, folder: Path) -> Path:
+    """A certificate and its key in one file."""
+    file = folder / "joined.pem"
+    file.write_bytes(pair.key.read_bytes() + pair.certificate.read_bytes())
+    return file
 
 
 async def test_quic_is_spoken_on_the_same_port(envoy: EnvoyGateway) -> None:

@@ -43,6 +43,7 @@ def cluster_resource(name: str, table: RouteTable, endpoints: Sequence[Endpoint]
     if cluster.health_check is not None:
         made["health_checks"] = [_health_check(cluster.health_check)]
     if cluster.tls is not None:
+        made["metadata"] = options.tls_metadata()
         made["transport_socket"] = upstream_tls(cluster.tls, options, http2=cluster.protocol == "http2")
     return made
 

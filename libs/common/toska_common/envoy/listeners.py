@@ -68,6 +68,7 @@ def _datagrams(one: ListenerOptions, tls: ServerTls, table: RouteTable, options:
         "filter_chains": [
             {
                 "name": "quic",
+                "metadata": options.tls_metadata(),
                 "filters": [connection_manager(table, options, routes, trusted=False, http3=True)],
                 "transport_socket": extension(
                     "toska.quic",
@@ -118,6 +119,7 @@ def _chain(name: str, match: Json, manager: Json, one: ListenerOptions, table: R
     if match:
         chain["filter_chain_match"] = match
     if _speaks_tls(one, table) and table.server.tls is not None:
+        chain["metadata"] = options.tls_metadata()
         chain["transport_socket"] = _downstream_tls(table.server.tls, options)
         chain["transport_socket_connect_timeout"] = seconds(limits.handshake_timeout)
     return chain

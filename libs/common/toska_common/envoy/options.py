@@ -53,6 +53,10 @@ class Options:
     addresses: Callable[[Endpoint], Sequence[str]] | None = None
     tls_version: str = ""
 
+    def tls_metadata(self) -> Json:
+        """What makes a resource another one when the files that it names have another content."""
+        return {"filter_metadata": {"toska.tls": {"version": self.tls_version}}}
+
     def file(self, name: str) -> str:
         """A file that the routing names."""
         return str(self.folder / Path(name).expanduser())
