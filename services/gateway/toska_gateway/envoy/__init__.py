@@ -1,6 +1,6 @@
-"""The Envoy engine: a real Envoy beside the gateway, told what to do by files that it watches.
+"""The Envoy engine: a real Envoy beside the gateway, told what to do over a stream of its own (ADS).
 
-snapshot ──refusals, files of TLS──▶ translation ──▶ files ──▶ Envoy ──accepted──▶ in force
+snapshot ──refusals, files of TLS──▶ translation ──▶ stream ──▶ Envoy ──accepted──▶ in force
                     └──▶ SnapshotRejected                        └──rejected──▶ what was before is put back
 
 The same way serves `toska gateway --routes FILE` and a whole mesh: a gateway follows its file or its router as ever, so

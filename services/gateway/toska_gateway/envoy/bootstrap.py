@@ -3,23 +3,30 @@
 from pathlib import Path
 from typing import Any, Final
 
-from toska_common.envoy.words import extension
+from toska_common.envoy.words import extension, pipe, typed
 
 from toska_gateway.worker.stats import BOUNDS
 
+_ADS: Final = "toska-ads"
 _CONNECTIONS: Final = 50_000
 """Open at once over all listeners; each listener has a bound of its own besides (`server.limits.connections`)."""
 
 
-def bootstrap(folder: Path, admin: Path, node: str) -> dict[str, Any]:
-    """The configuration of the start; everything else comes from files in `folder`, and changes."""
+def bootstrap(ads: Path, admin: Path, node: str) -> dict[str, Any]:
+    """The configuration of the start; everything else comes from the socket `ads`, and changes."""
     return {
         "node": {"id": node, "cluster": "toska-gateway"},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "dynamic_resources": {
-            "lds_config": source(folder / "listeners.json"),
-            "cds_config": source(folder / "clusters.json"),
+            "ads_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": _ADS}}],
+            },
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
         },
+        "static_resources": {"clusters": [_ads_cluster(ads)]},
         "stats_flush_on_admin": True,
         "stats_config": {
             "histogram_bucket_settings": [
@@ -43,6 +50,13 @@ def bootstrap(folder: Path, admin: Path, node: str) -> dict[str, Any]:
     }
 
 
-def source(path: Path) -> dict[str, Any]:
-    """A resource that comes from a file, and anew whenever another file takes its place."""
-    return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
+def _ads_cluster(socket: Path) -> dict[str, Any]:
+    options = typed(".upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})
+    members = [{"endpoint": {"address": pipe(str(socket))}}]
+    return {
+        "name": _ADS,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": _ADS, "endpoints": [{"lb_endpoints": members}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }

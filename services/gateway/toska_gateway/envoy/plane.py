@@ -20,11 +20,11 @@ from toska_common.errors import ConfigurationError, UpstreamUnavailable
 from toska_common.routing.problems import format_location
 from toska_common.targets import TargetRules
 
+from toska_gateway.envoy.ads import AdsServer, Refused
 from toska_gateway.envoy.binary import envoy_binary
-from toska_gateway.envoy.config_files import ConfigFiles
-from toska_gateway.envoy.feed import Feed, Refused
+from toska_gateway.envoy.feed import Feed
 from toska_gateway.envoy.ports import keep_all
-from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess, EnvoyStatus
+from toska_gateway.envoy.process import EnvoyLost, EnvoyStatus
 from toska_gateway.envoy.readings import Readings
 from toska_gateway.envoy.slot import EnvoySlot
 from toska_gateway.envoy.targets import LOOK_UP_EVERY_S, Targets
@@ -74,9 +74,10 @@ class EnvoyDataPlane:
         self._addresses = keep_all(listeners)
         # Not in the home: the path of a socket has to be short.
         self._folder = Path(tempfile.mkdtemp(prefix="toska-envoy-"))
-        self._files = ConfigFiles(self._folder)
-        self._feed = Feed(self._files)
-        self._slot = EnvoySlot(binary, self._folder, self.pseudonym, threads=threads, drain_s=drain_s)
+        socket = self._folder / "ads.sock"
+        self._ads = AdsServer(socket)
+        self._feed = Feed(self._ads)
+        self._slot = EnvoySlot(binary, self._folder, socket, self.pseudonym, threads=threads, drain_s=drain_s)
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
         self._readings = Readings()
@@ -99,6 +100,7 @@ class EnvoyDataPlane:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Serve while the context is open; Envoy starts with the first snapshot. Leaving drains it."""
+        await self._ads.open()
         try:
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(self._keep_tls)
@@ -111,6 +113,8 @@ class EnvoyDataPlane:
                         await self._slot.stop(DRAIN_S)
                     self._group.cancel_scope.cancel()
         finally:
+            with anyio.CancelScope(shield=True):
+                await self._ads.aclose()
             for one in self._addresses:
                 one.close()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -149,7 +153,6 @@ class EnvoyDataPlane:
             workers=self._threads,
             pseudonym=self.pseudonym,
             folder=self._tls_folder,
-            source=self._files.source,
             addresses=self._targets.addresses,
             tls_version=tls.version,
         )
@@ -158,29 +161,29 @@ class EnvoyDataPlane:
     async def _begin(self, resources: Resources) -> None:
         if self._group is None:
             raise NoWorker("the data plane is not open")
-        versions = self._feed.begin(resources)
+        await self._feed.begin(resources)
         try:
             process = await self._slot.run(self._group)
         except (EnvoyLost, OSError) as error:
             raise ConfigurationError(str(error)) from error
         try:
-            await self._feed.begun(versions, process.admin)
+            await self._feed.begun(process)
         except Refused as error:
-            raise _rejected(error, process) from error
+            raise _rejected(error) from error
 
     async def _push(self, resources: Resources) -> None:
         process = self._slot.current
         if process is None:
-            # It is being started anew, from these very files.
-            self._feed.begin(resources)
+            # It is being started anew, and will be told this.
+            await self._feed.begin(resources)
             return
         try:
-            await self._feed.push(resources, process.admin)
+            await self._feed.push(resources, process)
         except Refused as error:
-            raise _rejected(error, process) from error
+            raise _rejected(error) from error
         except UpstreamUnavailable as error:
             log.warning("envoy_does_not_answer", reason=error.detail)
-            self._feed.begin(resources)
+            await self._feed.begin(resources)
 
     async def _keep_tls(self) -> None:
         """Have Envoy read certificates and keys anew when their files change; what cannot be used changes nothing."""
@@ -216,7 +219,7 @@ class EnvoyDataPlane:
         while True:
             await anyio.sleep(_SWEEP_S)
             async with self._changing:
-                self._feed.sweep(anyio.current_time())
+                await self._feed.sweep(anyio.current_time())
 
     async def renew(self) -> Sequence[EnvoyStatus]:
         """Replace Envoy by a new process on the same addresses; the one before finishes what it has begun.
@@ -280,5 +283,5 @@ class EnvoyDataPlane:
                 log.warning("envoy_not_read", pid=process.process.pid, reason=error.detail)
 
 
-def _rejected(error: Refused, process: EnvoyProcess) -> SnapshotRejected:
-    return SnapshotRejected([{"field": "snapshot", "reason": f"Envoy refuses {error.what}: {process.complaint()}"}])
+def _rejected(error: Refused) -> SnapshotRejected:
+    return SnapshotRejected([{"field": "snapshot", "reason": f"Envoy refuses it: {error}"}])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import anyio
 import structlog
@@ -33,6 +34,26 @@ _START_S: Final = 20.0
 _LOOK_S: Final = 0.01
 
 
+class Turn(NamedTuple):
+    """Which process of a family this is: each takes over the listening sockets of the one before, and what is queued.
+
+    (Envoy's hot restart. A process that takes over from nobody begins a family of its own.)
+    """
+
+    family: int
+    number: int
+
+    @classmethod
+    def first(cls) -> "Turn":
+        """Of a new family."""
+        return cls(secrets.randbelow(2**20) + 1, 0)
+
+    @property
+    def next(self) -> "Turn":
+        """The successor's."""
+        return Turn(self.family, self.number + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyStatus:
     """How an Envoy process is; counters are those since it started."""
@@ -51,13 +72,17 @@ class EnvoyProcess:
     """A started Envoy.
 
     Attributes:
+        node: What it calls itself where it is told what to do.
         admin: Its administration.
+        turn: Which one of its family it is.
         state: Like a worker's.
         complaints: What it said last of configuration that it did not take.
     """
 
-    def __init__(self, process: ChildProcess, admin: AdminSocket) -> None:
+    def __init__(self, process: ChildProcess, node: str, admin: AdminSocket, turn: Turn) -> None:
         self.process = process
+        self.turn = turn
+        self.node = node
         self.admin = admin
         self.state: State = "starting"
         self.connections = 0
@@ -65,15 +90,19 @@ class EnvoyProcess:
         self.complaints: deque[str] = deque(maxlen=20)
 
     @classmethod
-    def start(cls, binary: Path, config: Path, admin: AdminSocket, *, threads: int, drain_s: float) -> "EnvoyProcess":
+    def start(
+        cls, binary: Path, config: Path, node: str, admin: AdminSocket, turn: Turn, *, threads: int, drain_s: float
+    ) -> "EnvoyProcess":
         """Start one; the system ends it if we are killed.
 
         Raises:
             OSError: The system cannot.
         """
+        drain = max(1, round(drain_s))
         arguments: Sequence[str | Path] = (
-            "-c", config, "--concurrency", str(threads), "--disable-hot-restart", "--log-level", "warning",
-            "--drain-time-s", str(max(1, round(drain_s))), "--drain-strategy", "immediate",
+            "-c", config, "--concurrency", str(threads), "--log-level", "warning",
+            "--base-id", str(turn.family), "--restart-epoch", str(turn.number), "--skip-hot-restart-parent-stats",
+            "--drain-time-s", str(drain), "--drain-strategy", "immediate", "--parent-shutdown-time-s", str(drain + 5),
             "--log-format", "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v",
         )  # fmt: skip
         process = start_child(
@@ -83,7 +112,7 @@ class EnvoyProcess:
             # What a terminal sends to our whole group is ours to act on.
             start_new_session=True,
         )
-        return cls(process, admin)
+        return cls(process, node, admin, turn)
 
     async def listen_to(self) -> None:
         """Pass on what it writes to our log, until it has ended."""

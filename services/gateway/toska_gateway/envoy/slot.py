@@ -1,4 +1,4 @@
-"""Keeps one Envoy running: when it ends it is started anew from the same files, after a delay that grows if it must.
+"""Keeps one Envoy running: when it ends it is started anew, after a delay that grows if it must.
 
 vacant ──▶ started ──▶ running ──ends by itself──▶ vacant (at once, or after a growing delay if it keeps dying)
                           └──▶ succeeded: the successor serves on the same address, then this one drains and ends
@@ -16,7 +16,7 @@ from toska_common.errors import UpstreamUnavailable
 
 from toska_gateway.envoy.admin_socket import AdminSocket
 from toska_gateway.envoy.bootstrap import bootstrap
-from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess
+from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -31,15 +31,17 @@ class EnvoySlot:
 
     Args:
         binary: The program.
-        folder: Of the files that it watches.
-        node: Its name.
+        folder: Of its own files.
+        ads: The socket that it is told over what to do.
+        node: What its name begins with.
         threads: How many move requests.
         drain_s: Seconds that an old configuration's connections, or an old process, have to finish.
     """
 
-    def __init__(self, binary: Path, folder: Path, node: str, *, threads: int, drain_s: float) -> None:
+    def __init__(self, binary: Path, folder: Path, ads: Path, node: str, *, threads: int, drain_s: float) -> None:
         self._binary = binary
         self._folder = folder
+        self._ads = ads
         self._node = node
         self._threads = threads
         self._drain_s = drain_s
@@ -98,7 +100,8 @@ class EnvoySlot:
             EnvoyLost: The successor does not serve; the one before goes on.
         """
         before = self.current
-        successor = await self._start()
+        alive = before is not None and before.state != "dead"
+        successor = await self._start(before.turn.next if before is not None and alive else None)
         self.current = successor
         if before is not None and self._group is not None:
             self._draining.append(before)
@@ -112,14 +115,21 @@ class EnvoySlot:
             for process in self.processes:
                 group.start_soon(self._see_off, process, drain_s)
 
-    async def _start(self) -> EnvoyProcess:
+    async def _start(self, turn: Turn | None = None) -> EnvoyProcess:
         assert self._group is not None  # noqa: S101 - nothing is started before `run`
         self._serial += 1
         socket = self._folder / f"admin-{self._serial}.sock"
         config = self._folder / f"envoy-{self._serial}.json"
-        config.write_text(json.dumps(bootstrap(self._folder, socket, self._node)))
+        node = f"{self._node}-{self._serial}"
+        config.write_text(json.dumps(bootstrap(self._ads, socket, node)))
         process = EnvoyProcess.start(
-            self._binary, config, AdminSocket(socket), threads=self._threads, drain_s=self._drain_s
+            self._binary,
+            config,
+            node,
+            AdminSocket(socket),
+            turn or Turn.first(),
+            threads=self._threads,
+            drain_s=self._drain_s,
         )
         self._group.start_soon(self._listen, process)
         try:
