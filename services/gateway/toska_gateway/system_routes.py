@@ -30,7 +30,12 @@ MESH_ROUTE_PREFIX = "toska:"
 
 _PREFIXES = {
     DISCOVERY: ("/api/v1/services",),
-    ROUTER: ("/api/v1/routes", "/api/v1/clusters", "/api/v1/snapshot", "/api/v1/gateways", "/api/v1/select"),
+    ROUTER: (
+        *("/api/v1/routes", "/api/v1/clusters", "/api/v1/policies", "/api/v1/schemas"),
+        *("/api/v1/revisions", "/api/v1/diff", "/api/v1/rollback"),
+        *("/api/v1/rollouts", "/api/v1/experiments", "/api/v1/select", "/api/v1/xds"),
+        *("/api/v1/snapshot", "/api/v1/gateways"),
+    ),
     GATEWAY: ("/api/v1/gateway", "/api/v1/openapi", "/openapi.json", "/docs", "/problems"),
 }
 _LONGEST_WAIT = timedelta(seconds=620)
