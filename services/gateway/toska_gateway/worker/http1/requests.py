@@ -94,11 +94,8 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         raise BadMessage(400, "bad-request-line", "a request line is a method, a target and a version") from None
     head = RequestHead()
     head.method = method
-    if version == b"HTTP/1.1":
-        head.http11 = True
-    elif version == b"HTTP/1.0":
-        head.http11 = False
-    else:
+    head.http11 = http11 = version == b"HTTP/1.1"
+    if not http11 and version != b"HTTP/1.0":
         raise _bad_version(version)
     if method not in METHODS:
         raise _bad_method(method)
@@ -106,27 +103,8 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         raise BadMessage(414, "target-too-long", f"the request target exceeds {max_target} bytes")
     if len(lines) > max_fields + 3:
         raise BadMessage(431, "too-many-headers", f"the request has more than {max_fields} header fields")
-    head.parts = parts = [b""]
-    special: dict[bytes, tuple[bytes, ...]] = {}
-    head.special = special
-    known, learn = _fields.get, _fields.learn
-    holds_token = TOKEN_PREFIX in target
-    for field in lines[1:-2]:
-        entry = known(field)
-        if entry is None:
-            entry = learn(field)
-            if entry is None:
-                raise BadMessage(400, "bad-header", "a header field is malformed")
-            if TOKEN_PREFIX in field:  # (such a line is not remembered)
-                holds_token = True
-        key, wire, value = entry
-        if key is None:
-            parts.append(wire)
-        elif key in special:
-            special[key] += (value,)
-        else:
-            special[key] = (value,)
-    head.holds_token = holds_token
+    head.holds_token = TOKEN_PREFIX in target
+    special = head.special = _read_fields(head, lines)
     if target[:1] == b"/":
         head.path, head.query, head.escaped, head.plain = read_path_and_query(target)
     else:
@@ -134,11 +112,11 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
     hosts = special.get(b"host")
     if hosts is not None and len(hosts) == 1 and (known_hosts(hosts[0]) or is_host(hosts[0])):
         head.host = hosts[0]
-    elif hosts is None and not head.http11:
+    elif hosts is None and not http11:
         head.host = b""
     else:
         raise BadMessage(400, "bad-host", "a request has exactly one Host, a name or address with an optional port")
-    head.close = not head.http11
+    head.close = not http11
     head.expect = False
     head.upgrade = b""
     head.body_length = 0
@@ -149,6 +127,29 @@ def read_request(data: bytes, max_fields: int, max_target: int) -> RequestHead:
         if b"expect" in special:
             head.expect = _expects_continue(head)
     return head
+
+
+def _read_fields(head: RequestHead, lines: list[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+    """Set the parts of a head that is there in lines; returns what is special."""
+    head.parts = parts = [b""]
+    special: dict[bytes, tuple[bytes, ...]] = {}
+    known, learn = _fields.get, _fields.learn
+    for field in lines[1:-2]:
+        entry = known(field)
+        if entry is None:
+            entry = learn(field)
+            if entry is None:
+                raise BadMessage(400, "bad-header", "a header field is malformed")
+            if TOKEN_PREFIX in field:  # (such a line is not remembered)
+                head.holds_token = True
+        key, wire, value = entry
+        if key is None:
+            parts.append(wire)
+        elif key in special:
+            special[key] += (value,)
+        else:
+            special[key] = (value,)
+    return special
 
 
 def _bad_method(method: bytes) -> BadMessage:
