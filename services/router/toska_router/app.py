@@ -1,7 +1,7 @@
 """Builds the router: its parts, its API and its place in the mesh."""
 
 import socket
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -19,35 +19,24 @@ from toska_common.database import Database, DatabaseUnavailable
 from toska_common.errors import MeshError, NotFound
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
-from toska_common.routing.versions import ResourceVersions
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
-from toska_common.tasks import supervised_tasks
+from toska_common.tasks import SupervisedTasks, supervised_tasks
 
+from toska_router.assembly import build_parts
 from toska_router.book import RoutesBook
-from toska_router.composer import Composer
-from toska_router.follower import RegistryFollower
-from toska_router.gateways import Gateways
 from toska_router.handlers import add_handlers
 from toska_router.handlers.xds import xds_routes
-from toska_router.instances import Instances
-from toska_router.last_good import LastGoodStore
 from toska_router.metrics import RouterCollector
 from toska_router.parts import Parts
 from toska_router.publisher import Publisher
 from toska_router.rollouts.leading import adopted
-from toska_router.routes_file import RoutesFile
 from toska_router.runs.book import RunsBook
 from toska_router.runs.leading import Leader
-from toska_router.runs.overlays import Overlays
-from toska_router.runs.store import RunsStore
-from toska_router.runs.tallies import TallyInbox
-from toska_router.selection.selector import Selector
 from toska_router.settings import Settings
 from toska_router.sources import Change, Sources
-from toska_router.store import MIGRATIONS, RoutesStore
+from toska_router.store import MIGRATIONS
 from toska_router.stored import Author
-from toska_router.taking_over import OldFile
 
 if TYPE_CHECKING:
     from toska_router.programming.programmer import Programmer
@@ -73,43 +62,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     """
     clock = clock or SystemClock()
     database = Database(settings.database_location, migrations=MIGRATIONS)
-    store = RoutesStore(database, clock)
-    folder = settings.home / "router"
-    file = None if settings.routes is None else RoutesFile(settings.routes, LastGoodStore(folder))
-    book = RoutesBook(store, file, OldFile(folder))
-    instances = Instances(settings.registry_grace.total_seconds())
-    versions = ResourceVersions()
-    publisher = Publisher(versions, clock)
-    composer = Composer(instances, publisher, book.sources, versions)
-    follower = RegistryFollower(
-        instances,
-        wanted=lambda: _followed(composer),
-        on_change=composer.touch,
-        on_complete=lambda: open_when_all_is_known(),  # noqa: PLW0108 - it is defined below
-        clock=clock,
-    )
-    runs = RunsBook(
-        RunsStore(database),
-        table=lambda: composer.table,
-        is_own=lambda route: book.sources.source_of("route", route) == "api",
-        clock=clock,
-    )
-    composer.overlay = Overlays(lambda: runs.runs).apply
-    tallies = TallyInbox(runs.store, lambda: runs.runs.tokens)
-    selector = Selector(publisher, instances.pools, clock)
-    parts = Parts(book, composer, follower, publisher, Gateways(publisher, clock), store, runs, tallies, selector)
-
-    def open_when_all_is_known() -> None:
-        if book.is_open and runs.is_open and follower.complete:
-            composer.open()
-
-    def take_over_sources() -> None:
-        composer.set_sources(book.sources)
-        follower.reconcile()
-        open_when_all_is_known()
-
-    book.on_change = take_over_sources
-    runs.on_change = open_when_all_is_known
+    parts = build_parts(settings, database, clock)
     health = HealthChecks("toska-router", __version__)
     metrics = ServiceMetrics()
     RouterCollector(metrics.registry, parts)
@@ -122,7 +75,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         join_access=lambda method, path: method == "POST" and path in BY_JOIN,
         read_paths=READS_BY_POST,
     )
-    programmer = _build_programmer(settings, publisher, policy, clock, metrics)
+    programmer = _build_programmer(settings, parts.publisher, policy, clock, metrics)
     app.include_router(xds_routes(programmer))
     listener = Listener("router", settings.host, settings.port, ManagementGuard(app, policy))
 
@@ -131,8 +84,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
-        await _open(book)
-        await _open(runs)
+        await _open(parts.book)
+        await _open(parts.runs)
         async with (
             aclosing(database),
             ConsulClient.open(
@@ -142,19 +95,11 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         ):
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
-            service.withdraw = partial(_withdraw, health, publisher, presence)
-            leader = Leader(runs, consul, _name(settings), settings.rollout_interval, partial(_adopt, book))
-            tasks.start_soon(book.follow)
-            tasks.start_soon(runs.follow)
-            tasks.start_soon(tallies.run)
-            tasks.start_soon(leader.run)
-            tasks.start_soon(composer.follow)
-            tasks.start_soon(follower.run, consul)
+            service.withdraw = partial(_withdraw, health, parts.publisher, presence)
+            _start(parts, tasks, settings, consul)
             tasks.start_soon(presence.keep)
             if programmer is not None:
                 tasks.start_soon(programmer.run)
-            if file is not None:
-                tasks.start_soon(file.watch, settings.routes_interval, book.reload_file)
             yield
 
     service = Service("router", [listener], lifespan)
@@ -163,6 +108,15 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         health.add("xds", lambda: programmer.port is not None)
     health.add("snapshot", lambda: _require_snapshot(parts), kind=Kind.STARTUP)
     return service
+
+
+def _start(parts: Parts, tasks: SupervisedTasks, settings: Settings, consul: ConsulClient) -> None:
+    leader = Leader(parts.runs, consul, _name(settings), settings.rollout_interval, partial(_adopt, parts.book))
+    for run in (parts.book.follow, parts.runs.follow, parts.tallies.run, leader.run, parts.composer.follow):
+        tasks.start_soon(run)
+    tasks.start_soon(parts.follower.run, consul)
+    if parts.file is not None:
+        tasks.start_soon(parts.file.watch, settings.routes_interval, parts.book.reload_file)
 
 
 async def _open(book: RoutesBook | RunsBook) -> None:
@@ -199,10 +153,6 @@ def _build_programmer(
     from toska_router.programming.programmer import Programmer  # only where it is needed: it takes memory
 
     return Programmer(settings, publisher, policy, clock, metrics.registry)
-
-
-def _followed(composer: Composer) -> Collection[str]:
-    return {cluster.service for cluster in composer.table.clusters.values() if cluster.service is not None}
 
 
 def _require_snapshot(parts: Parts) -> None:

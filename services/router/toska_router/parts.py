@@ -7,6 +7,7 @@ from toska_router.composer import Composer
 from toska_router.follower import RegistryFollower
 from toska_router.gateways import Gateways
 from toska_router.publisher import Publisher
+from toska_router.routes_file import RoutesFile
 from toska_router.runs.book import RunsBook
 from toska_router.runs.tallies import TallyInbox
 from toska_router.selection.selector import Selector
@@ -15,7 +16,7 @@ from toska_router.store import RoutesStore
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one router; `app.create_service` puts them together."""
+    """The parts of one router; `assembly` puts them together."""
 
     book: RoutesBook
     composer: Composer
@@ -26,3 +27,4 @@ class Parts:
     runs: RunsBook
     tallies: TallyInbox
     selector: Selector
+    file: RoutesFile | None
