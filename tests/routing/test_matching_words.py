@@ -169,9 +169,10 @@ def test_a_template_is_an_expression_with_named_groups(template: str, takes: lis
         with pytest.raises(InvalidTemplate, match="whole segment"):
             PathTemplate(template)
         return
-    regex = Regex(PathTemplate(template).regex)
-    assert all(regex.fits(path.encode()) for path in takes)
-    assert not any(regex.fits(path.encode()) for path in leaves)
+    read = PathTemplate(template)
+    for fits in (Regex(read.regex).fits, read.fits):
+        assert all(fits(path.encode()) for path in takes)
+        assert not any(fits(path.encode()) for path in (*leaves, "*"))
 
 
 ORDER: list[tuple[dict[str, Any], str]] = [

@@ -69,6 +69,15 @@ class PathTemplate:
         self.anonymous = _VARIABLE.sub(r"{\2}", text)
         self.shape = (*(0 if one is not None else 1 for one in found), *((2,) if self.tail else ()))
 
+    def fits(self, path: bytes) -> bool:
+        """Whether a path fits, without an expression: quick where it is asked once."""
+        given = path.split(b"/")[1:]
+        count = len(self.segments)
+        if path[:1] != b"/" or (len(given) <= count if self.tail else len(given) != count):
+            return False
+        pairs = zip(self.segments, given, strict=False)
+        return all(part != b"" if segment is None else part == segment for segment, part in pairs)
+
     def references(self, text: str) -> str:
         r"""What refers to variables by name, with references as `regexes.Replacement` has them: `\g<id>` for `{id}`.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.conditions import UNIX_CLIENT, UNIX_NETWORK, query_of
 from toska_gateway.worker.edge.cors import preflighted_method
-from toska_gateway.worker.edge.networks import placed, read_address
+from toska_gateway.worker.edge.networks import address_of, placed
 from toska_gateway.worker.http1 import ASTERISK, RequestHead, field_name, field_value
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Keyed:
         if client == UNIX_CLIENT:
             _append(self._clients.get(client), found)
             return
-        address = read_address(client.decode("latin-1"))
+        address = address_of(client)
         if address is not None:
             value = int(address)
             for version, shift in self._shifts:

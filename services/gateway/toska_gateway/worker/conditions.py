@@ -9,9 +9,8 @@ from urllib.parse import parse_qs
 
 from toska_common.regexes import Regex
 
-from toska_gateway.worker.edge.networks import Networks, read_address
+from toska_gateway.worker.edge.networks import Networks, address_of
 from toska_gateway.worker.http1 import RequestHead
-from toska_gateway.worker.http1.grammar import remember
 from toska_gateway.worker.keys import find_cookie
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 UNIX_NETWORK: Final = "unix:"
 UNIX_CLIENT: Final = b"unix"
-_REMEMBERED: Final = 8192
 _KINDS: Final = ("exact", "prefix", "suffix", "contains", "regex")
 
 
@@ -157,28 +155,22 @@ class QueryCondition(Condition):
 
 
 class ClientCondition(Condition):
-    """Of the client's own address. A verdict is remembered, so most requests cost one look-up."""
+    """Of the client's own address."""
 
-    __slots__ = ("_networks", "_takes_sockets", "_verdicts", "_written")
+    __slots__ = ("_networks", "_takes_sockets", "_written")
 
     def __init__(self, networks: list[str]) -> None:
         self._networks = Networks(one for one in networks if one != UNIX_NETWORK)
         self._takes_sockets = UNIX_NETWORK in networks
-        self._verdicts: dict[bytes, bool] = {}
         self._written = networks
 
     def holds(self, head: RequestHead, forwarding: "Forwarding") -> bool:
         """Whether a request meets it; what is no address is in no network."""
         client = forwarding.client(head)
-        verdict = self._verdicts.get(client)
-        if verdict is None:
-            if client == UNIX_CLIENT:
-                verdict = self._takes_sockets
-            else:
-                address = read_address(client.decode("latin-1"))
-                verdict = address is not None and address in self._networks
-            remember(self._verdicts, client, verdict, _REMEMBERED)
-        return verdict
+        if client == UNIX_CLIENT:
+            return self._takes_sockets
+        address = address_of(client)
+        return address is not None and address in self._networks
 
     def told(self) -> str:
         """What is the matter with a request that does not meet it."""

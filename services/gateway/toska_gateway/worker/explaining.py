@@ -7,8 +7,6 @@ is what would happen, with this worker's ejections, circuits and connections.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from toska_common.regexes import Regex
-
 from toska_gateway.worker.conditions import query_of
 from toska_gateway.worker.edge.cors import announced_headers
 from toska_gateway.worker.forwarding import Forwarding
@@ -96,7 +94,7 @@ def reasons_against(route: "Route", head: RequestHead, forwarding: Forwarding) -
         if not route.path_regex.fits(path):
             found.append("path does not fit the route's path_regex")
     elif route.template is not None:
-        if not Regex(route.template.regex).fits(path):
+        if not route.template.fits(path):
             found.append("path does not fit the route's path_template")
     elif not _is_below(path, route.prefix):
         found.append(f"path is not below {route.prefix.decode()}")

@@ -2,9 +2,15 @@
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+from toska_gateway.worker.http1.grammar import remember
 
 _V4_BITS = 32
 _V6_BITS = 128
+_REMEMBERED: Final = 8192
+_UNREAD: Final = ip_address(0)  # no client's
+_addresses: dict[bytes, IPv4Address | IPv6Address | None] = {}
 
 
 class Networks:
@@ -22,6 +28,15 @@ class Networks:
     def __contains__(self, address: IPv4Address | IPv6Address) -> bool:
         value = int(address)
         return any(value >> shift in prefixes for shift, prefixes in self._by_shift[address.version])
+
+
+def address_of(client: bytes) -> IPv4Address | IPv6Address | None:
+    """The address of a client, if it has one; remembered for all routes together, since reading one takes 2 µs."""
+    known = _addresses.get(client, _UNREAD)
+    if known is _UNREAD:
+        known = read_address(client.decode("latin-1"))
+        remember(_addresses, client, known, _REMEMBERED)
+    return known
 
 
 def placed(written: str) -> tuple[int, int, int]:
