@@ -41,6 +41,8 @@ def _lines(method: str, told: Mapping[str, Any]) -> Iterator[str]:
         yield _line("route", f"{told['route']}  ({rank})  {_words(told['match'])}")
         for name, settings in told["policies"].items():
             yield _line("policy", f"{name}: {_words(settings)}")
+        if told["policies_from"]:
+            yield _line("", f"with those of {', '.join(told['policies_from'])}; a later one goes before an earlier")
         for kind in ("redirect", "respond"):
             if told[kind]:
                 yield _line(kind, _words(told[kind]))

@@ -22,11 +22,17 @@ clusters:
     endpoints: [{address: 127.0.0.1, port: %(dead)d}, {address: 127.0.0.1, port: %(other)d}]
     balancer: ring_hash
     hash_key: {header: x-user}
+policies:
+  tagged: {timeout: 9s, escaped_slashes: keep}
 routes:
   - name: orders
     match: {path_prefix: /orders, methods: [GET]}
     to: [{cluster: dead, weight: 3}, {cluster: users, weight: 1}]
-  - {name: beta, match: {path_prefix: /orders, headers: {x-beta: "1"}}, to: users, policies: {timeout: 5s}}
+  - name: beta
+    match: {path_prefix: /orders, headers: {x-beta: "1"}}
+    to: users
+    policies: {timeout: 5s}
+    policies_from: [tagged]
   - {name: dead, match: {path: /dead}, to: dead}
   - {name: users, match: {host: users.example, path_prefix: /}, to: users}
   - {name: old, match: {path: /old}, redirect: {to: /new}}
@@ -73,7 +79,8 @@ async def test_a_route_that_would_take_it_too_is_told_who_goes_before(gateway: C
 
 async def test_a_key_names_its_endpoint_and_policies_are_told_where_they_are_set(gateway: ControlMesh) -> None:
     told = await explain(gateway, "POST", "/orders", "x-beta: 1", "x-user: ann")
-    assert (told["route"], told["policies"]) == ("beta", {"timeout": "5s"})
+    assert (told["route"], told["policies"]) == ("beta", {"timeout": "5s", "escaped_slashes": "keep"})
+    assert told["policies_from"] == ["tagged"]
     endpoints = told["clusters"][0]["endpoints"]
     assert sorted(one["share"] for one in endpoints) == [0.0, 1.0]
     again = await explain(gateway, "POST", "/orders", "x-beta: 1", "x-user: ann")

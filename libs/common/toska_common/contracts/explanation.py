@@ -75,6 +75,9 @@ class Explanation(Contract):
     policies: Mapping[str, Any] = Field(
         default_factory=dict[str, Any], description="Of the route, as far as they are not the defaults"
     )
+    policies_from: tuple[str, ...] = Field(
+        default=(), description="Named policies that are among them; a later one goes before an earlier"
+    )
     redirect: Mapping[str, Any] | None = None
     respond: Mapping[str, Any] | None = None
     priority: int = 0

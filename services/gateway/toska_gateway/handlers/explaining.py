@@ -66,7 +66,7 @@ def _in_routes_words(told: dict[str, Any], parts: Parts) -> dict[str, Any]:
         words = taken.model_dump(
             mode="json",
             exclude_defaults=True,
-            include={"match", "policies", "priority", "redirect", "respond", "sticky"},
+            include={"match", "policies", "policies_from", "priority", "redirect", "respond", "sticky"},
         )
         told |= {"route": taken.name, "origin": origin_of(parts, rank, taken), **words}
     for choice in told.get("clusters", ()):
