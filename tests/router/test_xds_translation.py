@@ -89,3 +89,15 @@ def test_the_first_table_may_be_one_that_envoy_cannot_serve() -> None:
     assert translation.problems
     assert resources.of(types.ROUTE).wildcard == ()
     assert resources.of(types.LISTENER).get("orders") is not None
+
+
+def test_routes_come_out_whole_when_only_some_are_new() -> None:
+    def of(*prefixes: str) -> Snapshot:
+        routes = [{"name": each, "match": {"path_prefix": f"/{each}"}, "to": "orders"} for each in prefixes]
+        document = {"clusters": CLUSTERS, "routes": routes}
+        return build_snapshot(build_table(RoutingDocument.model_validate(document)))
+
+    translation = Translation(OPTIONS)
+    for prefixes in (("a", "b"), ("b", "c", "a"), ("c",), ()):
+        found = translation.update(of(*prefixes)).of(types.ROUTE)
+        assert found.version == Translation(OPTIONS).update(of(*prefixes)).of(types.ROUTE).version, prefixes

@@ -5,7 +5,8 @@ that Envoy cannot serve as it is written is not sent in part; Envoys go on with 
 its endpoints kept up to date, and `problems` says why. Pure, and slow for large tables: to be called in a thread.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from json import dumps
 from typing import Any
 
 from toska_common.contracts.names import is_unix
@@ -17,10 +18,12 @@ from toska_common.routing.problems import Finding
 
 from toska_router.xds.resources import Message, Resource, ResourceSet, encode_resource
 from toska_router.xds.targets import TargetEndpoint, build_target
+from toska_router.xds.types import PREFIX, ROUTE
 
 Json = Mapping[str, Any]
 Key = tuple[str, str]
 """Type URL and name."""
+_ONE_ROUTE = f"{PREFIX}envoy.config.route.v3.Route"
 
 
 class Translation:
@@ -39,6 +42,7 @@ class Translation:
         self._pools: Mapping[str, ClusterEndpoints] = {}
         self._written: dict[Key, Json] = {}
         self._envoys: dict[Key, Resource] = {}
+        self._routes: dict[str, Any] = {}
         self._targets: dict[str, tuple[str, dict[Key, Resource]]] = {}
 
     def update(self, snapshot: Snapshot) -> ResourceSet:
@@ -86,7 +90,20 @@ class Translation:
         type_url, name = key
         if self._written.get(key) == json:
             return self._envoys[key]
-        return encode_resource(type_url, name, message(type_url, json), self._envoys.get(key))
+        made = self._configure(json) if type_url == ROUTE else message(type_url, json)
+        return encode_resource(type_url, name, made, self._envoys.get(key))
+
+    def _configure(self, json: Json) -> Any:
+        """A route configuration; reading a route from JSON takes a millisecond, so that is done for new ones only."""
+        hosts: Sequence[Json] = json.get("virtual_hosts", ())
+        made = message(ROUTE, {**json, "virtual_hosts": [{**host, "routes": []} for host in hosts]})
+        known, self._routes = self._routes, {}
+        for host, target in zip(hosts, made.virtual_hosts, strict=True):
+            for route in host.get("routes", ()):
+                text = dumps(route)
+                one = self._routes[text] = known.get(text) or message(_ONE_ROUTE, route)
+                target.routes.append(one)
+        return made
 
     def _aim(self, snapshot: Snapshot) -> None:
         """Make a target of each cluster, for `xds:///CLUSTER`."""

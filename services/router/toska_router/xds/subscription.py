@@ -322,11 +322,8 @@ class Subscription:
         self.refusals.pop(name, None)
         if name in self._asked:
             self._owed[name] = None
-        elif told is not None:
-            if self._incremental or self._whole:
-                self._gone[name] = None
-            else:
-                self._told.forget(name)  # §Deleting Resources: this variant cannot tell
+        elif told is not None and (self._incremental or self._whole):  # §Deleting Resources: else it cannot be told
+            self._gone[name] = None
 
     def _settle(self) -> None:
         if not self._owed and not self._gone and not self._leaning:
