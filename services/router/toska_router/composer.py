@@ -11,6 +11,7 @@ import anyio
 import structlog
 from toska_common.contracts.routing import RouteTable
 from toska_common.routing.merging import Merger
+from toska_common.routing.order import RouteOrder
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.versions import ResourceVersions
 
@@ -41,6 +42,7 @@ class Composer:
         self._offered: Mapping[str, Sequence[str]] = {}
         self.offers = Offers()
         self._merger = Merger()
+        self._order = RouteOrder()
         self._table = self.compile(sources)
         self._touched = anyio.Event()
         self._is_open = False
@@ -54,7 +56,9 @@ class Composer:
 
     def compile(self, sources: Sources) -> RouteTable:
         """The table that these sources would make."""
-        return build_table(sources.document(), self._exposed, offered=self.offers.routes, merger=self._merger)
+        return build_table(
+            sources.document(), self._exposed, offered=self.offers.routes, merger=self._merger, order=self._order
+        )
 
     def open(self) -> None:
         """Publish from now on: the registry was seen whole."""

@@ -212,7 +212,8 @@ def _leads_to(cluster: str, named: Iterator[tuple[Location, str]]) -> bool:
 
 
 def _join(file: RoutingDocument, own: RoutingDocument) -> RoutingDocument:
-    return RoutingDocument(
+    # Not validated: both have been, and 10,000 routes take 20 ms with each change, several times over.
+    return RoutingDocument.model_construct(
         server=file.server,
         clusters={**file.clusters, **own.clusters},
         policies={**file.policies, **own.policies},

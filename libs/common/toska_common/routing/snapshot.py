@@ -5,6 +5,7 @@ mesh, and the gateway for `--routes FILE`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from toska_common.contracts.names import is_reserved
 from toska_common.contracts.routing import (
@@ -20,9 +21,11 @@ from toska_common.contracts.routing import (
     WeightedCluster,
 )
 from toska_common.routing.merging import Merger
-from toska_common.routing.order import AUTOMATIC_PREFIX, order_routes
+from toska_common.routing.order import AUTOMATIC_PREFIX, RouteOrder
 from toska_common.routing.versions import endpoints_version, table_version
 
+MAX_REMEMBERED = 1 << 16
+"""Automatic routes and clusters that are kept: as the same objects they cost nothing in the next table."""
 _NO_INSTANCES: Mapping[str, ClusterEndpoints] = {}
 _NOTHING_OFFERED: Mapping[str, Sequence[Route]] = {}
 
@@ -33,6 +36,7 @@ def build_table(
     *,
     offered: Mapping[str, Sequence[Route]] = _NOTHING_OFFERED,
     merger: Merger | None = None,
+    order: RouteOrder | None = None,
 ) -> RouteTable:
     """The table of a checked document, of the services that asked for an automatic route, and of what they offered.
 
@@ -44,11 +48,18 @@ def build_table(
     services = {*exposed, *offered}
     asked_for = [route for _, routes in sorted(offered.items()) for route in routes]
     operators = (merger or Merger()).merge_all(document.routes, document.policies)
-    routes = order_routes([*operators, *asked_for, *(automatic_route(service) for service in exposed)])
-    clusters = {service: Cluster(service=service) for service in services} | dict(document.clusters)
-    return RouteTable(server=document.server, clusters=dict(sorted(clusters.items())), routes=routes)
+    routes = (order or RouteOrder()).sort([*operators, *asked_for, *(automatic_route(service) for service in exposed)])
+    clusters = {service: _cluster_of(service) for service in services} | dict(document.clusters)
+    # Not validated: it is made of what has been.
+    return RouteTable.model_construct(server=document.server, clusters=dict(sorted(clusters.items())), routes=routes)
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _cluster_of(service: str) -> Cluster:
+    return Cluster(service=service)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
 def automatic_route(service: str) -> Route:
     """The route `/{service}/…` of a service that asked for one; its metrics and health are not for everybody."""
     prefix = f"/{service}"
