@@ -1,15 +1,17 @@
 """Clusters: how endpoints are chosen, reached, and left alone when they fail."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from toska_common.contracts.routing import Cluster, Endpoint, HealthCheck, Outlier, RouteTable
+from toska_common.contracts.routing import Cluster, Endpoint, HealthCheck, Outlier, RetryPolicy, RouteTable
 from toska_common.contracts.tls import ClusterTls
 from toska_common.envoy.endpoints import has_names, load_assignment
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, seconds, typed
 
+_CONNECT_TIMEOUT: Final = timedelta(seconds=2)
 _UNBOUNDED: Final = 2**32 - 1
 _BUFFER_BYTES: Final = 65536
 _LEAST_LOCAL_FAILURES: Final = 3
@@ -25,14 +27,43 @@ _STREAMS: Final = {
 }
 
 
-def cluster_resource(name: str, table: RouteTable, endpoints: Sequence[Endpoint], options: Options) -> Json:
-    """One cluster; its endpoints come by themselves, unless Envoy has to look names up."""
+@dataclass
+class Use:
+    """What the routes that lead to a cluster say of it: refusals see to it that they agree."""
+
+    connect_timeouts: list[timedelta] = field(default_factory=list[timedelta])
+    retries: list[RetryPolicy] = field(default_factory=list[RetryPolicy])
+
+
+Uses = Mapping[str, Use]
+"""By cluster."""
+
+
+def uses_of(table: RouteTable) -> Uses:
+    """What all routes say, looked through once."""
+    uses: dict[str, Use] = {}
+    for route in table.routes:
+        for name in {name for _, name in route.named_clusters()}:
+            uses.setdefault(name, Use()).connect_timeouts.append(route.policies.connect_timeout)
+        for name in {part.cluster for part in route.to}:
+            uses.setdefault(name, Use()).retries.append(route.policies.retry)
+    return uses
+
+
+def cluster_resource(
+    name: str, table: RouteTable, endpoints: Sequence[Endpoint], options: Options, uses: Uses | None = None
+) -> Json:
+    """One cluster; its endpoints come by themselves, unless Envoy has to look names up.
+
+    `uses` is `uses_of(table)`, for whoever translates many.
+    """
+    use = (uses_of(table) if uses is None else uses).get(name, Use())
     cluster = table.clusters[name]
     made: Json = {
         "name": name,
-        "connect_timeout": seconds(connect_timeout(name, table)),
+        "connect_timeout": seconds(max(use.connect_timeouts, default=_CONNECT_TIMEOUT)),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "circuit_breakers": {"thresholds": [_thresholds(name, cluster, table, options)]},
+        "circuit_breakers": {"thresholds": [_thresholds(cluster, use, options)]},
         "outlier_detection": _outliers(cluster.outlier),
         "typed_extension_protocol_options": {_OPTIONS: _protocol(cluster)},
         "common_lb_config": {"healthy_panic_threshold": {"value": max(cluster.panic_percent, _PANIC_OF_NONE)}},
@@ -48,16 +79,6 @@ def cluster_resource(name: str, table: RouteTable, endpoints: Sequence[Endpoint]
     return made
 
 
-def connect_timeout(name: str, table: RouteTable) -> timedelta:
-    """How long a connection may take: routes say so, and refusals see to it that those of one cluster agree."""
-    timeouts = [
-        route.policies.connect_timeout
-        for route in table.routes
-        if any(name == one for _, one in route.named_clusters())
-    ]
-    return max(timeouts, default=timedelta(seconds=2))
-
-
 def _discovery(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options) -> Json:
     if has_names(endpoints) and options.addresses is None:
         return {
@@ -71,19 +92,18 @@ def _discovery(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], optio
     }
 
 
-def _thresholds(name: str, cluster: Cluster, table: RouteTable, options: Options) -> Json:
+def _thresholds(cluster: Cluster, use: Use, options: Options) -> Json:
     limits = cluster.limits
-    retries = [route.policies.retry for route in table.routes if any(name == part.cluster for part in route.to)]
     made: Json = {
         "max_connections": limits.max_connections * options.workers,
         "max_pending_requests": limits.max_pending * options.workers,
         "max_requests": limits.max_requests * options.workers or _UNBOUNDED,
         "track_remaining": False,
     }
-    if retries:
+    if use.retries:
         made["retry_budget"] = {
-            "budget_percent": {"value": 100 * max(retry.budget for retry in retries)},
-            "min_retry_concurrency": max(retry.budget_floor for retry in retries),
+            "budget_percent": {"value": 100 * max(retry.budget for retry in use.retries)},
+            "min_retry_concurrency": max(retry.budget_floor for retry in use.retries),
         }
     return made
 

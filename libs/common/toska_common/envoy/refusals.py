@@ -6,6 +6,7 @@ the contract has learned is never passed over.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final, cast
 
 from pydantic import BaseModel
@@ -209,17 +210,22 @@ def find_refusals(table: RouteTable) -> list[Finding]:
 
 def _inside(model: BaseModel, at: Location) -> Iterator[Finding]:
     rules = FIELDS.get(type(model), {})
-    for name, field in type(model).model_fields.items():
+    for name, default in _defaults(type(model)):
         value: Any = getattr(model, name)
-        here = (*at, name)
-        if value == field.get_default(call_default_factory=True):
+        if value is default or value == default:
             continue
+        here = (*at, name)
         rule = rules.get(name, _UNKNOWN)
         reason = rule(value) if callable(rule) else rule
         if reason is not None:
             yield Finding(here, reason)
         else:
             yield from _members(value, here)
+
+
+@cache
+def _defaults(kind: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, field.get_default(call_default_factory=True)) for name, field in kind.model_fields.items())
 
 
 def _members(value: Any, at: Location) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from toska_common.contracts.routing import Cluster, ClusterEndpoints, Endpoint, RouteTable
 from toska_common.contracts.tls import ClusterTls
-from toska_common.envoy.clusters import cluster_resource, upstream_tls
+from toska_common.envoy.clusters import cluster_resource, upstream_tls, uses_of
 from toska_common.envoy.endpoints import has_names, load_assignment
 from toska_common.envoy.listeners import listener_resources
 from toska_common.envoy.options import Options
@@ -22,7 +22,8 @@ _CONNECT_TIMEOUT = "2s"
 def translate(table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], options: Options) -> Resources:
     """Everything that an Envoy is told to serve this table; what it cannot do is `find_refusals`' to say."""
     known = {name: endpoints[name].endpoints if name in endpoints else () for name in table.clusters}
-    clusters = {name: cluster_resource(name, table, known[name], options) for name in table.clusters}
+    uses = uses_of(table)
+    clusters = {name: cluster_resource(name, table, known[name], options, uses) for name in table.clusters}
     clusters |= {made["name"]: made for made in _own_clusters(table, options)}
     name = _routes_name(table, options)
     routes = route_configuration(table, options, name)

@@ -63,6 +63,8 @@ class _Stream:
                 sent.refusals[nonce] = request.error_detail.message
             sent.taken = max(sent.taken, nonce)
         sent.names = frozenset(request.resource_names)
+        # What is no longer subscribed to is sent anew when it is again: Envoy has forgotten it.
+        sent.known &= sent.names
         if kind in _WILDCARD:
             if not sent.nonce:
                 self.send(kind)
