@@ -1,5 +1,6 @@
 """One process at a time: `toska run` and `toska gateway`."""
 
+import asyncio
 import shutil
 import signal
 import socket
@@ -133,26 +134,28 @@ async def test_a_taken_address_of_the_gateway_is_named(folder: Path, taken: str)
         assert f"127.0.0.1:{port}" in line
 
 
-@pytest.mark.parametrize(
-    ("target", "reason"),
-    [
-        ("discoveri", "there is no service 'discoveri': say one of discovery, router, gateway, or module:app"),
-        ("nowhere:app", 'Could not import module "nowhere"'),
-        ("echo_app:nothing", "nothing"),
-    ],
-)
-async def test_what_cannot_be_run_is_refused_in_one_line(folder: Path, target: str, reason: str) -> None:
-    with _toska(folder, "run", target) as program:
-        line = await _refusal(program)
-        assert line.startswith("toska: ")
-        assert reason in line
+async def test_what_cannot_be_run_is_refused_in_one_line(folder: Path) -> None:
+    async def refused(target: str, reason: str) -> None:
+        with _toska(folder, "run", target) as program:
+            line = await _refusal(program)
+            assert line.startswith("toska: ")
+            assert reason in line
+
+    await asyncio.gather(
+        refused("discoveri", "there is no service 'discoveri': say one of discovery, router, gateway, or module:app"),
+        refused("nowhere:app", 'Could not import module "nowhere"'),
+        refused("echo_app:nothing", "nothing"),
+    )
 
 
-@pytest.mark.parametrize("address", ["8080", "localhost:", ":8080", "127.0.0.1:99999"])
-async def test_an_address_that_is_none_is_refused(folder: Path, address: str) -> None:
+async def test_an_address_that_is_none_is_refused(folder: Path) -> None:
     (folder / "mesh.yaml").write_text("routes: []")
-    with _toska(folder, "gateway", "--routes", "mesh.yaml", "--listen", address) as program:
-        assert f"--listen: {address!r}: write host:port" in await _refusal(program)
+
+    async def refused(address: str) -> None:
+        with _toska(folder, "gateway", "--routes", "mesh.yaml", "--listen", address) as program:
+            assert f"--listen: {address!r}: write host:port" in await _refusal(program)
+
+    await asyncio.gather(*map(refused, ("8080", "localhost:", ":8080", "127.0.0.1:99999")))
 
 
 @pytest.mark.parametrize("service", ["discovery", "router", "gateway"])

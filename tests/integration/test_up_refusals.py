@@ -1,10 +1,10 @@
 """What `toska up` refuses to start on: one line that says what to do, exit status 2, and nothing left behind."""
 
+import asyncio
 import socket
 from pathlib import Path
 
 import psutil
-import pytest
 from toska_tests.meshes import TOSKA, surroundings, toska_up
 from toska_tests.ports import free_ports
 from toska_tests.programs import alive, running
@@ -25,13 +25,22 @@ async def _refusal(folder: Path, *options: str, environment: dict[str, str] | No
     return line
 
 
-@pytest.mark.parametrize("offset", [0, 1, 3, 12], ids=lambda offset: f"port {offset}")
-async def test_a_port_in_use(tmp_path: Path, offset: int) -> None:
-    first = free_ports(20)
-    with socket.create_server(("127.0.0.1", first + offset)):
-        line = await _refusal(tmp_path, "--ports-from", str(first))
-    assert f"port {first + offset} on 127.0.0.1 is in use" in line
-    assert "--ports-from" in line
+def _folder(parent: Path, name: str) -> Path:
+    """One of several, for programs that run side by side: starting is what takes long, on one processor each."""
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+async def test_a_port_in_use(tmp_path: Path) -> None:
+    async def refused(offset: int) -> None:
+        first = free_ports(20)
+        with socket.create_server(("127.0.0.1", first + offset)):
+            line = await _refusal(_folder(tmp_path, str(offset)), "--ports-from", str(first))
+        assert f"port {first + offset} on 127.0.0.1 is in use" in line
+        assert "--ports-from" in line
+
+    await asyncio.gather(*map(refused, (0, 1, 3, 12)))
 
 
 async def test_a_port_shared_with_a_stranger_that_would_let_us(tmp_path: Path) -> None:
@@ -57,21 +66,20 @@ async def test_a_home_below_a_file(tmp_path: Path) -> None:
     assert "cannot write the state folder" in line
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "reason"),
-    [
-        ("TOSKA_DISCOVERY_PORT", "eighty", "valid integer"),
-        ("TOSKA_GATEWAY_WORKERS", "0", "greater than or equal to 1"),
-        ("TOSKA_REGISTRY_URL", "ftp://here", "embedded://"),
-        ("TOSKA_DISCOVERY_LEASE_TTL", "15", "such as 15s"),
-        ("TOSKA_LOG_LEVEL", "loud", "'debug'"),
-        ("TOSKA_ALLOWED_HOSTS", "mesh.example:80", "write names without ports"),
-    ],
-)
-async def test_a_bad_setting_is_named_with_its_reason(tmp_path: Path, variable: str, value: str, reason: str) -> None:
-    line = await _refusal(tmp_path, environment={variable: value})
-    assert variable in line
-    assert reason in line
+async def test_a_bad_setting_is_named_with_its_reason(tmp_path: Path) -> None:
+    async def refused(variable: str, value: str, reason: str) -> None:
+        line = await _refusal(_folder(tmp_path, variable), environment={variable: value})
+        assert variable in line
+        assert reason in line
+
+    await asyncio.gather(
+        refused("TOSKA_DISCOVERY_PORT", "eighty", "valid integer"),
+        refused("TOSKA_GATEWAY_WORKERS", "0", "greater than or equal to 1"),
+        refused("TOSKA_REGISTRY_URL", "ftp://here", "embedded://"),
+        refused("TOSKA_DISCOVERY_LEASE_TTL", "15", "such as 15s"),
+        refused("TOSKA_LOG_LEVEL", "loud", "'debug'"),
+        refused("TOSKA_ALLOWED_HOSTS", "mesh.example:80", "write names without ports"),
+    )
 
 
 async def test_a_routing_file_for_the_gateway_alone_is_sent_to_the_router(tmp_path: Path) -> None:

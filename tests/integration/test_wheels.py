@@ -44,12 +44,14 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pins = re.findall(r"^[A-Za-z0-9._-]+==[^\s\\]+(?: ; .+?)?(?= \\|$)", (ROOT / "requirements.lock").read_text(), re.M)
     (folder / "pins.txt").write_text("\n".join(pins))
     environment = folder / "venv"
-    _run(sys.executable, "-m", "venv", environment)
+    _run(sys.executable, "-m", "venv", "--without-pip", environment)
     wheels = sorted((folder / "dist").glob("*.whl"))
     pip = [
-        environment / "bin" / "python",
+        sys.executable,
         "-m",
         "pip",
+        "--python",
+        environment / "bin" / "python",
         "--disable-pip-version-check",
         "--no-input",
         "install",
