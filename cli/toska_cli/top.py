@@ -72,7 +72,7 @@ def _watch(gateway: AdminApi, before: GatewayStats, view: str, interval_s: float
     problem = ""
     with _keys_at_once(), Live(Text("looking …"), console=console, screen=True, auto_refresh=False) as live:
         due = time.monotonic() + interval_s
-        while True:
+        while sys.stdout.isatty():  # a terminal may go without a signal that says so
             key = _key_within(due - time.monotonic())
             if key in ("q", "\x03"):
                 return

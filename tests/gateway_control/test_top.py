@@ -171,3 +171,12 @@ async def test_top_follows_on_a_terminal_and_obeys_its_keys(gateway: ControlMesh
             screen.press("q")
             assert await asyncio.wait_for(process.wait(), 20) == 0
         assert termios.tcgetattr(slave)[3] == before[3]
+
+
+async def test_top_ends_with_its_terminal(gateway: ControlMesh) -> None:
+    command = (TOSKA, "top", "-i", "0.2", "--home", str(gateway.home), "--admin", gateway.admin)
+    with terminal() as (screen, slave):
+        environment = {**os.environ, "TERM": "xterm"}
+        process = start_child(command, stdin=slave, stdout=slave, stderr=slave, environment=environment)
+        await screen.shows("q quit")
+    await asyncio.wait_for(process.wait(), 20)
