@@ -179,6 +179,8 @@ async def test_operators_promote_pause_resume_and_roll_back(table: RunningRouter
     assert (promoted["step"], promoted["percent"]) == (1, 100)
     assert (await act(table, "rollback")).json()["status"]["reason"] == "rolled back by ann"
     assert (await act(table, "promote")).status_code == 409
+    metrics = (await table.http.get("/metrics", headers=table.token("admin"))).text
+    assert 'toska_router_rollouts{phase="rolled_back"} 1.0' in metrics
     assert (await act(table, "sing")).status_code == 422
     lines = [(line["kind"], line["by"]) for line in await table.read("rollouts/pay/history")]
     assert lines == [

@@ -1,9 +1,11 @@
 """The router's own series, read from its parts when they are scraped."""
 
 from collections.abc import Iterable
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from toska_common.contracts.rollouts import Phase
 
 from toska_router.parts import Parts
 
@@ -30,6 +32,16 @@ class RouterCollector:
             "1 while the registry answers",
             int(self._parts.follower.status.connected),
         )
+        yield self._rollouts()
+        running = [one for one in self._parts.runs.runs.experiments.values() if one.status.phase == "running"]
+        yield GaugeMetricFamily("toska_router_experiments_running", "Chaos experiments that hit requests", len(running))
         yield CounterMetricFamily(
             "toska_router_snapshots", "Snapshots that differed from the one before", publisher.published
         )
+
+    def _rollouts(self) -> Metric:
+        family = GaugeMetricFamily("toska_router_rollouts", "Rollouts by phase", labels=["phase"])
+        phases = [one.phase for one in self._parts.runs.runs.rollouts.values()]
+        for phase in get_args(Phase):
+            family.add_metric([phase], phases.count(phase))
+        return family
