@@ -136,13 +136,7 @@ class Mesh:
         )
         if capacity is not None and capacity < 1:
             raise ConfigurationError(f"Mesh(name={name!r}): capacity: must be at least 1")
-        described = {
-            **(profile or {}),
-            "region": self._settings.region,
-            "zone": self._settings.zone,
-            "depends_on": tuple(depends_on),
-            "capabilities": tuple(capabilities),
-        }
+        described = _describe(self._settings, profile or {}, depends_on, capabilities)
         self._offer = _check_offer(name, tags, metadata or {}, weight, described)
         self._routes = _check_routes(name, routes)
         self._app = app
@@ -152,9 +146,7 @@ class Mesh:
             require_grpc()
         self.name = name
         self.version = version or app.version
-        self.health = HealthChecks(name, self.version)
-        for check, function in (checks or {}).items():
-            self.health.add(check, function)
+        self.health = _build_health(name, self.version, checks or {})
         self.metrics = ServiceMetrics()
         self._exchanges = Exchanges()
         self._callers = Callers(self.metrics.registry)
@@ -164,14 +156,8 @@ class Mesh:
         if logs:
             _configure_logs(self._settings, name, self.locate())
         self._tracer = telemetry.instrument(app, name, self.version)
-        self._outbound = Outbound(
-            name,
-            self.locate,
-            breaker or BreakerPolicy(),
-            CallMetrics(self.metrics.registry),
-            self._tracer,
-            self._settings.zone or "",
-        )
+        policy, calls = breaker or BreakerPolicy(), CallMetrics(self.metrics.registry)
+        self._outbound = Outbound(name, self.locate, policy, calls, self._tracer, self._settings.zone or "")
         fitting.when_built(app, self._fit)
 
     def client(self, service: str, *, attempts: int = 3, **options: Any) -> "MeshClient":
@@ -296,6 +282,26 @@ class Mesh:
             weight=self._offer.weight,
             checks=(TTLCheck(self._settings.lease_ttl, deregister_after=REMOVED_AFTER),),
         )
+
+
+def _describe(
+    settings: MeshSettings, profile: Mapping[str, Any], depends_on: Sequence[str], capabilities: Sequence[str]
+) -> dict[str, Any]:
+    """What a registration says of the service besides its name, its tags and its share."""
+    return {
+        **profile,
+        "region": settings.region,
+        "zone": settings.zone,
+        "depends_on": tuple(depends_on),
+        "capabilities": tuple(capabilities),
+    }
+
+
+def _build_health(name: str, version: str, checks: Mapping[str, CheckFunction]) -> HealthChecks:
+    health = HealthChecks(name, version)
+    for check, function in checks.items():
+        health.add(check, function)
+    return health
 
 
 def _check_offer(
