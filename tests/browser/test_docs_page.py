@@ -8,6 +8,9 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright, expect
 from toska_tests import parts
 from toska_tests.control import ControlMesh, control_mesh, web_server
+from toska_tests.waiting import wait_until
+
+expect.set_options(timeout=30_000)  # a page of all services takes seconds where much else runs
 
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
@@ -78,6 +81,13 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory, orders: Orders) -> Asyn
     async with control_mesh(home, "discovery", "router", "gateway") as mesh, web_server(orders) as port:
         await mesh.register("orders", port)
         await mesh.until_answered(f"{mesh.data}/orders/items/1")
+
+        async def all_fresh() -> bool:
+            listed = await mesh.get(f"{mesh.data}/api/v1/openapi")
+            states = [service["state"] for service in listed.json()] if listed.status_code == 200 else []
+            return states == ["fresh"] * 4
+
+        await wait_until(all_fresh, within=60, what="the documents of all services are there")
         yield mesh
 
 
@@ -108,7 +118,7 @@ class Visit:
 @pytest.fixture
 async def visit(browser: Browser, mesh: ControlMesh) -> AsyncGenerator[Visit]:
     page = await browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)
     visit = Visit(page)
     await page.goto(f"{mesh.data}/docs")
     await expect(page.locator(".opblock").first).to_be_visible()

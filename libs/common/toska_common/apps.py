@@ -30,7 +30,7 @@ def create_management_app(
         version: Of the API.
         options: Anything else that `FastAPI` takes.
     """
-    app = FastAPI(title=title, description=description, version=version, docs_url=None, redoc_url=None, **options)
+    app = FastAPI(title=title, description=description, version=version, openapi_url=None, redoc_url=None, **options)
     problem.install(app)
     health.add_to(app)
     (metrics or ServiceMetrics()).add_to(app)

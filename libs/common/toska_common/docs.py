@@ -1,17 +1,21 @@
 """`/docs`: Swagger UI from assets inside the installation, so that it works without a network.
 
-FastAPI's own page loads its scripts from a public server; apps that use this one are made with `docs_url=None`.
+FastAPI's own page loads its scripts from a public server; apps that use this one are made with `openapi_url=None`.
 """
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import resources
 
+import anyio
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+OPENAPI_URL = "/openapi.json"
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "swagger-ui.css": "text/css; charset=utf-8",
@@ -44,7 +48,7 @@ def read_asset(name: str) -> bytes:
     return (resources.files("fastapi_swagger") / "resources" / name).read_bytes()
 
 
-def swagger_page(title: str, *, base: str = "", openapi_url: str = "/openapi.json", **options: object) -> str:
+def swagger_page(title: str, *, base: str = "", openapi_url: str = OPENAPI_URL, **options: object) -> str:
     """The page that shows `openapi_url`.
 
     Args:
@@ -65,7 +69,7 @@ def swagger_page(title: str, *, base: str = "", openapi_url: str = "/openapi.jso
     return _PAGE.format(title=_escape(title), base=_escape(base), options=_script_json(settings))
 
 
-def docs_routes(title: str, *, openapi_url: str = "/openapi.json", **options: object) -> list[Route]:
+def docs_routes(title: str, *, openapi_url: str = OPENAPI_URL, **options: object) -> list[Route]:
     """`/docs` and its assets."""
 
     async def page(request: Request) -> Response:
@@ -81,8 +85,28 @@ def docs_routes(title: str, *, openapi_url: str = "/openapi.json", **options: ob
 
 
 def add_docs(app: FastAPI, **options: object) -> None:
-    """Give `app`, made with `docs_url=None`, its `/docs`."""
-    app.router.routes[:0] = docs_routes(app.title, openapi_url=app.openapi_url or "/openapi.json", **options)
+    """Give `app`, made with `openapi_url=None`, its `/openapi.json` and `/docs`."""
+    app.router.routes[:0] = [
+        Route(OPENAPI_URL, _describe(app)),
+        *docs_routes(app.title, openapi_url=OPENAPI_URL, **options),
+    ]
+
+
+def _describe(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    described: list[bytes] = []
+    describing = anyio.Lock()
+
+    def describe() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def document(_: Request) -> Response:
+        async with describing:
+            if not described:
+                # Half a second of a processor for many operations, in which the services beside this one go on.
+                described.append(await run_sync(describe))
+        return Response(described[0], media_type="application/json")
+
+    return document
 
 
 def _escape(text: str) -> str:
