@@ -135,6 +135,14 @@ async def test_envoy_is_told_addresses_only_and_none_that_the_mesh_refuses(app: 
         assert await _ask(envoy, "/a") == 200
 
 
+async def test_filters_that_come_and_go_take_their_routes_along(envoy: EnvoyGateway, app: Upstream) -> None:
+    for turn in range(3):
+        told: dict[str, Any] = {"headers": {"response": {"set": {"x-turn": str(turn)}}}}
+        for more in ({}, {"ip": {"allow": ["127.0.0.0/8"]}}):
+            await envoy.serve(_to(app.port, "a", **told, **more))
+            assert await _ask(envoy, "/a") == 200
+
+
 async def test_hundreds_of_clusters_are_served(envoy: EnvoyGateway, app: Upstream) -> None:
     names = [f"c{number}" for number in range(300)]
     document = {
