@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 PATIENCE = timedelta(seconds=5)
 """How long a change may take before it is given up."""
+CERTAIN_AFTER = timedelta(seconds=5)
+"""How long a change of another router can go unseen whose signal was lost."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
 Propose = Callable[[Sources], Sequence[Change]]
@@ -113,7 +115,8 @@ class RoutesBook:
             pause = _FIRST_PAUSE_S
             while True:
                 if self.is_open:
-                    await self._news.wait()
+                    with anyio.move_on_after(CERTAIN_AFTER.total_seconds()):
+                        await self._news.wait()
                 try:
                     await self._catch_up()
                 except DatabaseUnavailable as error:
