@@ -162,6 +162,7 @@ class RoutesBook:
             self.on_change()
 
     async def _change_in_time(self, propose: Propose, author: Author) -> Outcome:
+        await self._store.prepare()
         try:
             with anyio.fail_after(PATIENCE.total_seconds()):
                 async with self._changing:

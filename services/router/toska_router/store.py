@@ -56,6 +56,11 @@ class RoutesStore:
         """Where the database is, without its password."""
         return str(self._database.location)
 
+    async def prepare(self) -> None:
+        """Load what reaches the database, which a deadline for the database itself should not count."""
+        await self._database.load()
+        await self._statements()
+
     async def load(self) -> Stored:
         """Everything that holds now."""
         if self._database.is_absent():

@@ -48,6 +48,13 @@ class Database:
         """Whether nothing has ever been stored, which needs no SQLAlchemy to tell; `False` where that is not known."""
         return not self.is_open and self.location.file is not None and not self.location.file.exists()
 
+    async def load(self) -> None:
+        """Load what `open` needs: that takes seconds on a busy machine, and says nothing of the database."""
+        if self._opened is None:
+            # In a thread, since importing takes long enough to keep a whole event loop waiting.
+            await run_sync(import_module, "toska_common.database.opened")
+            await run_sync(import_module, self._migrations)
+
     async def open(self) -> "OpenDatabase":
         """Reach the database and bring its tables up to date.
 
@@ -58,9 +65,9 @@ class Database:
         async with self._opening:
             opened = self._opened
             if opened is None:
-                # In a thread, since importing takes long enough to keep a whole event loop waiting.
-                module = await run_sync(import_module, "toska_common.database.opened")
-                package = await run_sync(import_module, self._migrations)
+                await self.load()
+                module = import_module("toska_common.database.opened")
+                package = import_module(self._migrations)
                 opened = self._opened = await module.OpenDatabase.open(self.location, module.read_schema(package))
             return opened
 
