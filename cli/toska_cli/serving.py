@@ -12,8 +12,14 @@ from toska_common.errors import ConfigurationError
 from toska_cli.children import ChildSpec
 from toska_cli.importing import quick_imports
 
-_IMPORTED_LATE = ("fastapi", "pydantic.v1", "aiohttp", "toska_common.mesh")
-"""FastAPI imports pydantic.v1 at the first route, and the SDK aiohttp when it first speaks with the registry."""
+_IMPORTED_LATE = (
+    *("fastapi", "pydantic.v1", "aiohttp", "toska_common.mesh", "uvloop", "anyio._backends._asyncio"),
+    *("concurrent.futures.thread", "encodings.idna", "ctypes"),
+)
+"""What is imported here is imported once for all: children that import it each for itself take 5 MiB more each.
+
+FastAPI imports pydantic.v1 at the first route, and the SDK aiohttp when it first speaks with the registry.
+"""
 
 
 def import_app(target: str, folder: Path) -> Any:

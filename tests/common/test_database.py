@@ -71,6 +71,18 @@ async def test_a_block_that_fails_changes_nothing(databases: Callable[[], Databa
     assert await _count(database) == 0
 
 
+async def test_what_is_read_in_one_transaction_held_at_one_moment(databases: Callable[[], Database]) -> None:
+    mine, theirs = databases(), databases()
+    count = sa.select(sa.func.count()).select_from(tables.REVISIONS)
+    assert await _count(mine) == 0
+    async with mine.reading() as connection:
+        assert await connection.scalar(count) == 0
+        async with theirs.writing() as other:
+            await other.execute(_revision(1))
+        assert await connection.scalar(count) == 0
+    assert await _count(mine) == 1
+
+
 async def test_moments_come_back_as_they_were_and_with_their_zone(databases: Callable[[], Database]) -> None:
     database = databases()
     at = datetime(2026, 3, 4, 5, 6, 7, 891011, tzinfo=UTC)

@@ -185,7 +185,12 @@ async def test_a_router_that_is_killed_in_the_middle_leaves_whole_changes(router
     # What was confirmed is there; at most the one that was under way is there besides, and whole.
     assert len(confirmed) <= len(made) <= len(confirmed) + 1
     assert {revision["revision"] for revision in revisions} >= set(confirmed)
-    assert {item["name"] for item in made} <= {entry["name"] for entry in await two.read("clusters")}
+
+    async def has_all() -> bool:
+        return {item["name"] for item in made} <= {entry["name"] for entry in await two.read("clusters")}
+
+    # The one that was under way may have been committed after ours, and is then noticed as any other's is.
+    await wait_until(has_all, within=WITHIN, what="the other has all that was made")
 
 
 async def test_while_postgresql_is_away_what_is_known_goes_on_and_changes_are_refused(

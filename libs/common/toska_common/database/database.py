@@ -73,7 +73,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator["AsyncConnection"]:
-        """A transaction that only reads.
+        """A transaction that only reads: whatever others commit meanwhile, all that it reads held at one moment.
 
         Raises:
             DatabaseUnavailable: It does not answer.

@@ -51,10 +51,14 @@ class OpenDatabase:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction that only reads; raises as `Database.reading`."""
+        """A transaction that only reads, all of it of one moment; raises as `Database.reading`."""
         with translated(self._location):
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as plain:
+                # PostgreSQL otherwise lets each statement see what was committed before that one; SQLite never does.
+                sees = {} if self._location.file is not None else {"isolation_level": "REPEATABLE READ"}
+                connection = await plain.execution_options(**sees)
+                async with connection.begin():
+                    yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:
