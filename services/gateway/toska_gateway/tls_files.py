@@ -4,7 +4,7 @@ What cannot be used is refused with its reason and what was in use stays, so a r
 one after the other does no harm in between.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import structlog
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable
 
-from toska_gateway.tls_material import NO_TLS, Stamp, TlsMaterial, read_material, stamp
+from toska_gateway.errors import SnapshotRejected
+from toska_gateway.tls_material import NO_TLS, Stamp, TlsFilesRefused, TlsMaterial, read_material, stamp
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,24 @@ class TlsFiles:
                 self._said.add((event, fields["path"]))
                 log.warning(event, **fields)
 
-    def refused(self, problems: Sequence[Mapping[str, Any]], files: Mapping[Path, Stamp]) -> None:
+    async def renew(
+        self, table: RouteTable, before: TlsMaterial, put_in_force: Callable[[TlsMaterial], Awaitable[object]]
+    ) -> None:
+        """Read again what a table in force names, and have it used if it differs; what cannot be is only told."""
+        try:
+            material = await self.read(table)
+        except TlsFilesRefused as error:
+            self._refused(error.problems, error.files)
+            return
+        try:
+            if material.version != before.version:
+                await put_in_force(material)
+                log.info("tls_files_reloaded", files=len(material.files))
+            self.use(material)
+        except SnapshotRejected as error:
+            self._refused(error.problems, material.files)
+
+    def _refused(self, problems: Sequence[Mapping[str, Any]], files: Mapping[Path, Stamp]) -> None:
         """Tell that changed files cannot be used, and wait for their next change."""
         log.error("tls_files_refused", problems=problems, remedy="what was read before is served on")
         self._watched = files

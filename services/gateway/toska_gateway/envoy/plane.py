@@ -194,18 +194,10 @@ class EnvoyDataPlane:
                     await self._renew_tls(self._snapshot)
 
     async def _renew_tls(self, snapshot: Snapshot) -> None:
-        try:
-            tls = await self._tls_files.read(snapshot.table)
-        except TlsFilesRefused as error:
-            self._tls_files.refused(error.problems, error.files)
-            return
-        try:
-            if tls.version != self._tls.version:
-                await self._put_in_force(snapshot, tls)
-                log.info("tls_files_reloaded", files=len(tls.files))
-            self._tls_files.use(tls)
-        except SnapshotRejected as error:
-            self._tls_files.refused(error.problems, tls.files)
+        async def put_in_force(tls: TlsMaterial) -> None:
+            await self._put_in_force(snapshot, tls)
+
+        await self._tls_files.renew(snapshot.table, self._tls, put_in_force)
 
     async def _keep_names(self) -> None:
         """Tell Envoy where names lead to by now."""
