@@ -12,17 +12,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from toska_common.contracts.discovery import Health
 from toska_discovery.check import Check, CheckDefinition, CheckKind
 from toska_discovery.instance import Instance, ServiceDefinition
 from toska_discovery.vacancies.ledger import Ledger, lease_of
 from toska_discovery.vacancies.listeners import Listener, find_listing, list_by_proc, list_by_sock_diag
-from toska_discovery.vacancies.watcher import INTERVAL_S, is_ours
-from toska_tests.discovery_rig import ConsulPort, consul_port, discovery_in
+from toska_discovery.vacancies.watcher import is_ours
+from toska_tests.clients import scraped
+from toska_tests.discovery_rig import ConsulPort, RunningDiscovery, consul_port, discovery_in
 from toska_tests.ports import free_port
-from toska_tests.programs import Program, running
+from toska_tests.programs import running
 from toska_tests.waiting import wait_until
 
 LOOPBACK = ip_address("127.0.0.1").packed
@@ -168,11 +168,14 @@ time.sleep(600)
 
 
 @pytest.fixture
-async def ours(tmp_path: Path) -> AsyncGenerator[ConsulPort]:
-    async with (
-        discovery_in(tmp_path) as discovery,
-        consul_port("embedded", discovery.consul, discovery.credentials.admin) as port,
-    ):
+async def discovery(tmp_path: Path) -> AsyncGenerator[RunningDiscovery]:
+    async with discovery_in(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def ours(discovery: RunningDiscovery) -> AsyncGenerator[ConsulPort]:
+    async with consul_port("embedded", discovery.consul, discovery.credentials.admin) as port:
         yield port
 
 
@@ -188,25 +191,31 @@ async def until(ours: ConsulPort, name: str, status: str) -> float:
     return await wait_until(has_it, what=f"{name} is {status}")
 
 
-async def start(ours: ConsulPort, program: Program, port: int, **service: Any) -> None:
-    await program.line()
+async def start(ours: ConsulPort, port: int, **service: Any) -> None:
     body = {"Name": "orders", "Address": "127.0.0.1", "Port": port, "Check": {"TTL": "1h", "Status": "passing"}}
     assert (await ours.put("agent/service/register", {**body, **service})).status == 200
 
 
-async def a_look() -> None:
-    """Long enough for the watcher to have looked; what it has seen shows nowhere."""
-    await anyio.sleep(2.5 * INTERVAL_S)
+async def looked(discovery: RunningDiscovery) -> None:
+    """Wait for a look that began after this was called."""
+    url = f"{discovery.rest}/metrics"
+    before = await scraped(url, "toska_discovery_port_looks_total")
+
+    async def is_done() -> bool:
+        return await scraped(url, "toska_discovery_port_looks_total") > before
+
+    await wait_until(is_done, what="a look at the ports")
 
 
 async def test_a_killed_process_is_critical_within_a_second_and_comes_back_when_it_renews(
-    ours: ConsulPort, tmp_path: Path
+    discovery: RunningDiscovery, ours: ConsulPort, tmp_path: Path
 ) -> None:
     port = free_port()
     command = [sys.executable, "-c", LISTEN, str(port)]
     with running(command, tmp_path) as program:
-        await start(ours, program, port)
-        await a_look()
+        await program.line()
+        await start(ours, port)
+        await looked(discovery)
         program.send(signal.SIGKILL)
         assert await until(ours, "orders", "critical") < 2
         _, output = await check_of(ours, "orders")
@@ -215,29 +224,30 @@ async def test_a_killed_process_is_critical_within_a_second_and_comes_back_when_
         await program.line()
         await ours.put("agent/check/pass/service:orders")
         await until(ours, "orders", "passing")
-        await a_look()
+        await looked(discovery)
         program.send(signal.SIGKILL)
         await until(ours, "orders", "critical")
 
 
 async def test_a_process_that_is_stopped_or_has_a_full_accept_queue_stays_passing(
-    ours: ConsulPort, tmp_path: Path
+    discovery: RunningDiscovery, ours: ConsulPort, tmp_path: Path
 ) -> None:
     port = free_port()
     with running([sys.executable, "-c", LISTEN, str(port)], tmp_path) as program, ExitStack() as stack:
-        await start(ours, program, port)
-        await a_look()
+        await program.line()
+        await start(ours, port)
+        await looked(discovery)
         program.send(signal.SIGSTOP)
         for _ in range(5):
             client = stack.enter_context(closing(socket.socket()))
             client.setblocking(False)
             client.connect_ex(("127.0.0.1", port))
-        await a_look()
+        await looked(discovery)
         assert (await check_of(ours, "orders"))[0] == "passing"
         program.send(signal.SIGCONT)
 
 
-async def test_a_server_that_is_restarted_in_place_stays_passing(ours: ConsulPort) -> None:
+async def test_a_server_that_is_restarted_in_place_stays_passing(discovery: RunningDiscovery, ours: ConsulPort) -> None:
     port = free_port()
     await ours.put(
         "agent/service/register",
@@ -245,20 +255,25 @@ async def test_a_server_that_is_restarted_in_place_stays_passing(ours: ConsulPor
     )
     for _ in range(2):
         with closing(socket.create_server(("127.0.0.1", port))):
-            await a_look()
+            await looked(discovery)
     with closing(socket.create_server(("127.0.0.1", port))):
-        await a_look()
+        await looked(discovery)
         assert (await check_of(ours, "orders"))[0] == "passing"
 
 
-async def test_the_watch_can_be_turned_off(tmp_path: Path) -> None:
+async def test_the_watch_can_be_turned_off(
+    discovery: RunningDiscovery, ours: ConsulPort, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     port = free_port()
+    home = tmp_path_factory.mktemp("unwatched")
     async with (
-        discovery_in(tmp_path, watch_ports=False) as discovery,
-        consul_port("embedded", discovery.consul, discovery.credentials.admin) as ours,
+        discovery_in(home, watch_ports=False) as unwatched,
+        consul_port("embedded", unwatched.consul, unwatched.credentials.admin) as theirs,
     ):
         with running([sys.executable, "-c", LISTEN, str(port)], tmp_path) as program:
-            await start(ours, program, port)
-            await a_look()
-        await a_look()
-        assert (await check_of(ours, "orders"))[0] == "passing"
+            await program.line()
+            await start(theirs, port)
+            await start(ours, port)
+            await looked(discovery)
+        await until(ours, "orders", "critical")
+        assert (await check_of(theirs, "orders"))[0] == "passing"

@@ -12,7 +12,7 @@ import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_tests import echo_app
-from toska_tests.clients import http_client
+from toska_tests.clients import http_client, scraped
 from toska_tests.discovery_rig import discovery_process
 from toska_tests.meshes import RunningMesh, joined_app, toska_up
 from toska_tests.ports import free_ports
@@ -46,12 +46,18 @@ async def test_a_killed_instance_gets_no_requests_long_before_its_lease_lapses(
                 answer = await client.get(f"{mesh.gateway}/echo/pid")
                 return answer.status_code == 503 and "has no endpoints" in answer.text
 
-            await anyio.sleep(1)  # nothing shows that discovery has seen the port open
+            # Discovery, router and gateway are instances too.
+            await wait_until(lambda: _are_watched(mesh, 4), what="discovery has seen the port open")
             program.send(signal.SIGKILL)
             took = await wait_until(nobody_is_left, within=10, what="the gateway sends nobody there")
         assert took < 5
         checks = {check.id: check for check in (await consul.health_checks("echo"))[0]}
         assert checks[f"service:{own}"].output.startswith("connection refused: nobody listens on 127.0.0.1:")
+
+
+async def _are_watched(mesh: RunningMesh, count: int) -> bool:
+    url = f"{mesh.url('discovery')}/metrics"
+    return await scraped(url, "toska_discovery_watched_ports", headers=mesh.authorization("admin")) == count
 
 
 async def test_an_instance_that_is_stopped_for_longer_than_its_ttl_comes_back(

@@ -147,12 +147,12 @@ async def test_what_gateways_have_seen_of_an_endpoint_is_told_with_it(home: Path
     async def upstream(_: Any) -> Any:
         from aiohttp import web
 
-        return web.Response(status=503)
+        return web.Response(status=500)
 
     async with web_server(upstream) as port, control_mesh(home, "discovery", "router") as mesh:
         await mesh.start_gateway(report_interval="100ms")
         await mesh.register("orders", port)
-        await mesh.until_answered(f"{mesh.data}/orders/", 503)
+        await mesh.until_answered(f"{mesh.data}/orders/", 500)
 
         async def is_known() -> bool:
             answer = await mesh.http.post(

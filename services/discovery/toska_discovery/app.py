@@ -38,14 +38,14 @@ from toska_discovery.embedded_backend import EmbeddedBackend
 from toska_discovery.feed import Feed
 from toska_discovery.handlers import join_suffices, router
 from toska_discovery.instance import canonical_address
-from toska_discovery.metrics import DiscoveryCollector, DnsCollector
+from toska_discovery.metrics import DiscoveryCollector, DnsCollector, VacancyCollector
 from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
 from toska_discovery.rpc.server import RpcServer
 from toska_discovery.settings import Settings
 from toska_discovery.store import SqliteStore
 from toska_discovery.vacancies.listeners import find_listing
-from toska_discovery.vacancies.watcher import VacancyWatcher
+from toska_discovery.vacancies.watcher import VacancyCounts, VacancyWatcher
 from toska_discovery.watch import Watchers
 
 DESCRIPTION = """Who is there: the instances of every service, for as long as they renew their leases.
@@ -88,10 +88,12 @@ class _Discovery:
         self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy, acl=settings.registry_acl))
         self._dns_counts = DnsCounts()
+        self._vacancies = VacancyCounts()
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
         if settings.is_embedded:
             DiscoveryCollector(self._api, metrics.registry)
             DnsCollector(self._dns_counts, metrics.registry)
+            VacancyCollector(self._vacancies, metrics.registry)
             listeners.append(Listener(CONSUL, settings.host, settings.consul_port, self._api, ConsulProtocol))
         self.service = Service("discovery", listeners, self._lifespan)
         self._health.add("listening", lambda: self.service.ready)
@@ -160,7 +162,7 @@ class _Discovery:
                 node_name=settings.node_name,
             )
             if settings.watch_ports and (listing := find_listing()) is not None:
-                tasks.start_soon(VacancyWatcher(registry, listing, self._clock).run)
+                tasks.start_soon(VacancyWatcher(registry, listing, self._clock, self._vacancies).run)
             finder = QueryFinder(state, parse_duration)
             dns = build_dns(settings, state.listing, self._clock, self._dns_counts, finder.find)
             async with (

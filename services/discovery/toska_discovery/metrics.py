@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from toska_discovery.consul.app import ConsulApi
 from toska_discovery.dns.server import DnsCounts
+from toska_discovery.vacancies.watcher import VacancyCounts
 
 
 class DiscoveryCollector(Collector):
@@ -75,3 +76,19 @@ class DnsCollector(Collector):
         for labels, count in sorted(self._counts.answers.items()):
             answers.add_metric(labels, count)
         yield answers
+
+
+class VacancyCollector(Collector):
+    """Whose end is noticed by a port that closes, before a lease lapses."""
+
+    def __init__(self, counts: VacancyCounts, registry: CollectorRegistry) -> None:
+        self._counts = counts
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "toska_discovery_watched_ports", "Instances whose port was seen open", self._counts.watched
+        )
+        yield CounterMetricFamily(
+            "toska_discovery_port_looks", "Lists of this machine's open ports compared", self._counts.looks
+        )

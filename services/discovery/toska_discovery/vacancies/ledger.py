@@ -36,6 +36,11 @@ class Ledger:
     def __bool__(self) -> bool:
         return bool(self._places)
 
+    @property
+    def watched(self) -> int:
+        """How many instances have a port that was seen open, and whose end shows."""
+        return len(self._open)
+
     def take(self, changes: Mapping[str, Instance | None]) -> None:
         """Hear of instances that came, changed or went, by key."""
         for key, instance in changes.items():

@@ -11,6 +11,7 @@ proves nothing.
 
 import errno
 import socket
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -31,18 +32,29 @@ log = structlog.get_logger(__name__)
 INTERVAL_S = 0.25
 SHARE = 1 / 50
 """Most of the time that listing may take: on a machine with very many sockets it is done less often."""
+LONGEST_INTERVAL_S = 1.0
+"""However long it took: most of that may have been spent waiting for a processor."""
 PAUSE_S = 0.1
 """Between the two attempts to connect: a server that is restarted in place may be between two listeners."""
 CONNECT_WITHIN_S = 1.0
 
 
+@dataclass(slots=True)
+class VacancyCounts:
+    """For the metrics: looks that ended, and instances whose port the last one saw open."""
+
+    looks: int = 0
+    watched: int = 0
+
+
 class VacancyWatcher:
     """Watches the ports of one registry's instances; `run` never returns."""
 
-    def __init__(self, registry: EmbeddedRegistry, listing: Listing, clock: Clock) -> None:
+    def __init__(self, registry: EmbeddedRegistry, listing: Listing, clock: Clock, counts: VacancyCounts) -> None:
         self._registry = registry
         self._listing = listing
         self._clock = clock
+        self._counts = counts
         self._ledger = Ledger(is_ours)
         self._ledger.take(registry.state.instances)
         registry.on_change(self._take)
@@ -54,19 +66,24 @@ class VacancyWatcher:
                 began = self._clock.monotonic()
                 for key in self._look():
                     group.start_soon(self._examine, key)
-                await anyio.sleep(max(INTERVAL_S, (self._clock.monotonic() - began) / SHARE))
+                pause = (self._clock.monotonic() - began) / SHARE
+                await anyio.sleep(min(max(INTERVAL_S, pause), LONGEST_INTERVAL_S))
 
     def _take(self, changes: Changes) -> None:
         self._ledger.take(changes.instances)
 
     def _look(self) -> list[str]:
         if not self._ledger:
+            self._counts.watched = 0
             return []
         try:
-            return self._ledger.look(self._listing())
+            suspects = self._ledger.look(self._listing())
         except OSError as error:
             log.warning("listeners_not_listed", reason=str(error))
             return []
+        self._counts.looks += 1
+        self._counts.watched = self._ledger.watched
+        return suspects
 
     async def _examine(self, key: str) -> None:
         instance = self._registry.state.instances.get(key)
