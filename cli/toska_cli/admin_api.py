@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -45,6 +46,18 @@ class AdminApi:
         except OSError as error:
             raise ConfigurationError(f"cannot read the admin token {file}: {error.strerror}") from error
 
+    @classmethod
+    def find_router(cls, url: str | None, home: Path | None) -> "AdminApi":
+        """The router on `url`, or that of the mesh that runs here.
+
+        Raises:
+            ConfigurationError: No mesh runs there, or there is no token for it.
+        """
+        if url is None:
+            mesh = get_running_mesh(home)
+            url, home = mesh.urls["router"], mesh.home
+        return cls.find(url, home, what="the router's API")
+
     def get(self, path: str, *, patience_s: float = 10.0) -> Any:
         """Fetch JSON.
 
@@ -61,10 +74,21 @@ class AdminApi:
         """
         return self._ask("POST", path, body, patience_s)
 
+    def post_text(self, path: str, text: bytes, media_type: str, *, headers: Mapping[str, str]) -> Any:
+        """Post a text as it is; returns the answer's JSON.
+
+        Raises:
+            MeshError: It refused, or does not answer.
+        """
+        return self._send("POST", path, text, {**headers, "content-type": media_type}, patience_s=60)
+
     def _ask(self, method: str, path: str, body: object, patience_s: float) -> Any:
-        headers, data = self._headers, None
-        if body is not None:
-            headers, data = {**headers, "content-type": "application/json"}, json.dumps(body)
+        if body is None:
+            return self._send(method, path, None, {}, patience_s)
+        return self._send(method, path, json.dumps(body).encode(), {"content-type": "application/json"}, patience_s)
+
+    def _send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], patience_s: float) -> Any:
+        headers = {**headers, **self._headers}
         connection = http.client.HTTPConnection(self._host, self._port, timeout=patience_s)
         try:
             connection.request(method, path, body=data, headers=headers)
@@ -83,5 +107,9 @@ def _reason(answer: Any, status: int) -> str:
     if not isinstance(answer, dict):
         return str(status)
     problem = cast("dict[str, Any]", answer)
-    named = "; ".join(f"{item.get('field')}: {item.get('reason')}" for item in problem.get("problems") or ())
-    return named or str(problem.get("detail", status))
+    return "; ".join(map(_said, problem.get("problems") or ())) or str(problem.get("detail", status))
+
+
+def _said(item: Mapping[str, Any]) -> str:
+    line = f"line {item['line']}" if item.get("line") else ""
+    return ": ".join(str(part) for part in (line, item.get("field"), item.get("reason")) if part)

@@ -16,6 +16,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+routes = typer.Typer(help="Show and change the routing that the router's API has.", no_args_is_help=True)
+app.add_typer(routes, name="routes")
+
 
 class View(StrEnum):
     """What `toska top` shows a line of."""
@@ -49,6 +52,11 @@ Home = Annotated[Path | None, typer.Option("--home", help="State folder of the m
 
 Admin = Annotated[
     str | None, typer.Option("--admin", metavar="URL", help="Admin API of the gateway; default: the mesh's here")
+]
+
+
+Router = Annotated[
+    str | None, typer.Option("--router", metavar="URL", help="The router's API; default: the mesh's here")
 ]
 
 
@@ -134,6 +142,37 @@ def rollout(
 
     if not show_rollout(home, name, None if action is None else action.value, as_json=as_json):
         raise typer.Exit(1)
+
+
+@routes.command("apply")
+def apply_routes(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Clusters, policies and routes in YAML or JSON")],
+    *,
+    prune: Annotated[bool, typer.Option("--prune", help="Take away what the file does not have")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing, and show what would be different")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why, for the history")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line")] = False,
+    router: Router = None,
+    home: Home = None,
+) -> None:
+    """Have the router's API hold what a file says: all of it in one step, or nothing."""
+    from toska_cli.admin_api import AdminApi
+    from toska_cli.routes import apply_document, read_document
+
+    text = read_document(file)
+    found = AdminApi.find_router(router, home)
+    apply_document(found, text, prune=prune, dry_run=dry_run, reason=reason, as_json=as_json)
+
+
+@routes.command("export")
+def export_routes(router: Router = None, home: Home = None) -> None:
+    """Print what the router's API has, so that it can be applied again."""
+    from toska_cli.admin_api import AdminApi
+    from toska_cli.routes import export_document
+
+    export_document(AdminApi.find_router(router, home))
 
 
 @app.command()

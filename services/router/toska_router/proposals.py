@@ -1,15 +1,20 @@
 """What callers ask for, as proposals: decided on what holds in the moment of the change."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toska_common.contracts import Document
 from toska_common.contracts.revisions import Kind
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import NotFound, PreconditionFailed
-from toska_common.routing.written import written_version
+from toska_common.merge_patch import merge_patch
+from toska_common.routing.document import load_resource
+from toska_common.routing.problems import InvalidDocument, Problem
+from toska_common.routing.written import written, written_version
 
-from toska_router.sources import Change, Sources, changes_between
+from toska_router.sources import KINDS, Change, Sources, changes_between
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,30 @@ class Put:
         """Raises `OwnedElsewhere` and `PreconditionFailed`."""
         self.precondition.check(sources.find(self.kind, self.name))
         return [Change(self.kind, self.name, self.resource)]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Change a part of a resource, as it is in the moment of the change (RFC 7396)."""
+
+    kind: Kind
+    name: str
+    patch: Mapping[str, Any]
+    precondition: Precondition = ANY
+
+    def __call__(self, sources: Sources) -> Sequence[Change]:
+        """Raises `InvalidDocument` for what comes out, `NotFound`, `OwnedElsewhere` and `PreconditionFailed`."""
+        found = sources.find(self.kind, self.name)
+        if found is None:
+            raise NotFound(f"there is no {self.kind} {self.name} to patch")
+        self.precondition.check(found)
+        source = f"the {self.kind} {self.name}, patched"
+        as_written = written(found)
+        patched = merge_patch(as_written, self.patch)
+        if patched.get("name") != as_written.get("name"):
+            raise InvalidDocument([Problem("name", None, "a patch gives no other name")], source=source)
+        resource = load_resource(KINDS[self.kind], json.dumps(patched), source=source)
+        return [Change(self.kind, self.name, resource)]
 
 
 @dataclass(frozen=True, slots=True)

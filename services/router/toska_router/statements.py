@@ -55,9 +55,11 @@ async def append(
     await connection.execute(REVISIONS.insert().values(revision=revision, at=at, **words))
     rows = [_row(change, revision) for change in changes]
     await connection.execute(CHANGES.insert(), rows)
-    for change in changes:
-        this = (RESOURCES.c.kind == change.kind) & (RESOURCES.c.name == change.name)
-        await connection.execute(RESOURCES.delete().where(this))
+    gone = (RESOURCES.c.kind == sa.bindparam("of")) & (RESOURCES.c.name == sa.bindparam("called"))
+    # All in one round trip: a change may be of thousands.
+    await connection.execute(
+        RESOURCES.delete().where(gone), [{"of": change.kind, "called": change.name} for change in changes]
+    )
     kept = [row for row in rows if row["body"] is not None]
     if kept:
         await connection.execute(RESOURCES.insert(), kept)

@@ -82,6 +82,7 @@ class ChangePreview(Contract):
 
     written: tuple[WrittenDifference, ...] = ()
     compiled: CompiledDifference | None = None
+    revision: int | None = Field(default=None, description="What was made of it, if anything was different")
 
 
 class Rollback(Document):

@@ -22,7 +22,7 @@ D = TypeVar("D", bound=Document)
 
 _NOTHING = RoutingDocument()
 
-__all__ = ["InvalidDocument", "Problem", "load_document", "load_resource"]
+__all__ = ["InvalidDocument", "Problem", "as_written", "load_document", "load_resource", "validate_node"]
 
 
 def load_document(
@@ -40,14 +40,14 @@ def load_document(
         InvalidDocument: Lists everything that is wrong, with paths and lines.
     """
     tree = parse_yaml(decode(text, source), source)
-    document, findings = _validate(RoutingDocument, tree.root)
+    document, findings = validate_node(RoutingDocument, tree.root)
     if document is not None:
         checked = check_document(
             document.routes, document.clusters, policies=document.policies, beside=beside, registry=registry
         )
     else:
         checked = _check_what_is_right(tree.root, beside, registry)
-    findings += [_as_written(finding, tree.root) for finding in checked]
+    findings += [as_written(finding, tree.root) for finding in checked]
     if document is None or findings or tree.problems:
         raise InvalidDocument(name_problems(findings, tree), source=source)
     return document
@@ -75,15 +75,16 @@ def load_resource(
     """
     content = decode(text, source)
     tree = parse_yaml(content, source) if yaml else parse_json(content, source)
-    resource, findings = _validate(kind, tree.root, defaults)
+    resource, findings = validate_node(kind, tree.root, defaults)
     if resource is None or tree.problems:
         raise InvalidDocument(name_problems(findings, tree), source=source)
     return resource
 
 
-def _validate(
+def validate_node(
     kind: type[D], node: Node, defaults: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[D | None, list[Finding]]:
+    """Read a part of a document as one thing; if that cannot be, everything that is wrong, located from the node."""
     if not isinstance(node.value, dict):
         return None, [Finding((), "a mapping of keys to values is expected")]
     try:
@@ -98,7 +99,7 @@ def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) ->
     routes = _entries(root).get("routes")
     listed = routes.value if routes is not None and isinstance(routes.value, tuple) else ()
     return check_document(
-        [_validate(Route, node)[0] for node in listed],
+        [validate_node(Route, node)[0] for node in listed],
         _readable(Cluster, clusters),
         policies=_readable(Policies, policies),
         known_clusters=clusters,
@@ -118,7 +119,7 @@ def _entries(node: Node, *keys: str) -> Mapping[str, Node]:
 
 
 def _readable(kind: type[D], nodes: Mapping[str, Node]) -> dict[str, D]:
-    return {name: resource for name, node in nodes.items() if (resource := _validate(kind, node)[0]) is not None}
+    return {name: resource for name, node in nodes.items() if (resource := validate_node(kind, node)[0]) is not None}
 
 
 def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:
@@ -131,10 +132,10 @@ def _finding(kind: type[BaseModel], entry: Any, root: Node) -> Finding:
         return Finding(location, _unknown_key(kind, checked))
     if error_type == "missing":
         return Finding(location, "is required")
-    return _as_written(Finding(location, _plainly(error_type, reason, entry)), root)
+    return as_written(Finding(location, _plainly(error_type, reason, entry)), root)
 
 
-def _as_written(finding: Finding, root: Node) -> Finding:
+def as_written(finding: Finding, root: Node) -> Finding:
     """Name only what the document has: a shorthand is checked as what it stands for (`to: orders`)."""
     return Finding(root.locate(finding.location)[0], finding.reason)
 

@@ -49,6 +49,18 @@ class Node:
             return tuple(child.plain() for child in self.value)
         return self.value
 
+    def find(self, location: Location) -> "Node":
+        """The node at a location that the document has."""
+        node = self
+        for part in location:
+            if isinstance(node.value, dict):
+                node = node.value[str(part)]
+            elif isinstance(node.value, tuple) and isinstance(part, int):
+                node = node.value[part]
+            else:
+                raise KeyError(location)
+        return node
+
     def as_written(self, location: Location) -> Location:
         """A location without the index of a list of one that was written without its brackets."""
         node: Node | None = self

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from toska_router.handlers.batches import batch_routes
 from toska_router.handlers.experiments import experiment_routes
 from toska_router.handlers.history import history_routes
 from toska_router.handlers.resources import resource_routes
@@ -17,6 +18,7 @@ def add_handlers(app: FastAPI, parts: Parts) -> None:
     """Give `app` the whole API."""
     for routes in (
         resource_routes,
+        batch_routes,
         history_routes,
         schema_routes,
         rollout_routes,

@@ -2,12 +2,15 @@
 
 import json
 import re
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
 from toska_common.contracts import Document
-from toska_common.routing.document import load_resource
+from toska_common.merge_patch import MEDIA_TYPE as MERGE_PATCH
+from toska_common.routing.document import InvalidDocument, Problem, load_resource
+from toska_common.routing.tree import decode, parse_json
 
 from toska_router.proposals import Precondition
 
@@ -27,21 +30,56 @@ async def read_resource(request: Request, kind: type[D], **defaults: Any) -> D:
         InvalidDocument: It is wrong; every problem is named.
         HTTPException: 413 if it is too large, 415 if it is neither JSON nor YAML.
     """
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    yaml = media_type in _YAML
-    if not yaml and _JSON.fullmatch(media_type) is None:
-        raise HTTPException(415, f"{media_type} is not read here; send application/json or application/yaml")
-    body = await _read_body(request)
+    yaml = is_yaml(request)
+    body = await read_body(request)
     return load_resource(kind, body, source="the body", yaml=yaml, defaults=defaults)
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_patch(request: Request) -> Mapping[str, Any]:
+    """Read the body as a JSON Merge Patch (RFC 7396) of a resource.
+
+    Raises:
+        InvalidDocument: It is no JSON, or patches nothing that has keys.
+        HTTPException: 413 if it is too large, 415 if it says that it is something else.
+    """
+    media_type = _media_type(request)
+    if media_type != MERGE_PATCH:
+        raise HTTPException(415, f"a patch is {MERGE_PATCH}, not {media_type}", headers={"accept-patch": MERGE_PATCH})
+    tree = parse_json(decode(await read_body(request), "the patch"), "the patch")
+    patch = tree.root.plain()
+    if not isinstance(patch, Mapping):
+        raise InvalidDocument([Problem("", None, "a mapping of keys to values is expected")], source="the patch")
+    return cast("Mapping[str, Any]", patch)
+
+
+def is_yaml(request: Request) -> bool:
+    """Whether the body is YAML; it is JSON otherwise.
+
+    Raises:
+        HTTPException: 415 if it is neither.
+    """
+    media_type = _media_type(request)
+    if media_type not in _YAML and _JSON.fullmatch(media_type) is None:
+        raise HTTPException(415, f"{media_type} is not read here; send application/json or application/yaml")
+    return media_type in _YAML
+
+
+async def read_body(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
+    """The body, whole.
+
+    Raises:
+        HTTPException: 413 if it is larger.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"a resource has at most {MAX_BODY_BYTES} bytes")
+        if len(body) > at_most:
+            raise HTTPException(413, f"a body has at most {at_most} bytes here")
     return bytes(body)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
 
 
 def read_precondition(request: Request) -> Precondition:

@@ -42,6 +42,18 @@ async def preview_change(parts: Parts, propose: Propose) -> Response:
     return answer(preview.model_dump(mode="json", exclude_defaults=True))
 
 
+async def make_or_preview(
+    parts: Parts, request: Request, propose: Propose, source: str = "api", *, dry_run: bool
+) -> Response:
+    """Make a change of several resources, or only look: answers with what is different in either case."""
+    if dry_run:
+        return await preview_change(parts, propose)
+    outcome = await make_change(parts, request, propose, source)
+    revision = outcome.revision if outcome.changes else None
+    preview = ChangePreview(written=written_differences(outcome), revision=revision)
+    return answer(preview.model_dump(mode="json", exclude_defaults=True), revision=outcome.revision)
+
+
 def written_differences(outcome: Outcome) -> tuple[WrittenDifference, ...]:
     """What is different of what people wrote."""
     found: list[WrittenDifference] = []

@@ -15,10 +15,9 @@ from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import NotFound
 from toska_common.routing.differences import diff_resources
 
-from toska_router.book import Outcome, Propose
+from toska_router.book import Outcome
 from toska_router.handlers.bodies import read_precondition
-from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_change, preview_change, written_differences
-from toska_router.handlers.entries import answer
+from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_or_preview, written_differences
 from toska_router.handlers.resources import COLLECTIONS, NAME, PARAMETERS, Collection
 from toska_router.parts import Parts
 from toska_router.proposals import Restore, RestoreAll
@@ -82,7 +81,7 @@ def _add_rollback(router: APIRouter, parts: Parts, collection: Collection) -> No
         """Make it what it was after a revision, which may be gone; that is a new revision."""
         resource = by_kind(await _state_at(parts, to.revision))[kind].get(name)
         propose = Restore(kind, name, resource, read_precondition(request))
-        return await _return_to(parts, request, propose, dry_run=dry_run)
+        return await make_or_preview(parts, request, propose, "rollback", dry_run=dry_run)
 
 
 def _add_revisions(router: APIRouter, parts: Parts) -> None:
@@ -120,15 +119,7 @@ def _add_return(router: APIRouter, parts: Parts) -> None:
     async def roll_everything_back(to: Rollback, request: Request, dry_run: DRY_RUN = False) -> Response:
         """Make everything that the API has what it was after a revision, in one transaction; a new revision."""
         state = await _state_at(parts, to.revision)
-        return await _return_to(parts, request, RestoreAll(state), dry_run=dry_run)
-
-
-async def _return_to(parts: Parts, request: Request, propose: Propose, *, dry_run: bool) -> Response:
-    if dry_run:
-        return await preview_change(parts, propose)
-    outcome = await make_change(parts, request, propose, "rollback")
-    preview = ChangePreview(written=written_differences(outcome))
-    return answer(preview.model_dump(mode="json", exclude_defaults=True), revision=outcome.revision)
+        return await make_or_preview(parts, request, RestoreAll(state), "rollback", dry_run=dry_run)
 
 
 async def _state_at(parts: Parts, revision: int) -> RoutingDocument:

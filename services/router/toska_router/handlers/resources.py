@@ -10,13 +10,14 @@ from toska_common.contracts import Contract, Document
 from toska_common.contracts.revisions import ChangePreview, Kind
 from toska_common.contracts.routing import ClusterEntry, PolicyEntry, Route, RouteEntry
 from toska_common.errors import InvalidInput
+from toska_common.merge_patch import MEDIA_TYPE as MERGE_PATCH
 
 from toska_router.handlers.authors import HEADERS
-from toska_router.handlers.bodies import read_precondition, read_resource
+from toska_router.handlers.bodies import read_patch, read_precondition, read_resource
 from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_change, preview_change
 from toska_router.handlers.entries import answer, get_entry, list_entries
 from toska_router.parts import Parts
-from toska_router.proposals import Delete, Put
+from toska_router.proposals import Delete, Patch, Put
 from toska_router.sources import KINDS
 
 NAME = Annotated[
@@ -128,6 +129,14 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
         found = get_entry(parts, kind, name)
         return answer(found, 201 if created else 200, version=found["version"], revision=outcome.revision)
 
+    async def patch(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
+        propose = Patch(kind, name, await read_patch(request), read_precondition(request))
+        if dry_run:
+            return await preview_change(parts, propose)
+        outcome = await make_change(parts, request, propose)
+        found = get_entry(parts, kind, name)
+        return answer(found, version=found["version"], revision=outcome.revision)
+
     async def delete(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
         propose = Delete(kind, name, read_precondition(request))
         if dry_run:
@@ -150,6 +159,17 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
     )
     router.add_api_route(
         f"/{path}/{{name}}",
+        patch,
+        methods=["PATCH"],
+        response_model=entry | ChangePreview,
+        responses={415: {"description": "No JSON Merge Patch; `Accept-Patch` says what is"}, **REFUSALS},
+        openapi_extra=_PATCHES,
+        description=f"Change a part of one of the API's own, by a JSON Merge Patch of what GET has as `{kind}`.",
+        name=f"patch {kind}",
+        tags=[path],
+    )
+    router.add_api_route(
+        f"/{path}/{{name}}",
         delete,
         methods=["DELETE"],
         status_code=204,
@@ -159,6 +179,17 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
         name=f"delete {kind}",
         tags=[path],
     )
+
+
+_PATCHES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            MERGE_PATCH: {"schema": {"type": "object", "description": "null takes a key away; lists are taken whole"}}
+        },
+    },
+    "parameters": PARAMETERS,
+}
 
 
 def _takes(schema: str) -> dict[str, Any]:
