@@ -154,6 +154,19 @@ async def test_faults_end_at_their_time_without_anybody_saying_so(gateway: Gatew
         assert now_utc() >= until
 
 
+async def test_faults_last_no_longer_when_the_clock_on_the_wall_is_put_back() -> None:
+    until = now_utc().replace(microsecond=0) + timedelta(hours=1, seconds=2)
+    async with upstream() as app:
+        document = single(app.port, policies={"fault": {"abort": {"status": 503}, "until": until.isoformat()}})
+        async with plane_here(document, ahead_s=3600) as (_, address):
+            assert (await ask(address, get())).status == 503
+
+            async def is_over() -> bool:
+                return (await ask(address, get())).status == 200
+
+            await wait_until(is_over, within=20, what="the fault ends")
+
+
 async def test_only_requests_that_go_to_the_cluster_are_hit(gateway: Gateway) -> None:
     async with upstream() as old, upstream() as new:
         to = [{"cluster": "old", "weight": 1}, {"cluster": "new", "weight": 1}]

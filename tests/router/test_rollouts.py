@@ -115,7 +115,8 @@ async def test_while_it_runs_it_stands_for_the_route_and_everybody_can_see(route
     assert [{key: part[key] for key in ("cluster", "weight")} for part in overlay["to"]] == weights
     [route] = (await router.snapshot()).table.routes
     assert {part.cluster: part.weight for part in route.to} == {"new": 2500, "old": 7500}
-    assert route.policies.watch == "rollout:pay:1:0"
+    assert route.policies.watch is not None
+    assert route.policies.watch.startswith("rollout:pay:")
     leader = (await router.read("rollouts/pay"))["leader"]
     assert leader.endswith(f":{router.http.base_url.port}")
 
@@ -218,35 +219,59 @@ async def test_one_route_has_one_rollout_and_one_that_is_over_begins_anew(table:
     assert (await status(table))["run"] == 2
 
 
+async def token_of(router: RunningRouter) -> str:
+    """What gateways count the present step under."""
+    [route] = (await router.snapshot()).table.routes
+    return route.policies.watch or ""
+
+
+async def report(
+    router: RunningRouter, token: str, requests: int, epoch: str = "a", sequence: int = 1, credential: str = "admin"
+) -> None:
+    """Tell, as a gateway, how many requests the canary has had."""
+    tally = {"token": token, "cells": {"new": {"requests": requests, "buckets": {"3": requests}}}}
+    body = poll_body(wait=0, counted={"epoch": epoch, "sequence": sequence, "tallies": [tally]})
+    headers = router.token(credential) if credential else {}
+    (await router.http.post("/api/v1/snapshot", json=body, headers=headers)).raise_for_status()
+
+
+async def until_counted(router: RunningRouter, requests: int) -> None:
+    """Wait until the canary is known to have had so many."""
+
+    async def counts() -> bool:
+        evidence = (await status(router))["evidence"]
+        return evidence is not None and evidence["canary"]["requests"] == requests
+
+    await wait_until(counts, within=PATIENCE, what=f"{requests} requests are counted")
+
+
+async def test_one_that_was_deleted_and_begun_again_hears_nothing_of_the_first(table: RunningRouter) -> None:
+    await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
+    await until_phase(table, "running")
+    first = await token_of(table)
+    await act(table, "rollback")
+    await table.delete("rollouts/pay")
+    await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
+    await until_phase(table, "running")
+    await report(table, first, 1000, epoch="b")  # as gateways do for a minute
+    await report(table, await token_of(table), 5)
+    await until_counted(table, 5)
+
+
 async def test_each_gateway_counts_once_whatever_comes_twice_late_or_from_strangers(table: RunningRouter) -> None:
     await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
     await until_phase(table, "running")
 
-    async def report(epoch: str, sequence: int, requests: int, **headers: str) -> None:
-        tally = {"token": "rollout:pay:1:0", "cells": {"new": {"requests": requests, "buckets": {"3": requests}}}}
-        counted = {"epoch": epoch, "sequence": sequence, "tallies": [tally]}
-        body = poll_body(wait=0, counted=counted)
-        (await table.http.post("/api/v1/snapshot", json=body, headers=headers)).raise_for_status()
-
-    admin = table.token("admin")
+    token = await token_of(table)
     for sequence, requests in ((1, 10), (3, 30), (3, 30), (2, 20)):
-        await report("a", sequence, requests, **admin)
-    await report("b", 1, 5, **admin)
-    await report("stranger", 1, 1000)
-    await report("joined", 1, 1000, **table.token("join"))
-
-    async def counts() -> bool:
-        evidence = (await status(table))["evidence"]
-        return evidence is not None and evidence["canary"]["requests"] == 35
-
-    await wait_until(counts, within=PATIENCE)
-    await report("a", 4, 31, **admin)
-    await report("a2", 1, 7, **admin)  # the same gateway, started anew
-
-    async def counts_on() -> bool:
-        return (await status(table))["evidence"]["canary"]["requests"] == 43
-
-    await wait_until(counts_on, within=PATIENCE)
+        await report(table, token, requests, sequence=sequence)
+    await report(table, token, 5, epoch="b")
+    await report(table, token, 1000, epoch="stranger", credential="")
+    await report(table, token, 1000, epoch="joined", credential="join")
+    await until_counted(table, 35)
+    await report(table, token, 31, sequence=4)
+    await report(table, token, 7, epoch="a2")  # the same gateway, started anew
+    await until_counted(table, 43)
 
 
 async def test_a_killed_leader_is_followed_by_the_next_which_goes_on_with_what_was_seen(

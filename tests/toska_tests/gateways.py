@@ -166,11 +166,17 @@ def load(staging: Staging, snapshot: Snapshot, known: Known | None = None) -> li
 
 
 @contextlib.asynccontextmanager
-async def plane_here(document: Mapping[str, Any], *, zone: str = "") -> AsyncGenerator[tuple[Plane, tuple[str, int]]]:
-    """A worker's data plane in the test's own loop, where its inside can be looked at; with its address."""
+async def plane_here(
+    document: Mapping[str, Any], *, zone: str = "", ahead_s: float = 0.0
+) -> AsyncGenerator[tuple[Plane, tuple[str, int]]]:
+    """A worker's data plane in the test's own loop, where its inside can be looked at; with its address.
+
+    `ahead_s` is how far the clock on the wall is put back once the document has been read.
+    """
     loop = asyncio.get_running_loop()
     plane = Plane(loop, TargetRules())
     plane.zone = zone
+    plane.wall += ahead_s
     assert load(Staging(plane), snapshot_of(document)) == []
     server = await loop.create_server(lambda: Downstream(plane), "127.0.0.1", 0)
     plane.start()

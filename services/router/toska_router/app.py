@@ -1,7 +1,7 @@
 """Builds the router: its parts, its API and its place in the mesh."""
 
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -13,10 +13,7 @@ from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
-from toska_common.contracts.rollouts import Rollout
-from toska_common.contracts.routing import Route
 from toska_common.database import Database, DatabaseUnavailable
-from toska_common.errors import MeshError, NotFound
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
@@ -30,13 +27,11 @@ from toska_router.handlers.xds import xds_routes
 from toska_router.metrics import RouterCollector
 from toska_router.parts import Parts
 from toska_router.publisher import Publisher
-from toska_router.rollouts.leading import adopted
+from toska_router.rollouts.adoption import adopt
 from toska_router.runs.book import RunsBook
 from toska_router.runs.leading import Leader
 from toska_router.settings import Settings
-from toska_router.sources import Change, Sources
 from toska_router.store import MIGRATIONS
-from toska_router.stored import Author
 
 if TYPE_CHECKING:
     from toska_router.programming.programmer import Programmer
@@ -111,7 +106,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
 
 
 def _start(parts: Parts, tasks: SupervisedTasks, settings: Settings, consul: ConsulClient) -> None:
-    leader = Leader(parts.runs, consul, _name(settings), settings.rollout_interval, partial(_adopt, parts.book))
+    leader = Leader(parts.runs, consul, _name(settings), settings.rollout_interval, partial(adopt, parts.book))
     for run in (parts.book.follow, parts.runs.follow, parts.tallies.run, leader.run, parts.composer.follow):
         tasks.start_soon(run)
     tasks.start_soon(parts.follower.run, consul)
@@ -123,22 +118,6 @@ async def _open(book: RoutesBook | RunsBook) -> None:
     # What is wrong ends the router; what is away is waited for, while gateways go on with what they have.
     with suppress(DatabaseUnavailable):
         await book.open()
-
-
-async def _adopt(book: RoutesBook, rollout: Rollout) -> None:
-    """Have the route itself lead to the canary, as a change like any other, that history tells of."""
-
-    def propose(sources: Sources) -> Sequence[Change]:
-        route = sources.find("route", rollout.route)
-        if not isinstance(route, Route):
-            raise NotFound(f"there is no route {rollout.route}")
-        return [Change("route", rollout.route, adopted(route, rollout.canary))]
-
-    author = Author(source="rollout", actor=rollout.name, reason=f"the rollout {rollout.name} has succeeded")
-    try:
-        await book.change(propose, author)
-    except MeshError as error:  # its overlay goes on standing for the route, and the next look tries again
-        log.warning("rollout_not_adopted", rollout=rollout.name, reason=error.detail)
 
 
 def _name(settings: Settings) -> str:

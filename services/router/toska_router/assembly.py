@@ -49,6 +49,7 @@ def build_parts(settings: Settings, database: Database, clock: Clock) -> Parts:
     runs = RunsBook(
         RunsStore(database),
         table=lambda: composer.table,
+        revision=lambda: book.revision if composer.is_open else -1,
         is_own=lambda route: book.sources.source_of("route", route) == "api",
         clock=clock,
     )

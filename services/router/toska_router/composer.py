@@ -29,6 +29,7 @@ class Composer:
     """Keeps the publisher's snapshot in step; nothing is published before `open`.
 
     Attributes:
+        is_open: Whether everything was seen: operators' routes, and the registry.
         overlay: What stands for operators' routes for a while: makes the table that gateways are given.
     """
 
@@ -45,7 +46,7 @@ class Composer:
         self._order = RouteOrder()
         self._table = self.compile(sources)
         self._touched = anyio.Event()
-        self._is_open = False
+        self.is_open = False
         self.versions = versions
         self.overlay: Callable[[RouteTable], RouteTable] = lambda table: table
 
@@ -62,7 +63,7 @@ class Composer:
 
     def open(self) -> None:
         """Publish from now on: the registry was seen whole."""
-        self._is_open = True
+        self.is_open = True
         self.compose()
 
     def set_sources(self, sources: Sources) -> None:
@@ -90,7 +91,7 @@ class Composer:
             self._exposed, self._offered = exposed, offered
             self.offers.take(offered)
             self._table = self.compile(self._sources)
-        if not self._is_open:
+        if not self.is_open:
             return
         previous = self._publisher.snapshot
         pools = self._instances.pools()

@@ -2,6 +2,7 @@
 
 from toska_common.contracts.experiments import Experiment, ExperimentEvent, ExperimentStatus
 from toska_common.contracts.routing import RouteTable
+from toska_common.contracts.tallies import WholeCounts
 from toska_common.errors import InvalidInput
 
 from toska_router.errors import ExperimentOver, ExperimentUnderWay
@@ -29,7 +30,7 @@ async def put_experiment(book: RunsBook, experiment: Experiment, by: str, check:
             raise ExperimentUnderWay(f"the experiment {experiment.name} is under way; stop it first")
         run = 1 if known is None else known.status.run + 1
         status = ExperimentStatus(run=run, created_at=book.clock.now(), reason="waits for a router that leads")
-        record = ExperimentRecord(experiment=experiment, status=status)
+        record = ExperimentRecord(experiment=experiment, status=status, revision=book.revision())
         _require_routes(record, runs, book.table())
         await _write(transaction, record, "created", by, book)
     return known is None
@@ -71,12 +72,13 @@ async def tend(
     book: RunsBook, transaction: RunsTransaction, record: ExperimentRecord, window: Window, fence: int
 ) -> ExperimentRecord:
     """Look at an experiment, as the leader with this fence; returns what has become of it."""
-    if record.is_over:
-        return record
-    now, experiment = book.clock.now(), record.experiment
+    if record.is_over or record.revision > book.revision():
+        return record  # (another router knows of changes that are on their way to us)
+    now, experiment, length_s = book.clock.now(), record.experiment, record.experiment.stop.window.total_seconds()
     if record.status.phase == "pending":
         status = begin(experiment, record.status, now, expiry(now, experiment.duration))
         after = record.model_copy(update={"status": status, "fence": fence})
+        window.add(book.clock.monotonic(), WholeCounts(), length_s)
         return await _write(transaction, after, "started", BY, book)
     if record.fence != fence:
         reason = "the router that guarded it leads no more, and nobody knows what happened meanwhile"
@@ -84,7 +86,7 @@ async def tend(
     if not any(routes_of(record, book.table())):
         return await _end(book, transaction, record, "none of its routes is left", BY)
     whole = add_up([tally.whole for tally in await transaction.tallies(record.token)])
-    window.add(book.clock.monotonic(), whole, experiment.stop.window.total_seconds())
+    window.add(book.clock.monotonic(), whole, length_s)
     status = advance(experiment, record.status, window, whole, now)
     after = record.model_copy(update={"status": status})
     if after.is_over:

@@ -18,12 +18,20 @@ from toska_common.contracts.tallies import WholeCounts
 
 @dataclass(slots=True)
 class Window:
-    """What was counted lately; times are monotonic seconds of one leader."""
+    """What was counted lately; times are monotonic seconds of one leader.
 
+    Attributes:
+        watched_s: How long ago the first of it was noted.
+    """
+
+    watched_s: float = 0.0
+    _since: float | None = None
     _samples: deque[tuple[float, WholeCounts]] = field(default_factory=deque[tuple[float, WholeCounts]])
 
     def add(self, now: float, whole: WholeCounts, length_s: float) -> None:
         """Note the sums at this moment, and forget those that are out of the window but the newest of them."""
+        self._since = now if self._since is None else self._since
+        self.watched_s = now - self._since
         self._samples.append((now, whole))
         while len(self._samples) > 1 and self._samples[1][0] <= now - length_s:
             self._samples.popleft()
@@ -58,7 +66,10 @@ def advance(
     if ratio is not None and window.requests >= rule.min_requests and ratio > rule.error_ratio:
         reason = f"{ratio:.1%} of {window.requests} requests failed lately; at most {rule.error_ratio:.1%} may"
         return end(status, "stopped", reason, now)
-    if status.ends_at is not None and now >= status.ends_at:
+    # The clock on the wall may be put back meanwhile, and what was promised is a duration.
+    if window.watched_s >= experiment.duration.total_seconds() or (
+        status.ends_at is not None and now >= status.ends_at
+    ):
         return end(status, "finished", "its time is over", now)
     return status
 

@@ -36,7 +36,12 @@ async def put_rollout(book: RunsBook, rollout: Rollout, by: str, check: Check) -
         _require_free(rollout, route, runs, table)
         now = book.clock.now()
         record = RolloutRecord(
-            rollout=rollout, run=1 if known is None else known.run + 1, to=route.to, created_at=now, changed_at=now
+            rollout=rollout,
+            run=1 if known is None else known.run + 1,
+            to=route.to,
+            revision=book.revision(),
+            created_at=now,
+            changed_at=now,
         )
         await transaction.put(record)
         await append(transaction, record, "created", by, record.reason, now)

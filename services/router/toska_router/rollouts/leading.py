@@ -1,7 +1,8 @@
 """What a leader does about one rollout each time it looks: take it up, judge it, or give way to a change by hand."""
 
-from toska_common.contracts.routing import Route, RouteTable, WeightedCluster
+from toska_common.contracts.routing import Route
 
+from toska_router.rollouts.adoption import adopted
 from toska_router.rollouts.changes import append, carry_out, find_route, read_sides
 from toska_router.rollouts.machine import Move, advance, begin, supersede
 from toska_router.runs.book import RunsBook
@@ -14,8 +15,8 @@ BY = "rollout"
 
 async def tend(book: RunsBook, transaction: RunsTransaction, record: RolloutRecord, elapsed_s: float) -> RolloutRecord:
     """Look at a rollout, `elapsed_s` after the last look of the same leader; returns what has become of it."""
-    if not record.is_open:
-        return record
+    if not record.is_open or record.revision > book.revision():
+        return record  # (another router knows of changes that are on their way to us)
     table = book.table()
     route = find_route(table, record.rollout.route)
     reason = why_not(record, route, table)
@@ -34,20 +35,6 @@ async def note_follower(book: RunsBook, transaction: RunsTransaction, record: Ro
     if not record.is_over and record.phase != "pending":
         says = f"{router} goes on where the router before it ended"
         await append(transaction, record, "taken_over", BY, says, book.clock.now())
-
-
-def wants_adoption(record: RolloutRecord, book: RunsBook, table: RouteTable) -> bool:
-    """Whether the route itself is to be changed, now that the canary has everything."""
-    rollout = record.rollout
-    if record.phase != "succeeded" or record.released or rollout.at_end != "adopt" or not book.is_own(rollout.route):
-        return False
-    return why_not(record, find_route(table, rollout.route), table) == ""
-
-
-def adopted(route: Route, canary: str) -> Route:
-    """The route as an operator would write it who sends everything to the canary."""
-    kept = tuple(part for part in route.to if part.when is not None)
-    return route.model_copy(update={"to": (*kept, WeightedCluster(cluster=canary))})
 
 
 async def _give_way(

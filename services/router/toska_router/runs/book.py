@@ -34,6 +34,7 @@ class RunsBook:
     Args:
         store: Where it is kept.
         table: Operators' routes and clusters as they are now.
+        revision: The newest revision of the routes that `table` has; negative before it has any.
         is_own: Whether a route is the API's, which may be changed.
         clock: Gives timestamps.
 
@@ -42,11 +43,17 @@ class RunsBook:
     """
 
     def __init__(
-        self, store: RunsStore, table: Callable[[], RouteTable], is_own: Callable[[str], bool], clock: Clock
+        self,
+        store: RunsStore,
+        table: Callable[[], RouteTable],
+        revision: Callable[[], int],
+        is_own: Callable[[str], bool],
+        clock: Clock,
     ) -> None:
         self.store = store
         self.clock = clock
         self.table = table
+        self.revision = revision
         self.is_own = is_own
         self.runs = Runs()
         self.is_open = False

@@ -16,13 +16,14 @@ import anyio
 import structlog
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.consul_lock import Lock
-from toska_common.contracts.rollouts import Rollout
 from toska_common.errors import MeshError
 
 from toska_router.experiments import changes as experiments
 from toska_router.experiments.machine import Window
 from toska_router.rollouts import leading as rollouts
+from toska_router.rollouts.adoption import wants_adoption
 from toska_router.runs.book import RunsBook
+from toska_router.runs.records import RolloutRecord
 from toska_router.runs.store import NotLeading, RunsTransaction
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class Leader:
         consul: ConsulClient,
         router: str,
         interval: timedelta,
-        adopt: Callable[[Rollout], Awaitable[None]],
+        adopt: Callable[[RolloutRecord], Awaitable[None]],
     ) -> None:
         self._book = book
         self._consul = consul
@@ -105,8 +106,8 @@ class Leader:
             ]
             await self._forget(transaction, [one.token for one in (*tended, *guarded) if not one.is_over])
         for record in tended:
-            if rollouts.wants_adoption(record, self._book, self._book.table()):
-                await self._adopt(record.rollout)
+            if wants_adoption(record, self._book, self._book.table()):
+                await self._adopt(record)
 
     async def _forget(self, transaction: RunsTransaction, tokens: list[str]) -> None:
         self._windows = {token: window for token, window in self._windows.items() if token in tokens}

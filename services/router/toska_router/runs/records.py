@@ -32,6 +32,7 @@ class RolloutRecord(Contract):
 
     Attributes:
         to: Where the route led when it began; while that is so, the rollout stands for it.
+        revision: Of the routes, when it began: a router that knows none so new cannot say what has become of them.
         released: It does not stand for the route any more, whatever that looks like.
     """
 
@@ -43,6 +44,7 @@ class RolloutRecord(Contract):
     reference: StoredSide | None = None
     reason: str = "waits for a router that leads"
     to: tuple[WeightedCluster, ...]
+    revision: int = 0
     released: bool = False
     created_at: datetime
     changed_at: datetime
@@ -52,8 +54,8 @@ class RolloutRecord(Contract):
 
     @property
     def token(self) -> str:
-        """What gateways count its present step under."""
-        return f"rollout:{self.rollout.name}:{self.run}:{self.step}"
+        """What gateways count its present step under; of no other rollout, also of none that had its name before."""
+        return f"rollout:{self.rollout.name}:{_stamp(self.created_at)}:{self.step}"
 
     @property
     def is_over(self) -> bool:
@@ -105,16 +107,22 @@ class RolloutRecord(Contract):
 
 
 class ExperimentRecord(Contract):
-    """An experiment; `fence` is that of the leader who began it, and who alone guards it."""
+    """An experiment.
+
+    Attributes:
+        fence: Of the leader who began it, and who alone guards it.
+        revision: Of the routes, when it was made; as a rollout's.
+    """
 
     experiment: Experiment
     status: ExperimentStatus
     fence: int = 0
+    revision: int = 0
 
     @property
     def token(self) -> str:
-        """What gateways count under while it runs."""
-        return f"experiment:{self.experiment.name}:{self.status.run}"
+        """What gateways count under while it runs; as a rollout's."""
+        return f"experiment:{self.experiment.name}:{_stamp(self.status.created_at)}"
 
     @property
     def is_over(self) -> bool:
@@ -137,6 +145,11 @@ class LeaderRecord(Contract):
 
     fence: int = 0
     router: str = ""
+
+
+def _stamp(moment: datetime) -> int:
+    # Not the number of the run: that begins anew once a name is deleted, and gateways tell of a token for a while yet.
+    return round(moment.timestamp() * 1000)
 
 
 def is_split_of(route: Route, clusters: frozenset[str]) -> bool:

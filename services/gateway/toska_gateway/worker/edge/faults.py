@@ -18,8 +18,8 @@ class Faults:
     """The faults of one route; who is hit is drawn for each request and fault by itself."""
 
     __slots__ = (
-        "_abort_share", "_clusters", "_delay_s", "_delay_share", "_draw", "_headers", "_jitter_s", "_reset", "_status",
-        "_until",
+        "_abort_share", "_clusters", "_delay_s", "_delay_share", "_draw", "_ends_at", "_headers", "_jitter_s", "_reset",
+        "_status", "_until",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +36,8 @@ class Faults:
         self._headers = tuple((k.encode("latin-1"), v.encode("latin-1")) for k, v in settings["headers"].items())
         self._clusters = frozenset[str](settings.get("clusters") or ())
         self._until: float = settings.get("until") or float("inf")
+        # By both clocks: the one on the wall may be put back, and a fault is not to last longer for that.
+        self._ends_at = plane.now + (self._until - plane.wall)
         self._draw = draw
 
     def enter(self, exchange: "Exchange", passage: "Passage") -> bool:
@@ -57,7 +59,10 @@ class Faults:
         return not aborted
 
     def _concerns(self, exchange: "Exchange") -> bool:
-        if exchange.plane.wall >= self._until or (self._clusters and exchange.cluster.name not in self._clusters):
+        plane = exchange.plane
+        if plane.wall >= self._until or plane.now >= self._ends_at:
+            return False
+        if self._clusters and exchange.cluster.name not in self._clusters:
             return False
         return all(exchange.head.field(name) == value for name, value in self._headers)
 
