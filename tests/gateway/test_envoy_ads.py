@@ -30,6 +30,9 @@ async def test_what_is_subscribed_to_again_is_sent_again(tmp_path: Path) -> None
                 told = await call.read()
                 nonce = told.nonce
                 assert len(told.resources) == 1
+            for _ in range(2):  # the answer, and then the very same again, which is none
+                await call.write(request(type_url=ROUTES, resource_names=["b", "a"], response_nonce=nonce))
+            assert len((await call.read()).resources) == 2
         call.cancel()
     await server.aclose()
 

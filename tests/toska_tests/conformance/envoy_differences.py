@@ -7,7 +7,6 @@ _CACHE: Final = "refused: Envoy keeps no responses here"
 _PARSER: Final = "refused alike; Envoy's parser tells fewer kinds of malformed requests apart"
 _LENIENT: Final = "Envoy mends or takes what our parser refuses"
 _TOLD: Final = "limited alike; Envoy does not tell clients what is left of an allowance"
-_FALLBACK: Final = "refused: Envoy has no other answer for requests that failed"
 _VERSIONS: Final = "refused: Envoy does not know versions of an API"
 _BREAKER: Final = "refused: Envoy has no circuit that opens by a share of failures"
 _STICKY: Final = "refused: Envoy draws a part of a split for each request"
@@ -66,13 +65,6 @@ ENVOY_DIFFERENCES: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(
         (
-            "a fallback cluster answers for one that cannot be reached",
-            "a fallback may be a fixed answer",
-        ),
-        _FALLBACK,
-    ),
-    **dict.fromkeys(
-        (
             "a version is served by its own cluster, whichever way it is named",
             "a version that ends says so",
         ),
@@ -96,9 +88,6 @@ ENVOY_DIFFERENCES: Final[Mapping[str, str]] = {
     ),
     "clients are told apart by their own address, as trusted proxies tell it": (
         "refused: Envoy matches no route by the client's address"
-    ),
-    "another cluster takes over from one whose endpoints cannot be reached": (
-        "refused: Envoy has one cluster for a route, and prefers endpoints within it"
     ),
     **dict.fromkeys(
         (

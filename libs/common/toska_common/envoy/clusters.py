@@ -5,9 +5,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from toska_common.contracts.routing import Cluster, Endpoint, HealthCheck, Outlier, RetryPolicy, RouteTable
+from toska_common.contracts.routing import (
+    Cluster,
+    Endpoint,
+    HealthCheck,
+    Outlier,
+    RetryPolicy,
+    Route,
+    RouteTable,
+)
 from toska_common.contracts.tls import ClusterTls
+from toska_common.envoy import failovers
 from toska_common.envoy.endpoints import has_names, load_assignment
+from toska_common.envoy.failovers import Chain, Share, Shares
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, seconds, typed
 
@@ -43,21 +53,50 @@ def uses_of(table: RouteTable) -> Uses:
     """What all routes say, looked through once."""
     uses: dict[str, Use] = {}
     for route in table.routes:
-        for name in {name for _, name in route.named_clusters()}:
+        for name in named(route, table):
             uses.setdefault(name, Use()).connect_timeouts.append(route.policies.connect_timeout)
         for name in {part.cluster for part in route.to}:
             uses.setdefault(name, Use()).retries.append(route.policies.retry)
     return uses
 
 
+def named(route: Route, table: RouteTable) -> list[str]:
+    """Every cluster that a route can lead to, those that take over from others included, each once."""
+    found: dict[str, None] = {}
+    for _, name in route.named_clusters():
+        chain = failovers.find_chain(name, route, table)
+        found |= dict.fromkeys([name] if chain is None else chain.members)
+    return list(found)
+
+
+def aggregate_resource(chain: Chain, table: RouteTable, options: Options, uses: Uses) -> Json:
+    """A cluster with those that take over from it. Connections, and their bounds, are those of its members."""
+    cluster, use = table.clusters[chain.cluster], uses.get(chain.cluster, Use())
+    bounds = _thresholds(cluster, use, options)
+    if failovers.is_fallback(chain):
+        bounds["retry_budget"] |= {"budget_percent": {"value": 100}}  # going to a fallback is no retry
+    return {
+        **failovers.aggregate(chain),
+        "connect_timeout": seconds(max(use.connect_timeouts, default=_CONNECT_TIMEOUT)),
+        "circuit_breakers": {"thresholds": [bounds]},
+        **_panic(cluster),
+    }
+
+
 def cluster_resource(
-    name: str, table: RouteTable, endpoints: Sequence[Endpoint], options: Options, uses: Uses | None = None
+    name: str,
+    table: RouteTable,
+    endpoints: Sequence[Endpoint],
+    options: Options,
+    uses: Uses | None = None,
+    shares: Shares | None = None,
 ) -> Json:
     """One cluster; its endpoints come by themselves, unless Envoy has to look names up.
 
-    `uses` is `uses_of(table)`, for whoever translates many.
+    `uses` is `uses_of(table)`, and `shares` is `failovers.shares_of(table)`, for whoever translates many.
     """
     use = (uses_of(table) if uses is None else uses).get(name, Use())
+    share = (failovers.shares_of(table) if shares is None else shares).get(name)
     cluster = table.clusters[name]
     made: Json = {
         "name": name,
@@ -66,10 +105,10 @@ def cluster_resource(
         "circuit_breakers": {"thresholds": [_thresholds(cluster, use, options)]},
         "outlier_detection": _outliers(cluster.outlier),
         "typed_extension_protocol_options": {_OPTIONS: _protocol(cluster)},
-        "common_lb_config": {"healthy_panic_threshold": {"value": max(cluster.panic_percent, _PANIC_OF_NONE)}},
+        **_panic(cluster),
         "ignore_health_on_host_removal": True,
         **_balancer(cluster),
-        **_discovery(name, cluster, endpoints, options),
+        **_discovery(name, cluster, endpoints, options, share),
     }
     if cluster.health_check is not None:
         made["health_checks"] = [_health_check(cluster.health_check)]
@@ -79,12 +118,18 @@ def cluster_resource(
     return made
 
 
-def _discovery(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options) -> Json:
+def _panic(cluster: Cluster) -> Json:
+    return {"common_lb_config": {"healthy_panic_threshold": {"value": max(cluster.panic_percent, _PANIC_OF_NONE)}}}
+
+
+def _discovery(
+    name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options, share: Share | None
+) -> Json:
     if has_names(endpoints) and options.addresses is None:
         return {
             "type": "STRICT_DNS",
             "respect_dns_ttl": True,
-            "load_assignment": load_assignment(name, cluster, endpoints, options),
+            "load_assignment": load_assignment(name, cluster, endpoints, options, share),
         }
     return {
         "type": "EDS",

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from toska_common.contracts.names import UNIX_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Endpoint
+from toska_common.envoy.failovers import Share
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, pipe, socket_address
 
@@ -27,8 +28,13 @@ def has_names(endpoints: Iterable[Endpoint]) -> bool:
     return any(is_name(endpoint.address) for endpoint in endpoints)
 
 
-def load_assignment(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options) -> Json:
-    """The endpoints of one cluster; those of its own zone go first, and others help out as the zone fails."""
+def load_assignment(
+    name: str, cluster: Cluster, endpoints: Sequence[Endpoint], options: Options, share: Share | None = None
+) -> Json:
+    """The endpoints of one cluster; those of its own zone go first, and others help out as the zone fails.
+
+    `share` is what it carries, if others take over from it, or it from others.
+    """
     groups: dict[tuple[int, str], list[Json]] = {}
     for endpoint in endpoints:
         far = int(bool(cluster.zone) and endpoint.zone != cluster.zone)
@@ -45,7 +51,10 @@ def load_assignment(name: str, cluster: Cluster, endpoints: Sequence[Endpoint], 
         }
         for (far, zone), members in sorted(groups.items())
     ]
-    return {"cluster_name": name, "endpoints": localities}
+    made: Json = {"cluster_name": name, "endpoints": localities}
+    if share is not None:
+        made["policy"] = {"overprovisioning_factor": share.overprovisioning(len(endpoints))}
+    return made
 
 
 def _endpoint(endpoint: Endpoint, cluster: Cluster, options: Options) -> Json | None:

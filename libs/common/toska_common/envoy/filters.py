@@ -3,7 +3,7 @@
 from typing import Final
 
 from toska_common.contracts.routing import Route, RouteTable
-from toska_common.envoy import access, compression, cors, credentials, faults, limits, sessions, tokens
+from toska_common.envoy import access, compression, cors, credentials, fallbacks, faults, limits, sessions, tokens
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, extension, typed
 
@@ -29,6 +29,8 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
     if any(_body_limit(route, table) for route in table.routes):
         chain.append({"name": _BUFFER, "disabled": True, "typed_config": _buffer(_MOST)})
     chain.append(extension("toska.grpc_web", ".filters.http.grpc_web.v3.GrpcWeb"))
+    if any(fallbacks.answers(policies) for policies in used):
+        chain.append(fallbacks.fallback_filter())
     chain += compression.filters_of(table)
     if any(sessions.affinity_of(route, table) for route in table.routes):
         chain.append(sessions.session_filter())
@@ -54,6 +56,8 @@ def of_route(route: Route, table: RouteTable, options: Options) -> dict[str, Jso
         asked[faults.NAME] = faults.fault(policies.fault)
     if most := _body_limit(route, table):
         asked[_BUFFER] = typed(f"{_BUFFER_KIND}BufferPerRoute", buffer={"max_request_bytes": most})
+    if fallbacks.answers(policies):
+        asked[fallbacks.NAME] = fallbacks.of_route(policies)
     if policies.compress is not None:
         asked |= compression.of_route(policies.compress)
     affinity = sessions.affinity_of(route, table)

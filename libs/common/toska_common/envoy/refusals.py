@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from toska_common.contracts import routing, tls
 from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import RouteTable
-from toska_common.envoy import compression
+from toska_common.envoy import compression, failovers
 from toska_common.envoy.routes import hash_key
 from toska_common.routing.problems import Finding, Location
 
@@ -95,13 +95,13 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     tls.ClusterTls: _all("ca", "certificate", "key", "server_name", "min_version", "insecure"),
     routing.Cluster: {
         **_all("service", "endpoints", "hash_key", "affinity", "slow_start", "panic_percent", "protocol", "limits",
-               "outlier", "health_check", "keep_alive", "tls"),
+               "outlier", "health_check", "keep_alive", "tls", "failover"),
         "zone": _zone,
         "zone_min_endpoints": "Envoy goes by the share of the zone's endpoints that are well, and not by their number",
         "balancer": _balancer,
-        "failover": "Envoy has one cluster for a route; zone prefers endpoints within one",
         "breaker": "Envoy has no circuit that opens by a share of failures; outlier.consecutive_5xx ejects endpoints",
     },
+    routing.Failover: _all("to", "below_percent", "min_endpoints"),
     routing.Endpoint: _all("id", "address", "port", "weight", "zone"),
     routing.HashKey: _all("header", "cookie", "query", "path", "client_ip"),
     routing.AffinityCookie: _all("cookie", "ttl", "secure"),
@@ -135,9 +135,8 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Policies: {
         **_all("timeout", "connect_timeout", "response_timeout", "idle_timeout", "retry", "ip", "require_https", "cors",
                "security_headers", "auth", "rate_limit", "fault", "mirror", "rewrite", "headers", "body", "compress",
-               "upgrade"),
+               "upgrade", "fallback"),
         "hedge": "Envoy begins a second attempt only when the first has failed or is out of time",
-        "fallback": "Envoy has no other cluster and no answer for requests that failed",
         "versions": "Envoy does not know versions of an API; match on the header or the path",
         "access_log": "Envoy writes one access log for all routes alike: server.access_log",
         "cache": "Envoy keeps no responses here",
@@ -149,6 +148,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         **_all("attempts", "per_try_timeout", "backoff", "budget", "budget_floor", "idempotency_key", "replay_bytes",
                "max_retry_after", "retry_on"),
     },
+    routing.Fallback: _all("cluster", "respond", "on"),
     routing.Backoff: _all("base", "max"),
     routing.IpRules: {"allow": _networks, "deny": _networks},
     routing.RequireHttps: _all("otherwise", "port"),
@@ -205,6 +205,12 @@ def find_refusals(table: RouteTable) -> list[Finding]:
         named = f'route "{route.name}": '
         findings += (Finding(one.location, named + one.reason) for one in _inside(route, at))
         findings += (Finding(one.location, named + one.reason) for one in _as_a_whole(route, table, at))
+    findings += (
+        Finding(
+            ("clusters", name), f"Envoy has one rule for what a cluster carries, and {first} wants another than {then}"
+        )
+        for name, first, then in failovers.disagreements(table)
+    )
     return [*findings, *_agreements(table)]
 
 
@@ -243,21 +249,35 @@ def _as_a_whole(route: routing.Route, table: RouteTable, at: Location) -> Iterat
     clusters = [table.clusters[part.cluster] for part in route.to if part.cluster in table.clusters]
     if any(cluster.affinity != clusters[0].affinity for cluster in clusters):
         yield Finding((*at, "to"), "the clusters of a split have one affinity cookie in Envoy, or none")
+    fallback = route.policies.fallback
+    if fallback is not None and fallback.cluster is not None:
+        if any(cluster.failover is not None or cluster.zone for cluster in clusters):
+            yield Finding(
+                (*at, "policies", "fallback"), "in Envoy a cluster with failover or zone has no fallback besides"
+            )
+        if "overloaded" in fallback.on and fallback.on != routing.Fallback.model_fields["on"].default:
+            yield Finding((*at, "policies", "fallback", "on"), "Envoy tries nothing again that a limit refuses")
     hashed = [key for cluster in clusters if (key := hash_key(cluster))]
     if any(key != hashed[0] for key in hashed):
         yield Finding((*at, "to"), "the clusters of a split have one hash key in Envoy")
+
+
+def _reached(route: routing.Route, table: RouteTable) -> Iterator[str]:
+    for part in route.to:
+        chain = failovers.find_chain(part.cluster, route, table)
+        yield from [part.cluster] if chain is None else chain.members
 
 
 def _agreements(table: RouteTable) -> Iterator[Finding]:
     """What Envoy has once for a cluster, and the contract for each route that leads there."""
     said: dict[str, tuple[str, Any, Any]] = {}
     for index, route in enumerate(table.routes):
-        for part in route.to:
+        for cluster in _reached(route, table):
             retry = route.policies.retry
             wanted = route.policies.connect_timeout, (retry.budget, retry.budget_floor)
-            name, timeout, budget = said.setdefault(part.cluster, (route.name, *wanted))
+            name, timeout, budget = said.setdefault(cluster, (route.name, *wanted))
             at: Location = ("routes", index, "policies")
-            other = f'route "{route.name}": Envoy has one for a cluster, and "{name}" says otherwise for {part.cluster}'
+            other = f'route "{route.name}": Envoy has one for a cluster, and "{name}" says otherwise for {cluster}'
             if timeout != wanted[0]:
                 yield Finding((*at, "connect_timeout"), other)
             if budget != wanted[1]:

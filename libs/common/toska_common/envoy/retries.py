@@ -1,21 +1,26 @@
 """Timeouts and further attempts of a route."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 
-from toska_common.contracts.routing import Policies, RetryPolicy
+from toska_common.contracts.routing import Fallback, Policies
 from toska_common.envoy.words import Json, extension, seconds
 
 IDEMPOTENT: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE")
+_BEFORE_SENDING: Final = frozenset({"connect", "unavailable", "circuit_open", "overloaded"})
 _CONNECT: Final = "connect-failure"
 _UNTOUCHED: Final = (_CONNECT, "refused-stream")
 _PREVIOUS: Final = ".retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _LEAST_BACKOFF: Final = timedelta(milliseconds=1)
 
 
-def repeats_more_than_connects(retry: RetryPolicy) -> bool:
-    """Whether what may be done twice is repeated in more cases than other requests."""
-    return retry.attempts > 1 and any(condition != "connect" for condition in retry.retry_on)
+def repeats_more_than_connects(policies: Policies) -> bool:
+    """Whether what may be done twice is sent again in more cases than other requests."""
+    retry, fallback = policies.retry, policies.fallback
+    again = retry.retry_on if retry.attempts > 1 else ()
+    elsewhere = fallback.on if fallback is not None and fallback.cluster is not None else ()
+    return not {*again, *elsewhere} <= _BEFORE_SENDING
 
 
 def timeouts(policies: Policies) -> Json:
@@ -33,8 +38,12 @@ def timeouts(policies: Policies) -> Json:
     }
 
 
-def retry_policy(policies: Policies, *, idempotent: bool) -> Json:
-    """What is tried again; `idempotent` is a request that may be sent twice."""
+def retry_policy(policies: Policies, *, idempotent: bool, fallback: Fallback | None = None) -> Json:
+    """What is tried again; `idempotent` is a request that may be sent twice.
+
+    A `fallback` to another cluster is one attempt more. Envoy has one list of conditions for all of them, so what it
+    goes by is also tried again before.
+    """
     retry = policies.retry
     limited: Json = {}
     per_try = retry.per_try_timeout
@@ -42,13 +51,15 @@ def retry_policy(policies: Policies, *, idempotent: bool) -> Json:
         per_try = policies.response_timeout
     if per_try is not None:
         limited["per_try_timeout"] = seconds(per_try)
-    conditions, statuses = _conditions(retry, idempotent=idempotent)
-    if retry.attempts == 1 or not conditions:
+    further = retry.attempts - 1 + (fallback is not None)
+    named = {*(retry.retry_on if retry.attempts > 1 else ()), *(fallback.on if fallback is not None else ())}
+    conditions, statuses = _conditions(named, idempotent=idempotent)
+    if not further or not conditions:
         return {**limited, "num_retries": 0}
     policy: Json = {
         **limited,
         "retry_on": ",".join(conditions),
-        "num_retries": retry.attempts - 1,
+        "num_retries": further,
         "retry_host_predicate": [extension("envoy.retry_host_predicates.previous_hosts", _PREVIOUS)],
         "host_selection_retry_max_attempts": 5,
         "retry_back_off": {
@@ -65,8 +76,8 @@ def retry_policy(policies: Policies, *, idempotent: bool) -> Json:
     return policy
 
 
-def _conditions(retry: RetryPolicy, *, idempotent: bool) -> tuple[list[str], list[int]]:
-    named = set(retry.retry_on)
+def _conditions(named: Collection[str], *, idempotent: bool) -> tuple[list[str], list[int]]:
+    named = set(named)
     conditions = [*_UNTOUCHED] if named & {"connect", "reset"} else []
     if not idempotent:
         return conditions, []

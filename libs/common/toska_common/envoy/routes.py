@@ -7,9 +7,9 @@ here, and on the route there. What no method of a path takes, and what has to co
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from toska_common.contracts.routing import Cluster, Route, RouteTable, WeightedCluster
+from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
-from toska_common.envoy import cors, credentials, filters, headers, mirrors, retries
+from toska_common.envoy import cors, credentials, failovers, filters, headers, mirrors, retries
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
@@ -134,10 +134,17 @@ def _action(route: Route, part: WeightedCluster | None, variant: Variant, table:
     if route.redirect is not None:
         return {"redirect": redirect(route.match, route.redirect)}
     action: Json = {
-        **({"cluster": part.cluster} if part is not None else _destination(route)),
+        **(
+            {"cluster": failovers.led_to(part.cluster, route, table)}
+            if part is not None
+            else _destination(route, table)
+        ),
         **retries.timeouts(route.policies),
         **rewriting(route),
-        "retry_policy": retries.retry_policy(route.policies, idempotent=variant.idempotent),
+        "retry_policy": {
+            **retries.retry_policy(route.policies, idempotent=variant.idempotent, fallback=_falls_back(route, table)),
+            **failovers.elsewhere(route, table),
+        },
     }
     if hashed := _hash_policy(route, table):
         action["hash_policy"] = hashed
@@ -147,11 +154,19 @@ def _action(route: Route, part: WeightedCluster | None, variant: Variant, table:
     return {"route": action}
 
 
-def _destination(route: Route) -> Json:
+def _falls_back(route: Route, table: RouteTable) -> Fallback | None:
+    """The fallback, where it is another cluster."""
+    falls = any(map(failovers.is_fallback, failovers.chains_for(route, table)))
+    return route.policies.fallback if falls else None
+
+
+def _destination(route: Route, table: RouteTable) -> Json:
     present = [part for part in route.to if part.weight and part.when is None]
+    names = [failovers.led_to(part.cluster, route, table) for part in present]
     if len(present) == 1:
-        return {"cluster": present[0].cluster}
-    return {"weighted_clusters": {"clusters": [{"name": part.cluster, "weight": part.weight} for part in present]}}
+        return {"cluster": names[0]}
+    parts = zip(names, present, strict=True)
+    return {"weighted_clusters": {"clusters": [{"name": name, "weight": part.weight} for name, part in parts]}}
 
 
 def _hash_policy(route: Route, table: RouteTable) -> list[Json]:

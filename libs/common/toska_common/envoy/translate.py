@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from toska_common.contracts.routing import Cluster, ClusterEndpoints, Endpoint, RouteTable
 from toska_common.contracts.tls import ClusterTls
-from toska_common.envoy.clusters import cluster_resource, upstream_tls, uses_of
+from toska_common.envoy import failovers
+from toska_common.envoy.clusters import aggregate_resource, cluster_resource, upstream_tls, uses_of
 from toska_common.envoy.endpoints import has_names, load_assignment
+from toska_common.envoy.failovers import Shares
 from toska_common.envoy.listeners import listener_resources
 from toska_common.envoy.options import Options
 from toska_common.envoy.resources import Resources
@@ -23,7 +25,9 @@ def translate(table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], opti
     """Everything that an Envoy is told to serve this table; what it cannot do is `find_refusals`' to say."""
     known = {name: endpoints[name].endpoints if name in endpoints else () for name in table.clusters}
     uses = uses_of(table)
-    clusters = {name: cluster_resource(name, table, known[name], options, uses) for name in table.clusters}
+    shares = failovers.shares_of(table)
+    clusters = {name: cluster_resource(name, table, known[name], options, uses, shares) for name in table.clusters}
+    clusters |= {one.name: aggregate_resource(one, table, options, uses) for one in failovers.chains_of(table)}
     clusters |= {made["name"]: made for made in _own_clusters(table, options)}
     name = _routes_name(table, options)
     routes = route_configuration(table, options, name)
@@ -31,7 +35,7 @@ def translate(table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], opti
         listeners={made["name"]: made for made in listener_resources(table, options, name)},
         routes={routes["name"]: routes},
         clusters=clusters,
-        endpoints=translate_endpoints(table.clusters, known, options),
+        endpoints=translate_endpoints(table.clusters, known, options, shares),
     )
 
 
@@ -42,14 +46,20 @@ def _routes_name(table: RouteTable, options: Options) -> str:
 
 
 def translate_endpoints(
-    clusters: Mapping[str, Cluster], known: Mapping[str, Iterable[Endpoint]], options: Options
+    clusters: Mapping[str, Cluster],
+    known: Mapping[str, Iterable[Endpoint]],
+    options: Options,
+    shares: Shares,
 ) -> dict[str, Json]:
-    """The endpoints of clusters that Envoy is told them of; where there are names, the cluster itself has them."""
+    """The endpoints of clusters that Envoy is told them of; where there are names, the cluster itself has them.
+
+    `shares` is `failovers.shares_of` the whole table.
+    """
     made: dict[str, Json] = {}
     for name, cluster in clusters.items():
         members = tuple(known.get(name, ()))
         if options.addresses is not None or not has_names(members):
-            made[name] = load_assignment(name, cluster, members, options)
+            made[name] = load_assignment(name, cluster, members, options, shares.get(name))
     return made
 
 

@@ -23,7 +23,7 @@ class Variant:
 def variants(route: Route) -> Iterator[Variant]:
     """Every kind of request of a route, in the order in which they are asked for."""
     policies = route.policies
-    tell_repeats = bool(route.to) and repeats_more_than_connects(policies.retry)
+    tell_repeats = bool(route.to) and repeats_more_than_connects(policies)
     copied = frozenset(policies.mirror.methods) if policies.mirror is not None else frozenset[str]()
     kinds: dict[tuple[bool, bool], list[str]] = {}
     named = route.match.methods or tuple(sorted({*IDEMPOTENT, *copied} if tell_repeats else copied))

@@ -57,8 +57,10 @@ class _Stream:
             self.node = request.node.id
         kind = request.type_url
         sent = self.sent.setdefault(kind, _Sent())
+        repeated = False
         if request.response_nonce:
             nonce = int(request.response_nonce)
+            repeated = nonce <= sent.taken and sent.names == frozenset(request.resource_names)
             if request.HasField("error_detail"):
                 sent.refusals[nonce] = request.error_detail.message
             sent.taken = max(sent.taken, nonce)
@@ -70,6 +72,10 @@ class _Stream:
                 self.send(kind)
         elif missing := sent.names - sent.known:
             self.send(kind, missing)
+        elif repeated:
+            # Neither an answer nor another subscription: a cluster that has changed asks for what it already had, and
+            # Envoy takes nothing further of clusters before that has come.
+            self.send(kind)
         self._tell()
 
     def send(self, kind: str, names: Iterable[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import Snapshot
+from toska_common.envoy.failovers import stands_for
 from toska_common.envoy.replies import PROBLEM_ROUTE
 from toska_common.envoy.telling import DURATION, PREFIX, RECEIVED, REQUESTS, SENT
 
@@ -160,7 +161,7 @@ class _Reading:
             elif name.startswith("upstream_cx_connect_ms_"):
                 part = name.removeprefix("upstream_cx_connect_ms")
                 self._add_to_histogram(counts, part, sample, ("connect", cluster), prefix="connect_")
-            yield cluster, counts
+            yield stands_for(cluster), counts
 
     def of_endpoint(self, cluster: str, key: str, values: Mapping[str, int]) -> Counts:
         """What has come by endpoint."""
@@ -210,6 +211,8 @@ def _state(samples: list[Sample], told: Mapping[str, Any], snapshot: Snapshot | 
     found: dict[str, Any] = {}
     for one in told.get("cluster_statuses", ()):
         name = one["name"]
+        if stands_for(name) != name:
+            continue  # its endpoints are its members'
         keys = _keys(name, snapshot)
         endpoints = {keys.get(place, place): values for place, values in _hosts(one)}
         found[name] = {

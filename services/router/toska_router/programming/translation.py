@@ -12,7 +12,8 @@ from typing import Any
 from toska_common.contracts.names import is_unix
 from toska_common.contracts.routing import ClusterEndpoints, RouteTable, Snapshot
 from toska_common.envoy import Options, Resources, find_refusals, translate, translate_endpoints
-from toska_common.envoy.clusters import cluster_resource
+from toska_common.envoy.clusters import cluster_resource, uses_of
+from toska_common.envoy.failovers import shares_of
 from toska_common.envoy.messages import message
 from toska_common.routing.problems import Finding
 
@@ -70,11 +71,18 @@ class Translation:
             self._table, self._pools = table, pools
             return
         changed = [name for name in table.clusters if pools.get(name) is not self._pools.get(name)]
+        if not changed:
+            return
         known = {name: pools[name].endpoints if name in pools else () for name in changed}
+        uses, shares = uses_of(table), shares_of(table)
         made = _by_key(
             Resources(
-                clusters={name: cluster_resource(name, table, known[name], self._options) for name in changed},
-                endpoints=translate_endpoints({name: table.clusters[name] for name in changed}, known, self._options),
+                clusters={
+                    name: cluster_resource(name, table, known[name], self._options, uses, shares) for name in changed
+                },
+                endpoints=translate_endpoints(
+                    {name: table.clusters[name] for name in changed}, known, self._options, shares
+                ),
             )
         )
         for name in changed:
