@@ -64,3 +64,8 @@ def current_trace_id() -> str:
     """The trace id to quote in an error; a new one where there is no trace, so that every error has one."""
     ids = current_ids()
     return ids[0] if ids is not None else os.urandom(16).hex()
+
+
+def next_hop(parent: TraceContext) -> TraceContext:
+    """The same trace, one hop further."""
+    return TraceContext(parent.trace_id, os.urandom(8).hex(), parent.sampled, parent.tracestate)

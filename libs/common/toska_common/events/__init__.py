@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toska_common.events.bus import EventBus
     from toska_common.events.errors import (
         EventRefused,
         EventsUnavailable,
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
         Retry,
     )
     from toska_common.events.event import Event
+    from toska_common.events.handlers import Incoming
+    from toska_common.events.payload import EventPayload
     from toska_common.events.retrying import Retrying
     from toska_common.events.transport import Message, Priority, Start
 
 _HOMES = {
+    "EventBus": "bus",
+    "EventPayload": "payload",
+    "Incoming": "handlers",
     "Event": "event",
     "Retrying": "retrying",
     "Message": "transport",
@@ -45,9 +51,12 @@ _HOMES = {
 
 __all__ = [
     "Event",
+    "EventBus",
+    "EventPayload",
     "EventRefused",
     "EventTooLarge",
     "EventsUnavailable",
+    "Incoming",
     "InvalidPayload",
     "Message",
     "Priority",

@@ -2,6 +2,8 @@
 
 Semantics that every durable transport keeps (Redis's is lossy, and says so by `durable`):
 
+- Opening one returns at once and connects in the background, for as long as it is open; `publish` and `subscribe` wait
+  for the connection, within the time that their caller gives them.
 - `publish` returns once every event of the call is on disk (or on a quorum of brokers); if it raises, each of them may
   or may not have been published, so a publisher that tries again may double one: `(source, id)` tells.
 - A group gets each event that matches any of its patterns at least once, from when the group was first subscribed (or
