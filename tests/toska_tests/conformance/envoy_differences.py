@@ -9,7 +9,6 @@ _LENIENT: Final = "Envoy mends or takes what our parser refuses"
 _TOLD: Final = "limited alike; Envoy does not tell clients what is left of an allowance"
 _VERSIONS: Final = "refused: Envoy does not know versions of an API"
 _BREAKER: Final = "refused: Envoy has no circuit that opens by a share of failures"
-_STICKY: Final = "refused: Envoy draws a part of a split for each request"
 _RESET: Final = "where connections that break are retried, Envoy also retries tries that are late or malformed"
 _ETAG: Final = "compressed alike; Envoy drops a strong ETag instead of weakening it"
 
@@ -76,15 +75,6 @@ ENVOY_DIFFERENCES: Final[Mapping[str, str]] = {
             "a circuit stays closed while enough goes well",
         ),
         _BREAKER,
-    ),
-    **dict.fromkeys(
-        (
-            "callers stay with their part of a split by a header",
-            "callers stay with their part of a split by a cookie of the application's",
-            "callers stay with their part of a split by their address",
-            "a cookie that is set keeps a browser with its part of a split",
-        ),
-        _STICKY,
     ),
     "clients are told apart by their own address, as trusted proxies tell it": (
         "refused: Envoy matches no route by the client's address"

@@ -3,7 +3,18 @@
 from typing import Final
 
 from toska_common.contracts.routing import Route, RouteTable
-from toska_common.envoy import access, compression, cors, credentials, fallbacks, faults, limits, sessions, tokens
+from toska_common.envoy import (
+    access,
+    compression,
+    cors,
+    credentials,
+    fallbacks,
+    faults,
+    limits,
+    sessions,
+    splits,
+    tokens,
+)
 from toska_common.envoy.options import Options
 from toska_common.envoy.words import Json, extension, typed
 
@@ -24,6 +35,8 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
         chain += [tokens.jwt_filter(table, options), access.rbac_filter(access.BY_GRANTS)]
     if any(policies.rate_limit for policies in used):
         chain.append(limits.rate_limit_filter())
+    if any(splits.is_sticky(route) for route in table.routes):
+        chain.append(splits.split_filter())
     if any(policies.fault for policies in used):
         chain.append(faults.fault_filter())
     if any(_body_limit(route, table) for route in table.routes):

@@ -112,10 +112,9 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Outlier: _all("consecutive_failures", "consecutive_gateway_errors", "consecutive_5xx", "base_ejection",
                           "max_ejection", "max_ejected_percent"),
     routing.HealthCheck: _all("path", "host", "interval", "timeout", "rise", "fall", "expect"),
-    routing.Route: {
-        **_all("name", "priority", "policies_from", "match", "to", "redirect", "respond", "strip_prefix", "policies"),
-        "sticky": "Envoy draws a part of a split for each request",
-    },
+    routing.Route: _all("name", "priority", "policies_from", "match", "to", "sticky", "redirect", "respond",
+                        "strip_prefix", "policies"),
+    routing.Sticky: _all("set_cookie", "ttl", "secure", "header", "cookie", "claim", "client_ip"),
     routing.Match: {
         **_all("host", "path_prefix", "path_template", "path_regex", "except_prefixes", "methods", "headers",
                "cookies"),

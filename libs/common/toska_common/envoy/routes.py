@@ -9,7 +9,7 @@ from typing import Final
 
 from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
-from toska_common.envoy import cors, credentials, failovers, filters, headers, mirrors, retries
+from toska_common.envoy import cors, credentials, failovers, filters, headers, mirrors, retries, splits
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
@@ -95,12 +95,17 @@ def _one(
     if replayed := route.policies.retry.replay_bytes if route.to else 0:
         made["request_body_buffer_limit"] = str(replayed)
     secret = () if credentials.is_own(route) else (headers.OF_THE_MESH,)
+    if splits.is_sticky(route):
+        secret = (*secret, splits.PART)
     _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route), secret)
     dropped = cors.OF_UPSTREAMS if route.policies.cors is not None else ()
     _edit(made, "response", route.policies.headers.response, route.name, _answered(route, over_tls=over_tls), dropped)
     if credentials.is_own(route):
         made["metadata"] = credentials.own_metadata()
-    if chosen := filters.of_route(route, table, options):
+    chosen = filters.of_route(route, table, options)
+    if part is None and splits.is_sticky(route):
+        chosen[splits.NAME] = splits.of_route(route, table)
+    if chosen:
         made["typed_per_filter_config"] = chosen
     return made
 
@@ -161,6 +166,8 @@ def _falls_back(route: Route, table: RouteTable) -> Fallback | None:
 
 
 def _destination(route: Route, table: RouteTable) -> Json:
+    if splits.is_sticky(route):
+        return {"cluster_header": splits.PART}
     present = [part for part in route.to if part.weight and part.when is None]
     names = [failovers.led_to(part.cluster, route, table) for part in present]
     if len(present) == 1:
