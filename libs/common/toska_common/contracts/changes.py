@@ -8,7 +8,7 @@ from toska_common.contracts import Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.revisions import Kind
 
-MAX_CHANGES = 20_000
+MAX_CHANGES = 10_000
 
 
 class RequestedChange(Document):

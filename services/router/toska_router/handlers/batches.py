@@ -1,6 +1,7 @@
 """Several resources at once: `/api/v1/changes` makes a list of changes, `/api/v1/document` is all that the API has."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,15 +11,16 @@ from starlette.responses import Response
 from toska_common.contracts.changes import RequestedChange, RequestedChanges
 from toska_common.contracts.revisions import ChangePreview, Kind
 from toska_common.contracts.routing import RoutingDocument
+from toska_common.errors import MeshError
 from toska_common.routing.written import written
 
-from toska_router.batches import read_apply, read_changes
+from toska_router.batches import Several, read_apply, read_changes
 from toska_router.handlers.authors import HEADERS
 from toska_router.handlers.bodies import is_yaml, read_body
 from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_or_preview
 from toska_router.handlers.entries import answer
 from toska_router.parts import Parts
-from toska_router.sources import by_kind
+from toska_router.sources import Sources, by_kind
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 PRUNE = Annotated[bool, Query(description="Take away what the API has and the document has not")]
@@ -46,7 +48,7 @@ def batch_routes(parts: Parts) -> APIRouter:
         """
         body = await read_body(request, MAX_BODY_BYTES)
         # In a thread, here and below: thousands of resources take a second.
-        propose = await run_sync(partial(read_changes, body, yaml=is_yaml(request)))
+        propose = await run_sync(partial(_prepare, body, parts.book.sources, yaml=is_yaml(request)))
         return await make_or_preview(parts, request, propose, dry_run=dry_run)
 
     @router.get("/document", response_model=RoutingDocument)
@@ -70,6 +72,14 @@ def batch_routes(parts: Parts) -> APIRouter:
         return await make_or_preview(parts, request, propose, dry_run=dry_run)
 
     return router
+
+
+def _prepare(body: bytes, known: Sources, *, yaml: bool) -> Several:
+    """Read a list of changes, and work out what patches come to unless something is changed meanwhile."""
+    several = read_changes(body, yaml=yaml)
+    with suppress(MeshError):  # whether it fits is decided on what holds then: another router may have made more of it
+        several(known)
+    return several
 
 
 def _takes(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ async def make_or_preview(
         return await preview_change(parts, propose)
     outcome = await make_change(parts, request, propose, source)
     revision = outcome.revision if outcome.changes else None
-    preview = ChangePreview(written=written_differences(outcome), revision=revision)
+    preview = ChangePreview(written=await run_sync(written_differences, outcome), revision=revision)
     return answer(preview.model_dump(mode="json", exclude_defaults=True), revision=outcome.revision)
 
 

@@ -13,6 +13,9 @@ from toska_common.contracts.routing.respond import Respond
 from toska_common.contracts.routing.rewriting import Redirect
 from toska_common.contracts.routing.splits import Sticky, WeightedCluster
 
+_NONE = Policies()
+"""One for all routes that have none: a plain default would be copied for each, which is most of reading a route."""
+
 
 class Route(Document):
     """Match, then one of: `to` clusters, `redirect`, `respond`."""
@@ -34,7 +37,7 @@ class Route(Document):
         max_length=16,
         description="Named policies; a key of a later one goes before that of an earlier, the route's own before all",
     )
-    policies: Policies = Policies()
+    policies: Policies = Field(default_factory=lambda: _NONE)
 
     @field_validator("policies_from", mode="before")
     @classmethod
