@@ -31,8 +31,8 @@ from toska_router.taking_over import OldFile
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = timedelta(seconds=5)
-"""How long a change may take before it is given up."""
+PATIENCE, PATIENCE_EACH = timedelta(seconds=5), timedelta(milliseconds=1)
+"""How long a change may take before it is given up, and how much longer for each resource that it is of."""
 CERTAIN_AFTER = timedelta(seconds=5)
 """How long a change of another router can go unseen whose signal was lost."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -164,10 +164,10 @@ class RoutesBook:
     async def _change_in_time(self, propose: Propose, author: Author) -> Outcome:
         await self._store.prepare()
         try:
-            with anyio.fail_after(PATIENCE.total_seconds()):
+            with anyio.fail_after(PATIENCE.total_seconds()) as scope:
                 async with self._changing:
                     self._require_open()
-                    return await self._change(propose, author)
+                    return await self._change(propose, author, scope)
         except (DatabaseUnavailable, TimeoutError) as error:
             late = f"the database did not answer within {PATIENCE.total_seconds():g} s"
             self._note_outage(error.detail if isinstance(error, DatabaseUnavailable) else late)
@@ -177,12 +177,13 @@ class RoutesBook:
             raise
         raise AssertionError("a deadline that passes is raised")
 
-    async def _change(self, propose: Propose, author: Author) -> Outcome:
+    async def _change(self, propose: Propose, author: Author, scope: anyio.CancelScope) -> Outcome:
         async with self._store.changing(self._stored.revision) as transaction:
             stored = await self._apply(transaction.news)
             before = Sources(self._sources.file, stored.own)
             changes = _of_effect(before, propose(before))
             after = before.with_changes(changes)
+            scope.deadline += PATIENCE_EACH.total_seconds() * len(changes)
             revision = await transaction.append(changes, author) if changes else stored.revision
         self._adopt(Stored(revision, after.own), transaction.news.changes)  # our own were checked on top of them
         return Outcome(before, after, changes, revision)
