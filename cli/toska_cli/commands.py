@@ -226,6 +226,18 @@ def gateway(
 
 
 @app.command()
+def migrate(
+    *,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements, and change nothing")] = False,
+    home: Home = None,
+) -> None:
+    """Bring the services' databases (TOSKA_DATABASE_URL) to the newest version; services do so when they start."""
+    from toska_cli.run import migrate as run_migrate
+
+    raise typer.Exit(run_migrate(sql=sql, home=home))
+
+
+@app.command()
 def reload(
     admin: Admin = None,
     home: Home = None,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toska_gateway.listeners import ListenerAddress
 
 SERVICES = ("discovery", "router", "gateway")
+WITH_DATABASES = ("router",)
 
 
 def run_target(target: str, host: str, port: int) -> None:
@@ -29,6 +30,14 @@ def run_target(target: str, host: str, port: int) -> None:
         raise ConfigurationError(
             f"there is no service {target!r}: say one of {', '.join(SERVICES)}, or module:app for an app of yours"
         )
+
+
+def migrate(*, sql: bool, home: Path | None) -> int:
+    """Bring the databases of all services that have one to their newest version; the exit code is the worst one's."""
+    if home is not None:
+        os.environ["TOSKA_HOME"] = str(home)
+    modules = [importlib.import_module(f"toska_{service}.migrate") for service in WITH_DATABASES]
+    return max(module.migrate(["--sql"] if sql else []) for module in modules)
 
 
 def run_gateway(

@@ -1,6 +1,7 @@
-"""`python -m toska_router`: the router as a process of its own."""
+"""`python -m toska_router`: the router as a process of its own; with `migrate`, its database is brought up to date."""
 
 import sys
+from collections.abc import Sequence
 
 import anyio
 from toska_common.errors import ConfigurationError
@@ -12,12 +13,23 @@ from toska_router.app import create_service
 from toska_router.settings import Settings
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run until SIGINT or SIGTERM.
 
     Returns:
-        The process's exit code: 2 if a setting, the routing file or a port is wrong.
+        The process's exit code: 2 if a setting, the routing file, a port or an argument is wrong.
     """
+    if not arguments:
+        return _run()
+    if arguments[0] == "migrate":
+        from toska_router.migrate import migrate  # it brings what only migrations need
+
+        return migrate(arguments[1:])
+    sys.stderr.write(f"toska-router: {arguments[0]!r} is nothing to do: say nothing, or migrate [--sql]\n")
+    return 2
+
+
+def _run() -> int:
     try:
         settings = Settings.from_environment()
         settings = settings.model_copy(update={"home": prepare_home(settings.home)})
@@ -31,4 +43,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

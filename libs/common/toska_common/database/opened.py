@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from toska_common.database.engine import create_engine, translated
 from toska_common.database.location import DatabaseLocation
-from toska_common.database.upkeep import Schema, announce, bring_up_to_date, exclude_others, make_schema
+from toska_common.database.upkeep import Schema, Upgrade, announce, bring_up_to_date, exclude_others, make_schema
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,8 @@ class OpenDatabase:
     def __init__(self, engine: AsyncEngine, location: DatabaseLocation) -> None:
         self._engine = engine
         self._location = location
+        self.upgrade: Upgrade | None = None
+        """What was done to its tables."""
 
     @classmethod
     async def open(cls, location: DatabaseLocation, schema: Schema) -> "OpenDatabase":
@@ -41,7 +43,7 @@ class OpenDatabase:
             try:
                 async with opened._changing() as connection:
                     await make_schema(connection, location)
-                    await connection.run_sync(bring_up_to_date, location, schema)
+                    opened.upgrade = await connection.run_sync(bring_up_to_date, location, schema)
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await opened.aclose()

@@ -34,10 +34,18 @@ class Schema:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What became of a database's tables: their version before (`None` if there were none) and after."""
+
+    before: str | None
+    after: str
+
+
 async def exclude_others(connection: AsyncConnection, location: DatabaseLocation) -> None:
     """Wait until no other transaction writes; SQLite's `BEGIN IMMEDIATE` has done so already."""
     if location.file is None:
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(location))))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(location))))
 
 
 async def announce(connection: AsyncConnection, location: DatabaseLocation) -> None:
@@ -46,7 +54,8 @@ async def announce(connection: AsyncConnection, location: DatabaseLocation) -> N
         await connection.execute(sa.select(sa.func.pg_notify(location.schema, "")))
 
 
-def _lock_key(location: DatabaseLocation) -> int:
+def lock_key(location: DatabaseLocation) -> int:
+    """The lock of PostgreSQL that all who write take."""
     digest = hashlib.sha256(f"toska.database.{location.schema}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -70,16 +79,33 @@ async def make_schema(connection: AsyncConnection, location: DatabaseLocation) -
             ) from error
 
 
-def bring_up_to_date(connection: sa.Connection, location: DatabaseLocation, schema: Schema) -> None:
+def read_version(connection: sa.Connection) -> str | None:
+    """The version of the tables that are there; `None` if there are none."""
+    known = VERSION_TABLE.name in sa.inspect(connection).get_table_names()
+    return connection.scalar(sa.select(VERSION_TABLE.c.version_num)) if known else None
+
+
+def bring_up_to_date(connection: sa.Connection, location: DatabaseLocation, schema: Schema) -> Upgrade:
     """Make the tables, or migrate those that are there.
 
     Raises:
-        ConfigurationError: They are those of another release.
+        ConfigurationError: They are those of another release, or we may not change any.
     """
-    known = VERSION_TABLE.name in sa.inspect(connection).get_table_names()
-    version = connection.scalar(sa.select(VERSION_TABLE.c.version_num)) if known else None
-    if version == schema.head:
-        return
+    version = read_version(connection)
+    if version != schema.head:
+        try:
+            _change(connection, location, schema, version)
+        except ProgrammingError as error:
+            if "permission denied" not in str(error.orig):
+                raise
+            raise ConfigurationError(
+                f"{location}: {error.orig}; have somebody run the migration who may change tables "
+                f"(`python -m toska_{location.service} migrate`)"
+            ) from error
+    return Upgrade(version, schema.head)
+
+
+def _change(connection: sa.Connection, location: DatabaseLocation, schema: Schema, version: str | None) -> None:
     if version is None:
         VERSION_TABLE.create(connection, checkfirst=True)
         schema.metadata.create_all(connection, checkfirst=False)
