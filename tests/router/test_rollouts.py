@@ -202,6 +202,9 @@ async def test_what_does_not_fit_is_refused_with_its_field(table: RunningRouter)
     assert "does not lead to old" in elsewhere.json()["detail"]
     assert (await table.http.put("/api/v1/rollouts/pay", json=dict(ROLLOUT))).status_code == 401
     assert await table.read("rollouts") == []
+    assert (await table.put("rollouts/pay?dry_run=true", ROLLOUT)).json()["problems"][0]["field"] == "dry_run"
+    assert (await table.put("rollouts/pay", ROLLOUT, **{"x-toska-actor": "rollout"})).status_code == 422
+    assert await table.read("rollouts") == []
     by_hand = await table.put("routes/pay", {**ROUTE, "policies": {"watch": "mine"}})
     assert "rollouts and experiments alone" in by_hand.text
 
@@ -302,12 +305,12 @@ async def test_a_killed_leader_is_followed_by_the_next_which_goes_on_with_what_w
             await consul.destroy_session(held.session)
 
             async def is_followed() -> bool:
-                return ("taken_over", 1) in await history(second)
+                leader = (await second.read("rollouts/pay"))["leader"]
+                return leader.endswith(f":{second.http.base_url.port}") and ("taken_over", 1) in await history(second)
 
             await wait_until(is_followed, within=PATIENCE)
             now = await status(second)
             assert (now["phase"], now["step"], now["percent"]) == ("running", 1, 100)
-            assert (await second.read("rollouts/pay"))["leader"].endswith(f":{second.http.base_url.port}")
 
 
 async def first_answers(client: httpx.AsyncClient) -> bool:

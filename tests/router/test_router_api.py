@@ -136,6 +136,26 @@ async def test_a_body_that_cannot_be_read_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("query", "field", "says"),
+    [
+        ("dry-run=true", "dry-run", 'did you mean "dry_run"?'),
+        ("dry_run=true&dry_run=false", "dry_run", "stands twice"),
+        ("force=1", "force", "known here: dry_run"),
+    ],
+)
+async def test_a_dry_run_that_is_misspelt_changes_nothing(
+    router: RunningRouter, query: str, field: str, says: str
+) -> None:
+    refused = await router.put(f"clusters/legacy?{query}", LEGACY)
+    assert refused.status_code == 422
+    [problem] = refused.json()["problems"]
+    assert problem["field"] == field
+    assert says in problem["reason"]
+    assert (await router.delete(f"clusters/legacy?{query}")).status_code == 422
+    assert await router.read("clusters") == []
+
+
 async def test_changes_need_the_admin_token(router: RunningRouter) -> None:
     for path in ("clusters/a", "routes/a"):
         for headers, status in (({}, 401), ({"authorization": "Bearer x"}, 401), (router.token("join"), 403)):

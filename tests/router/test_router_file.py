@@ -1,5 +1,6 @@
 """The routing file: read at the start and when it changes; a bad one is refused whole and named line by line."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -101,6 +102,27 @@ async def test_a_file_that_is_gone_takes_nothing_away_and_is_read_when_back(star
         assert await route_names(router) == ["first"]
         file.write_text(BETTER)
         await wait_for_routes(router, "first", "second")
+
+
+async def test_a_pipe_in_its_place_is_not_waited_for(start: StartRouter, file: Path) -> None:
+    async with start() as router:
+        file.unlink()
+        os.mkfifo(file)
+        [problem] = await wait_for_problems(router)
+        assert "no regular file" in problem["reason"]
+        assert await route_names(router) == ["first"]
+
+
+async def test_a_file_that_cannot_be_remembered_is_served_all_the_same(
+    start: StartRouter, file: Path, home: Path
+) -> None:
+    async with start() as router:
+        kept = home / "router" / "last-good-file.json"
+        kept.unlink()
+        kept.mkdir()  # as little can be written there as on a full disk
+        file.write_text(BETTER)
+        await wait_for_routes(router, "first", "second")
+        assert [found.name for found in kept.parent.glob(".last-good-file.json*")] == []
 
 
 async def test_a_file_that_is_swapped_by_a_link_is_read(start: StartRouter, file: Path, tmp_path: Path) -> None:

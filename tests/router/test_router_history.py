@@ -139,6 +139,15 @@ async def test_a_name_that_cannot_be_shown_is_refused(table: RunningRouter, valu
     assert len(await table.read("revisions")) == 3
 
 
+@pytest.mark.parametrize(
+    "path", ["revisions?before={}", "routes/shop/history?before={}", "diff?from={}", "diff?from=0&to={}"]
+)
+async def test_a_revision_that_no_database_can_have_is_not_looked_for(table: RunningRouter, path: str) -> None:
+    for revision in (2**63 - 1, 2**63, 10**30):
+        found = await table.http.get(f"/api/v1/{path.format(revision)}")
+        assert found.status_code in (200, 404, 422), revision
+
+
 async def test_versions_are_compared(table: RunningRouter) -> None:
     await table.put("routes/old", {**OLD, "strip_prefix": True})
     change = await table.read("routes/old/diff?from=3&to=4")

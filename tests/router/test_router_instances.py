@@ -44,6 +44,12 @@ def test_a_service_is_exposed_by_any_instance_that_asks_whatever_its_health(inst
     assert instances.exposed() == frozenset()
 
 
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "2852039166"])
+def test_an_instance_cannot_lead_anybody_to_the_cloud_s_metadata(instances: Instances, address: str) -> None:
+    instances.replace("orders", [entry(1), entry(2, address=address)], now=1)
+    assert keys(instances) == ["orders-1"]
+
+
 def test_news_that_matter_to_nobody_are_no_change(instances: Instances) -> None:
     assert not instances.replace("orders", [entry(2), entry(1, exposed=True)], now=1)
     assert not instances.replace("other", [], now=1)

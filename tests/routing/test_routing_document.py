@@ -177,6 +177,8 @@ def test_one_resource_is_read_from_json_or_yaml() -> None:
     ("text", "words"),
     [
         ('{"service": "a", "service": "b"}', "stands twice"),
+        ("{" + "".join(f'"k{n}": 1, ' for n in range(20_000)) + '"k19999": 2}', "'k19999' stands twice"),
+        ("{" + ", ".join(f'"k{n}": 1' for n in range(1_500)) + "}", "there are 500 problems more"),
         ('{"service": NaN}', "NaN"),
         ("[]", "a mapping"),
         ('{"service": ', "not JSON"),
@@ -188,6 +190,19 @@ def test_one_resource_is_read_from_json_or_yaml() -> None:
 def test_a_resource_that_is_wrong_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(InvalidDocument, match=".*" + words.replace("?", r"\?")):
         load_resource(Cluster, text, source="body")
+
+
+def test_a_resource_has_no_more_values_than_anybody_needs() -> None:
+    with pytest.raises(InvalidDocument, match="more than 100000 values"):
+        load_resource(Cluster, "endpoints: [" + "x, " * 100_001 + "]", source="body", yaml=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["2852039166", "0xa9fea9fe", "169.254.43518", "169.254.169.254.", "10.0.0", "app.1", ":::", "1.2.3.4.5"]
+)
+def test_what_resolvers_would_take_for_another_address_is_none(address: str) -> None:
+    with pytest.raises(InvalidDocument, match="does not end in a number"):
+        load_resource(Cluster, f'{{"endpoints": [{{"address": "{address}", "port": 80}}]}}', source="body")
 
 
 @pytest.mark.parametrize(

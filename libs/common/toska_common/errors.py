@@ -8,6 +8,7 @@
     │   ├── NotFound              404  caller
     │   ├── Conflict              409  caller    the state changed, or someone else holds it
     │   ├── PreconditionFailed    412  caller    If-Match does not match
+    │   ├── BodyTooLarge          413  caller    the body has more bytes than are read here
     │   └── MisdirectedRequest    421  caller    a Host name that this listener does not answer to
     ├── UpstreamError             502  upstream  the upstream failed; outlier detection counts it
     │   ├── UpstreamUnavailable   503  upstream  nobody is there to serve it
@@ -91,6 +92,12 @@ class PreconditionFailed(CallerError):
     """`If-Match` names a version that is no longer current (RFC 9110 §13.1.1)."""
 
     status, code, title = 412, "precondition-failed", "Precondition failed"
+
+
+class BodyTooLarge(CallerError):
+    """The body has more bytes than are read here (RFC 9110 §15.5.14)."""
+
+    status, code, title = 413, "body-too-large", "Request body too large"
 
 
 class MisdirectedRequest(CallerError):

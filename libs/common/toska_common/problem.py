@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-_FRAMEWORK_CODES = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
+_FRAMEWORK_CODES = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large", 415: "unsupported-media-type"}
 
 
 class ProblemResponse(Response):

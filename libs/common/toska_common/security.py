@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toska_common.credentials import Access, Credentials, bearer_token
-from toska_common.errors import MeshError, MisdirectedRequest
+from toska_common.errors import BodyTooLarge, MeshError, MisdirectedRequest
 from toska_common.problem import send_problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -33,6 +34,7 @@ class ManagementPolicy:
         allowed_hosts: Further names it answers to, without ports.
         join_access: Tells whether `(method, path)` is a change that the join token suffices for.
         read_paths: Paths where a POST asks and changes nothing: a query too large for a URL.
+        max_body_bytes: Of a request; what is larger is refused before it takes memory.
     """
 
     credentials: Credentials
@@ -40,6 +42,7 @@ class ManagementPolicy:
     allowed_hosts: frozenset[str] = frozenset()
     join_access: Callable[[str, str], bool] = lambda _method, _path: False
     read_paths: frozenset[str] = frozenset()
+    max_body_bytes: int = 33 * 2**20
 
     @property
     def open_reads(self) -> bool:
@@ -82,7 +85,7 @@ class ManagementGuard:
             await send_problem(error, scope, receive, send)
             return
         scope.setdefault("state", {})["access"] = access
-        await self._app(scope, receive, send)
+        await self._app(scope, _bounded(receive, self._policy.max_body_bytes), send)
 
     def _check(self, scope: Scope) -> Access | None:
         headers = Headers(scope=scope)
@@ -95,7 +98,30 @@ class ManagementGuard:
         needed = self._policy.needed(scope.get("method", "GET"), scope["path"], forwarded_for=forwarded_for)
         if needed is not None:
             self._policy.credentials.require(token, needed)
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._policy.max_body_bytes:
+            raise BodyTooLarge(_too_large(self._policy.max_body_bytes))
         return self._policy.credentials.access_of(token) if token else None
+
+
+def _bounded(receive: Receive, at_most: int) -> Receive:
+    """Count the bytes of a body that came without its length."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > at_most:
+            # The framework's own, since it takes any other error while it reads a body for one of the body's form.
+            raise HTTPException(413, _too_large(at_most))
+        return message
+
+    return counted
+
+
+def _too_large(at_most: int) -> str:
+    return f"a request has at most {at_most} bytes here"
 
 
 def is_loopback(host: str) -> bool:

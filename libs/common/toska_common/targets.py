@@ -4,7 +4,7 @@ Checked on the resolved address, just before connecting, so a name that resolves
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 # Instance metadata of AWS, GCP, Azure, Oracle and OpenStack is link-local; these are the ones that are not.
 _METADATA = frozenset(
@@ -16,6 +16,7 @@ _METADATA = frozenset(
         ip_address("fd20:ce::254"),  # GCP over IPv6
     }
 )
+_NAT64, _COMPATIBLE = IPv6Network("64:ff9b::/96"), IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +58,10 @@ def _reached_over_loopback(host: str) -> bool:
 
 
 def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return mapped or ip
+    """The IPv4 address within one of IPv6, where there is one (RFC 4291 §2.5.5, RFC 6052 §2.1, RFC 3056)."""
+    if not isinstance(ip, IPv6Address):
+        return ip
+    within = ip.ipv4_mapped or ip.sixtofour
+    if within is None and (ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 1)):
+        within = IPv4Address(int(ip) & 0xFFFFFFFF)
+    return within or ip

@@ -11,6 +11,8 @@ for a grace period after an outage of a service's watch, an instance that the re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
 
 import structlog
 from pydantic import ValidationError
@@ -22,12 +24,14 @@ from toska_common.contracts.profile import meta_key
 from toska_common.contracts.reports import SCORE_STEPS, score_steps
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
 from toska_common.routing.snapshot import pool
+from toska_common.targets import TargetRules
 
 log = structlog.get_logger(__name__)
 
 _MAX_WEIGHT = 65535
 _MAX_ZONE = 64
 _ZONE = meta_key("zone")
+_TARGETS = TargetRules()
 
 
 @dataclass(slots=True)
@@ -148,6 +152,10 @@ def _endpoint(key: str, entry: ServiceEntry, *, lowered: bool) -> Endpoint | Non
         reason = "address: only an operator's cluster may lead to a Unix socket"
         log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=reason)
         return None
+    if refusal := _refusal(entry.address):
+        # Here, and not by gateways alone: Envoys and clients that balance by themselves would go there.
+        log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=refusal)
+        return None
     zone = entry.service.meta.get(_ZONE, "")[:_MAX_ZONE]
     try:
         return Endpoint(id=key, address=entry.address, port=entry.service.port, weight=weight, zone=zone)
@@ -156,3 +164,13 @@ def _endpoint(key: str, entry: ServiceEntry, *, lowered: bool) -> Endpoint | Non
         reason = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
         log.warning("instance_skipped", instance=key, service_name=entry.service.service, reason=reason)
         return None
+
+
+@lru_cache(maxsize=1 << 17)
+def _refusal(address: str) -> str | None:
+    """Why nobody is to go to an address; names are for whoever looks them up."""
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return _TARGETS.refusal(address, 0)

@@ -15,7 +15,9 @@ from toska_common.clock import now_utc
 from toska_common.contracts.router import DocumentProblem, FileStatus
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import ConfigurationError
+from toska_common.files import read_file
 from toska_common.routing.document import InvalidDocument, Problem, load_document
+from toska_common.routing.tree import MAX_BYTES
 
 from toska_router.last_good import LastGoodStore
 
@@ -67,12 +69,15 @@ class RoutesFile:
             InvalidDocument: It is bad, or cannot be read.
         """
         try:
-            text = self._path.read_bytes()
+            text = read_file(self._path, MAX_BYTES + 1)
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             raise InvalidDocument([Problem("", None, reason)], source=str(self._path)) from error
         document = load_document(text, source=str(self._path), beside=beside)
-        self._store.save(self._path, text.decode("utf-8-sig"))
+        try:
+            self._store.save(self._path, text.decode("utf-8-sig"))
+        except OSError as error:  # a full disk is no reason to serve what operators do not want any more
+            log.error("routes_file_not_remembered", path=str(self._path), reason=error.strerror or str(error))
         self._status = FileStatus(path=str(self._path), loaded_at=now_utc())
         return document
 

@@ -1,12 +1,15 @@
 """Names and addresses as every service checks them."""
 
 import re
+from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
 _NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?")
+
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 RESERVED_PREFIX = "toska-"
 RESERVED_NAMES = frozenset({"api", "docs", "dashboard", "openapi.json", "health", "metrics", "problems"})
@@ -16,7 +19,18 @@ RESERVED_NAMES = frozenset({"api", "docs", "dashboard", "openapi.json", "health"
 def _host(value: str) -> str:
     if _HOST.fullmatch(value) is None:
         raise ValueError("not a host name or an IP address")
+    if (":" in value or _NUMBER.fullmatch(value.rstrip(".").rpartition(".")[2])) and not _is_ip(value):
+        # Resolvers take 2852039166, 0xa9fea9fe and 169.254.43518 for 169.254.169.254.
+        raise ValueError("not an IP address, and a host name does not end in a number")
     return value
+
+
+def _is_ip(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 ServiceName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$", max_length=63)]

@@ -21,6 +21,10 @@ from toska_common.routing.tree import Node, decode, name_problems, parse_json, p
 D = TypeVar("D", bound=Document)
 
 _NOTHING = RoutingDocument()
+_MAX_RESOURCE_NODES = 100_000
+"""Values of one resource: a cluster of 10,000 endpoints has half of that."""
+_MAX_FINDINGS = 1000
+"""Of one validation: a document in which everything is wrong is told as much, and not all of it."""
 
 __all__ = ["InvalidDocument", "Problem", "as_written", "load_document", "load_resource", "validate_node"]
 
@@ -74,7 +78,7 @@ def load_resource(
         InvalidDocument: Lists everything that is wrong, with paths and, for YAML, lines.
     """
     content = decode(text, source)
-    tree = parse_yaml(content, source) if yaml else parse_json(content, source)
+    tree = parse_yaml(content, source, max_nodes=_MAX_RESOURCE_NODES) if yaml else parse_json(content, source)
     resource, findings = validate_node(kind, tree.root, defaults)
     if resource is None or tree.problems:
         raise InvalidDocument(name_problems(findings, tree), source=source)
@@ -90,7 +94,11 @@ def validate_node(
     try:
         return kind.model_validate({**defaults, **node.plain()}, strict=True), []
     except ValidationError as error:
-        return None, [_finding(kind, entry, node) for entry in error.errors(include_url=False)]
+        entries = error.errors(include_url=False)
+        findings = [_finding(kind, entry, node) for entry in entries[:_MAX_FINDINGS]]
+        if len(entries) > _MAX_FINDINGS:
+            findings.append(Finding((), f"there are {len(entries) - _MAX_FINDINGS} problems more"))
+        return None, findings
 
 
 def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) -> list[Finding]:

@@ -7,6 +7,7 @@ reading shares what an alias stands for, so such a document is refused before it
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +123,8 @@ def decode(text: str | bytes, source: str) -> str:
         raise InvalidDocument([Problem("", line, "not UTF-8")], source=source) from error
 
 
-def parse_yaml(text: str, source: str) -> Tree:
-    """Read one YAML 1.2 document; a key that stands twice is in the tree's problems.
+def parse_yaml(text: str, source: str, *, max_nodes: int = MAX_NODES) -> Tree:
+    """Read one YAML 1.2 document of at most `max_nodes` values; a key that stands twice is in the tree's problems.
 
     Raises:
         InvalidDocument: It is not YAML, not one document, or too large or deep.
@@ -132,7 +133,7 @@ def parse_yaml(text: str, source: str) -> Tree:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    builder = _Builder(source)
+    builder = _Builder(source, max_nodes)
     parser: Any = YAML(typ="safe", pure=True)
     try:
         for event in parser.parse(text):
@@ -171,11 +172,11 @@ def parse_json(text: str, source: str) -> Tree:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(keys) != len(set(keys)):
-        twice = next(key for key in keys if keys.count(key) > 1)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise ValueError(f"the key {twice!r} stands twice")
-    return dict(pairs)
+    return found
 
 
 def _no_constant(name: str) -> Any:
@@ -212,8 +213,9 @@ class _Open:
 class _Builder:
     """Makes nodes of the parser's events, without recursion."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, max_nodes: int) -> None:
         self._source = source
+        self._max_nodes = max_nodes
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._roots: list[Node] = []
@@ -287,8 +289,8 @@ class _Builder:
             return
         parent = self._stack[-1]
         parent.size += node.size
-        if parent.size > MAX_NODES:
-            self._fail(line, f"more than {MAX_NODES} values once its aliases are written out")
+        if parent.size > self._max_nodes:
+            self._fail(line, f"more than {self._max_nodes} values once its aliases are written out")
         if not parent.mapping:
             parent.children.append(node)
         elif parent.key is None:

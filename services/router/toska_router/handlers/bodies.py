@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
+from anyio.to_thread import run_sync
 from fastapi import Request
 from starlette.exceptions import HTTPException
 from toska_common.contracts import Document
@@ -17,6 +19,7 @@ from toska_router.proposals import Precondition
 D = TypeVar("D", bound=Document)
 
 MAX_BODY_BYTES = 1024 * 1024
+_READ_AT_ONCE = 16 * 1024
 
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json")
@@ -32,7 +35,9 @@ async def read_resource(request: Request, kind: type[D], **defaults: Any) -> D:
     """
     yaml = is_yaml(request)
     body = await read_body(request)
-    return load_resource(kind, body, source="the body", yaml=yaml, defaults=defaults)
+    read = partial(load_resource, kind, body, source="the body", yaml=yaml, defaults=defaults)
+    # A megabyte of YAML takes seconds, in which gateways would wait for their snapshots.
+    return read() if len(body) <= _READ_AT_ONCE else await run_sync(read)
 
 
 async def read_patch(request: Request) -> Mapping[str, Any]:

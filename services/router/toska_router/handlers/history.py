@@ -24,7 +24,7 @@ from toska_router.proposals import Restore, RestoreAll
 from toska_router.sources import Sources, by_kind, changes_between
 
 LIMIT = Annotated[int, Query(ge=1, le=500, description="At most so many, the newest first")]
-BEFORE = Annotated[int | None, Query(ge=1, description="Only those before this revision")]
+BEFORE = Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Only those before this revision")]
 FROM = Annotated[int, Query(alias="from", ge=0, description="A revision; 0 is nothing at all")]
 TO = Annotated[int | None, Query(ge=0, description="A revision; what holds now if left out")]
 

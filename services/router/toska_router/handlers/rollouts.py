@@ -8,17 +8,20 @@ from toska_common.contracts.rollouts import Rollout, RolloutEntry, RolloutEvent
 from toska_common.errors import InvalidInput
 from toska_common.routing.written import written
 
-from toska_router.handlers.authors import read_author
+from toska_router.experiments.changes import BY as EXPERIMENT
+from toska_router.handlers.authors import ACTOR, read_author
 from toska_router.handlers.bodies import read_precondition, read_resource
 from toska_router.handlers.changing import REFUSALS
 from toska_router.handlers.entries import answer
 from toska_router.handlers.resources import NAME, PARAMETERS
 from toska_router.parts import Parts
 from toska_router.rollouts.changes import Action, act, delete_rollout, put_rollout, status_of
+from toska_router.rollouts.leading import BY as ROLLOUT
 from toska_router.runs.book import Check, precondition_of
 from toska_router.runs.records import RolloutRecord
 
 LIMIT = Annotated[int, Query(ge=1, le=500, description="The newest so many lines")]
+_THEMSELVES = frozenset({ROLLOUT, EXPERIMENT})
 CHANGES: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (404, 409, 412, 422, 503)}
 
 
@@ -81,8 +84,15 @@ def _add_changes(router: APIRouter, parts: Parts) -> None:
 
 
 def who(request: Request) -> str:
-    """Who asks, for a history."""
+    """Who asks, for a history.
+
+    Raises:
+        InvalidInput: They call themselves what rollouts and experiments are called that act by themselves.
+    """
     author = read_author(request)
+    if author.actor in _THEMSELVES:
+        reason = f"{author.actor} is what the history calls those that act by themselves"
+        raise InvalidInput(f"{ACTOR}: {reason}", problems=[{"field": ACTOR, "reason": reason}])
     return author.actor or author.credential or "somebody"
 
 
