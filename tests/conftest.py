@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from toska_tests.postgres_servers import PostgresServer, postgres_server
+from toska_tests.rabbit_servers import RabbitServer, rabbit_server
 
 # A shell without job control starts what runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,5 +32,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def postgres() -> Generator[PostgresServer]:
     """One server for the session; each test makes a database of its own. Whoever stops it starts it again."""
     with postgres_server() as server:
+        server.launch()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Generator[RabbitServer]:
+    """One broker for the session; each test keeps to a namespace of its own. Whoever stops it starts it again."""
+    with rabbit_server() as server:
         server.launch()
         yield server

@@ -42,9 +42,14 @@ def chromium() -> Path:
     return program("chromium", "CHROMIUM_BIN")
 
 
+def roots() -> tuple[Path, Path]:
+    """Where Debian's packages are: installed, or unpacked by `tools/test-parts`."""
+    return Path("/"), _UNPACKED
+
+
 def postgres(name: str) -> Path:
     """One of PostgreSQL's programs; Debian keeps them beside one another by version, and not on PATH."""
-    for root in (Path("/"), _UNPACKED):
+    for root in roots():
         found = sorted(root.glob(f"usr/lib/postgresql/*/bin/{name}"))
         if found:
             return found[-1]

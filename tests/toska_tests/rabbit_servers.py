@@ -1,0 +1,281 @@
+"""A real RabbitMQ for tests: killed, stopped in its tracks, restarted with what it held, or short of memory on demand.
+
+Everything of it lives in one folder: its data, its logs, its cookie and its home. It has an epmd of its own, so that it
+never meets another node of the machine, and none is left behind.
+"""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import aiormq
+import psutil
+
+from toska_tests import parts
+from toska_tests.ports import free_port, is_free
+from toska_tests.waiting import wait_until
+
+USER, PASSWORD = "toska", "se:cret/word"
+_ESCAPED = "se%3Acret%2Fword"
+_PLUGINS = "[rabbitmq_management]."
+_PIECES = {"memory": "{resource_limit, memory, node()}", "disk": "{resource_limit, disk, node()}"}
+
+
+class RabbitServer:
+    """One node with data of its own; it is run as another user if the tests are root's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port, self.management_port = free_port(), free_port()
+        self._epmd_port, self._dist_port = free_port(), free_port()
+        self._node = f"toska-{self.port}@localhost"
+        self._cookie = secrets.token_hex(20)
+        self._user = _unprivileged()
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As `TOSKA_EVENTS_URL` has it, the same over restarts."""
+        return self.url_at(self.port)
+
+    @property
+    def management_url(self) -> str:
+        """Its management API, without a credential."""
+        return f"http://127.0.0.1:{self.management_port}"
+
+    def url_at(self, port: int, *, password: str = _ESCAPED) -> str:
+        """The same by way of another port."""
+        return f"amqp://{USER}:{password}@127.0.0.1:{port}/"
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.launch()
+        await self.wait_until_ready()
+
+    async def wait_until_ready(self) -> None:
+        """Wait until it answers."""
+        await wait_until(self.answers, within=90, what="RabbitMQ answers", every=0.05)
+
+    def launch(self) -> None:
+        """Start it, on what it held before."""
+        self._lay_out()
+        self._epmd = self._popen([str(_erlang("epmd")), "-port", str(self._epmd_port), "-address", "127.0.0.1"])
+        self._process = self._popen([str(_sbin("rabbitmq-server"))])
+
+    async def answers(self) -> bool:
+        """Whether it takes connections now."""
+        if self._process is None:
+            return False
+        assert self._process.poll() is None, (self._folder / "output.log").read_text()
+        # The client logs every refusal as an error; this asks first.
+        if is_free(self.port):
+            return False
+        with contextlib.suppress(OSError, aiormq.AMQPError):
+            connection = await aiormq.connect(self.url)
+            await connection.close()
+            return True
+        return False
+
+    async def restart(self) -> None:
+        """Kill it, and start it again on the same data and ports."""
+        self.kill()
+        await self.start()
+
+    def kill(self) -> None:
+        """End it at once, with all its processes: connections are reset, and new ones refused."""
+        for started in (self._process, self._epmd):
+            for process in _family(started):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if started is not None:
+                started.wait(timeout=30)
+        self._process = self._epmd = None
+
+    def freeze(self) -> None:
+        """Stop it in its tracks: connections stand, and nothing is answered."""
+        for process in _family(self._process):
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for process in _family(self._process):
+            process.send_signal(signal.SIGCONT)
+
+    def raise_alarm(self, piece: str = "memory") -> None:
+        """Have it say that it is short of `memory` or `disk`: it reads from no publisher any more."""
+        self.evaluate(f"rabbit_alarm:set_alarm({{{_PIECES[piece]}, []}}).")
+
+    def clear_alarm(self, piece: str = "memory") -> None:
+        """The other way round."""
+        self.evaluate(f"rabbit_alarm:clear_alarm({_PIECES[piece]}).")
+
+    def settle(self) -> None:
+        """Have it write down which quorum queues there are.
+
+        Its member of a queue's cluster is in memory alone for the first seconds, and a node that is killed in those
+        comes back with a queue that has no leader and answers nobody (rabbitmq-server, issue 10070).
+        """
+        self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
+
+    def evaluate(self, expression: str) -> str:
+        """Run Erlang on the node."""
+        command = [str(_erlang("erl_call")), "-n", self._node, "-c", self._cookie, "-timeout", "20", "-e"]
+        done = subprocess.run(
+            command,
+            input=f"{expression}\n".encode(),
+            capture_output=True,
+            timeout=40,
+            check=False,
+            env=self._environment(),
+            cwd=self._folder,
+        )
+        assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+        return done.stdout.decode()
+
+    def _lay_out(self) -> None:
+        folder = self._folder
+        contents = {
+            "home/.erlang.cookie": self._cookie,
+            "enabled_plugins": _PLUGINS,
+            "rabbitmq.conf": _CONFIGURATION.format(
+                port=self.port, management_port=self.management_port, user=USER, password=PASSWORD
+            ),
+        }
+        for name, text in contents.items():
+            path = folder / name
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+                path.chmod(0o400)
+                if self._user is not None:
+                    os.chown(path, self._user.pw_uid, self._user.pw_gid)
+                    os.chown(path.parent, self._user.pw_uid, self._user.pw_gid)
+
+    def _environment(self) -> dict[str, str]:
+        folder = self._folder
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            **parts.environment(),
+            **_unpacked_erlang(),
+            "HOME": str(folder / "home"),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            # Then its script becomes the node, and does not wait beside it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            # Few threads, which do not spin while they wait: many tests share few cores.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +SDio 1 +sbwt none",
+        }
+
+    def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self._folder / "output.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,
+                user=None if self._user is None else self._user.pw_uid,
+                group=None if self._user is None else self._user.pw_gid,
+                extra_groups=None if self._user is None else (),
+            )
+
+
+_CONFIGURATION = """\
+listeners.tcp.local = 127.0.0.1:{port}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management_port}
+default_user = {user}
+default_pass = {password}
+loopback_users = none
+log.console = false
+log.file.level = warning
+disk_free_limit.absolute = 50MB
+vm_memory_high_watermark.absolute = 2GB
+collect_statistics_interval = 1000
+"""
+
+
+def _family(started: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
+    if started is None or started.poll() is not None:
+        return []
+    process = psutil.Process(started.pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _sbin(name: str) -> Path:
+    # Not Debian's wrapper on PATH, which changes to its own user and folder.
+    for root in parts.roots():
+        found = sorted(root.glob(f"usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/{name}"))
+        if found:
+            return found[-1]
+    return parts.program(name)
+
+
+def _erlang(name: str) -> Path:
+    for root in parts.roots():
+        found = sorted(root.glob(f"usr/lib/erlang/erts-*/bin/{name}"))
+        if found:
+            return found[-1]
+    return parts.program(name)
+
+
+def _unpacked_erlang() -> dict[str, str]:
+    """Debian's `erl` looks for itself under /usr/lib/erlang; one that was unpacked elsewhere is started past it."""
+    emulator = _erlang("erlexec")
+    root = emulator.parents[2]
+    if root == Path("/usr/lib/erlang"):
+        return {}
+    folder = root / "toska-bin"
+    folder.mkdir(exist_ok=True)
+    script = folder / "erl"
+    if not script.exists():
+        draft = script.with_suffix(f".{os.getpid()}")
+        draft.write_text(f'#!/bin/sh\nexec "{emulator}" "$@"\n')
+        draft.chmod(0o755)
+        draft.replace(script)
+    variables = {"ROOTDIR": str(root), "BINDIR": str(emulator.parent), "EMU": "beam", "PROGNAME": "erl"}
+    return {**variables, "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    for name in ("rabbitmq", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise AssertionError("there is no user that RabbitMQ could be run as")
+
+
+@contextlib.contextmanager
+def rabbit_server() -> Generator[RabbitServer]:
+    """A server of the block's own, not started yet, in a folder that another user can get to."""
+    folder = Path(tempfile.mkdtemp(prefix="toska-rabbit-"))
+    folder.chmod(0o711)
+    server = RabbitServer(folder)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
