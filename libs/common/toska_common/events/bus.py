@@ -23,7 +23,7 @@ from toska_common.errors import InvalidInput
 from toska_common.events.codecs import Codec
 from toska_common.events.consuming import Consuming
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
-from toska_common.events.event import EXTENSION, OWN_ATTRIBUTES, Event, new_id
+from toska_common.events.event import EXTENSION, MAX_ATTRIBUTE, MAX_KEY, OWN_ATTRIBUTES, Event, new_id
 from toska_common.events.handlers import Answer, Incoming, Subscribed
 from toska_common.events.metrics import EventMetrics
 from toska_common.events.offering import Offers
@@ -185,13 +185,10 @@ class EventBus:
         """An event of this service that happens now: of a payload, or of a topic and JSON data.
 
         Raises:
-            InvalidInput: The topic or an attribute's name is wrong.
+            InvalidInput: The topic, an attribute's name, or a length is wrong.
         """
         extensions = dict(attributes or {})
-        for name in extensions:
-            if not EXTENSION.fullmatch(name) or name in OWN_ATTRIBUTES:
-                reason = "is CloudEvents' own" if name in OWN_ATTRIBUTES else "is not a-z and 0-9 (20 at most)"
-                raise InvalidInput(f"attribute {name[:40]!r} {reason}", problems=[{"field": name, "reason": reason}])
+        _check_attributes(extensions, subject=subject or "", key=key or "")
         now = self._clock.now()
         context = trace.current.get()
         hop = None if context is None else trace.next_hop(context)
@@ -278,7 +275,7 @@ class EventBus:
             EventTooLarge: Its data are over the bus's limit.
         """
         message = Message(self.event(payload, key=key, subject=subject, attributes=attributes))
-        self._encode(message)
+        self.check(message)
         self._offers.put(message)
 
     async def _check_types(self) -> None:
@@ -288,6 +285,14 @@ class EventBus:
             if self._before_publishing is not None:
                 await self._before_publishing(self.publishes)
                 self._before_publishing = None
+
+    def check(self, message: Message) -> None:
+        """Refuse now what would be refused when it is published.
+
+        Raises:
+            EventTooLarge: Its data are over the bus's limit.
+        """
+        self._encode(message)
 
     def _encode(self, message: Message) -> Message:
         event = self._codec.encode(message.event)
@@ -426,6 +431,21 @@ class _Connection:
         while self.transport is None:
             await self._arrived.wait()
         return self.transport
+
+
+def _check_attributes(extensions: Mapping[str, str], *, subject: str, key: str) -> None:
+    for name in extensions:
+        if not EXTENSION.fullmatch(name) or name in OWN_ATTRIBUTES:
+            reason = "is CloudEvents' own" if name in OWN_ATTRIBUTES else "is not a-z and 0-9 (20 at most)"
+            raise InvalidInput(f"attribute {name[:40]!r} {reason}", problems=[{"field": name[:40], "reason": reason}])
+    for name, value, most in (
+        ("key", key, MAX_KEY),
+        ("subject", subject, MAX_ATTRIBUTE),
+        *((name, value, MAX_ATTRIBUTE) for name, value in extensions.items()),
+    ):
+        if len(value) > most:
+            reason = f"is longer than {most} characters"
+            raise InvalidInput(f"{name} {reason}", problems=[{"field": name, "reason": reason}])
 
 
 def _to_json(data: Any) -> bytes:

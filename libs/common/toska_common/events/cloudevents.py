@@ -15,13 +15,11 @@ from urllib.parse import quote, unquote
 from pydantic_core import from_json, to_json
 
 from toska_common.errors import InvalidInput
-from toska_common.events.event import EXTENSION, JSON, OWN_ATTRIBUTES, Event, utc
+from toska_common.events.event import EXTENSION, JSON, MAX_ATTRIBUTE, MAX_KEY, OWN_ATTRIBUTES, Event, utc
 from toska_common.events.topics import check_topic
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
-MAX_ATTRIBUTE = 4096
-"""Characters of an attribute's value. The specification asks for events of 64 KiB to be passed on, data included."""
 
 
 def to_structured(event: Event) -> bytes:
@@ -135,8 +133,9 @@ def from_attributes(attributes: Mapping[str, str], data: bytes, *, now: datetime
     for name, value in attributes.items():
         if not EXTENSION.fullmatch(name):
             raise _invalid(name[:40], "names of attributes are a-z and 0-9, 20 characters at most")
-        if len(value) > MAX_ATTRIBUTE:
-            raise _invalid(name, f"is longer than {MAX_ATTRIBUTE} characters")
+        most = MAX_KEY if name == "partitionkey" else MAX_ATTRIBUTE
+        if len(value) > most:
+            raise _invalid(name, f"is longer than {most} characters")
     return Event(
         topic=check_topic(attributes.get("type", ""), field="type"),
         source=attributes["source"],

@@ -16,6 +16,11 @@ JSON = "application/json"
 EXTENSION = re.compile(r"[a-z0-9]{1,20}")
 """Names that CloudEvents lets extensions have."""
 
+MAX_KEY = 255
+"""Characters of a key."""
+MAX_ATTRIBUTE = 4096
+"""Characters of any other attribute's value. CloudEvents asks for 64 KiB to be passed on, data included."""
+
 OWN_ATTRIBUTES = frozenset(
     {
         "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data",

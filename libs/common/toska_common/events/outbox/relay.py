@@ -1,0 +1,185 @@
+"""The relay: reads what was committed to the outbox, publishes it, and deletes what was confirmed.
+
+    rows ──read, oldest first──▶ publish ──confirmed──▶ delete
+      ▲                             │ broker away, or killed before the delete
+      └─────────────────────────────┘  the same rows again: doubles, never losses
+
+Rows are read by what is there and never by `seq > last`: on PostgreSQL a smaller one may be committed later. One relay
+at a time publishes, by a lease in the database. One that was stalled beyond its lease may still publish what it had
+read, so that consumers see doubles, which the inbox drops; it deletes nothing.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from toska_common.clock import Clock, SystemClock
+from toska_common.database.errors import DatabaseUnavailable
+from toska_common.events.bus import EventBus
+from toska_common.events.cloudevents import from_structured
+from toska_common.events.errors import EventRefused, EventsUnavailable, EventTooLarge
+from toska_common.events.outbox.outbox import Outbox
+from toska_common.events.outbox.sessions import Session, Transactions, clock_of, insert
+from toska_common.events.outbox.tables import OUTBOX, RELAYS
+from toska_common.events.transport import Message, Priority
+
+log = structlog.get_logger(__name__)
+
+_WAIT_S = (0.1, 5.0)
+MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An event of the outbox."""
+
+    seq: int
+    message: Message
+
+
+class Relay:
+    """Publishes the events of one outbox; `run` never returns.
+
+    Args:
+        transactions: Begins transactions of the service's database.
+        batch: Most events that are published at once.
+        interval: How often it looks without being told.
+        lease: How long others wait for one that died.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        bus: EventBus,
+        transactions: Transactions,
+        *,
+        batch: int = 500,
+        interval: timedelta = timedelta(seconds=1),
+        lease: timedelta = timedelta(seconds=10),
+        clock: Clock | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._bus = bus
+        self._transactions = transactions
+        self._batch = batch
+        self._interval = interval
+        self._lease = lease
+        self._clock = clock or SystemClock()
+        self._owner = secrets.token_hex(8)
+        self._name = bus.service[:64]
+
+    async def run(self) -> None:
+        """Publish what there is, for ever; a broker or a database that is away is asked again."""
+        wait_s = _WAIT_S[0]
+        while True:
+            try:
+                moved = await self.step()
+            except (EventsUnavailable, DatabaseUnavailable, SQLAlchemyError, OSError) as error:
+                log.warning("relay_interrupted", reason=_reason(error))
+                await anyio.sleep(wait_s)
+                wait_s = min(_WAIT_S[1], wait_s * 2)
+                continue
+            wait_s = _WAIT_S[0]
+            if moved == 0:
+                await self._outbox.wait(self._interval)
+
+    async def step(self) -> int:
+        """Publish one batch, if it is this relay's turn; returns the number of events.
+
+        Raises:
+            EventsUnavailable: The broker did not confirm; the events stay.
+        """
+        async with self._transactions() as session:
+            rows = await self._read(session) if await self._lead(session) else []
+        if not rows:
+            return 0
+        try:
+            await self._bus.publish_batch([row.message for row in rows], within=self._lease / 2)
+        except (EventRefused, EventTooLarge):
+            return await self._one_by_one(rows)
+        await self._forget([row.seq for row in rows])
+        return len(rows)
+
+    async def pending(self) -> int:
+        """Events that were not published yet."""
+        async with self._transactions() as session:
+            return (await session.execute(sa.select(sa.func.count()).select_from(OUTBOX))).scalar_one()
+
+    async def _lead(self, session: Session) -> bool:
+        now = clock_of(session)
+        turn = insert(
+            session, RELAYS, {"name": self._name, "owner": self._owner, "expires_at": now + self._lease.total_seconds()}
+        )
+        statement = turn.on_conflict_do_update(
+            index_elements=[RELAYS.c.name],
+            set_={"owner": turn.excluded.owner, "expires_at": turn.excluded.expires_at},
+            where=sa.or_(RELAYS.c.owner == self._owner, RELAYS.c.expires_at < now),
+        )
+        await session.execute(statement)
+        owner = (
+            await session.execute(sa.select(RELAYS.c.owner).where(RELAYS.c.name == self._name))
+        ).scalar_one_or_none()
+        return owner == self._owner
+
+    async def _read(self, session: Session) -> list[Row]:
+        held_back = sa.select(OUTBOX.c.key).where(OUTBOX.c.refused.is_not(None), OUTBOX.c.key.is_not(None))
+        statement = (
+            sa.select(OUTBOX)
+            .where(OUTBOX.c.refused.is_(None), sa.or_(OUTBOX.c.key.is_(None), OUTBOX.c.key.not_in(held_back)))
+            .order_by(OUTBOX.c.seq)
+            .limit(self._batch)
+        )
+        now = self._clock.now()
+        return [_row(found, now) for found in (await session.execute(statement)).mappings()]
+
+    async def _one_by_one(self, rows: Sequence[Row]) -> int:
+        refused: set[str] = set()
+        moved = 0
+        for row in rows:
+            key = row.message.event.key
+            if key in refused:
+                continue
+            try:
+                await self._bus.publish_batch([row.message], within=self._lease / 2)
+            except (EventRefused, EventTooLarge) as error:
+                await self._hold_back(row, error.detail)
+                if key is not None:
+                    refused.add(key)
+            else:
+                await self._forget([row.seq])
+            moved += 1
+        return moved
+
+    async def _hold_back(self, row: Row, reason: str) -> None:
+        log.error("event_refused", event_id=row.message.event.id, topic=row.message.event.topic, reason=reason)
+        async with self._transactions() as session:
+            await session.execute(sa.update(OUTBOX).where(OUTBOX.c.seq == row.seq).values(refused=reason[:MAX_REASON]))
+
+    async def _forget(self, numbers: Sequence[int]) -> None:
+        async with self._transactions() as session:
+            mine = sa.exists().where(
+                RELAYS.c.name == self._name, RELAYS.c.owner == self._owner, RELAYS.c.expires_at > clock_of(session)
+            )
+            await session.execute(sa.delete(OUTBOX).where(OUTBOX.c.seq.in_(numbers), mine))
+
+
+def _row(found: Any, now: datetime) -> Row:
+    message = Message(
+        from_structured(found["event"], now=now),
+        Priority(found["priority"]),
+        found["deliver_at"],
+        found["expires_at"],
+    )
+    return Row(found["seq"], message)
+
+
+def _reason(error: Exception) -> str:
+    # A statement's parameters are payloads.
+    return type(error.orig).__name__ if isinstance(error, DBAPIError) and error.orig else str(error)[:MAX_REASON]
