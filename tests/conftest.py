@@ -1,15 +1,31 @@
 """What every test shares: the event loop that production runs on, and a folder for a mesh's state."""
 
+import os
 import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from toska_tests.alone import turn
 from toska_tests.postgres_servers import PostgresServer, postgres_server
 from toska_tests.rabbit_servers import RabbitServer, rabbit_server
 
 # A shell without job control starts what runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Images of containers often forbid it, and then each of the hundreds of programs that tests start spends most of its
+# start on compiling what the one before it has compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several workers test beside one another, see that tests marked `alone` are."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

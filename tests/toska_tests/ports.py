@@ -20,6 +20,12 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+def share_of(ports: range, worker: int, workers: int) -> range:
+    """The part of `ports` for one of several processes that test beside one another, each of which counts alone."""
+    each = len(ports) // workers
+    return ports[worker * each : (worker + 1) * each]
+
+
 def free_ports(count: int) -> int:
     """First of `count` consecutive free ports, for `--ports-from`; none that was given before, bound or not.
 
@@ -28,7 +34,7 @@ def free_ports(count: int) -> int:
     for attempt in range(2000):
         if attempt == 1000:
             _given.clear()  # nearly all were given
-        first = _random.randrange(_OURS.start, _OURS.stop - count)
+        first = _random.randrange(_share.start, _share.stop - count)
         wanted = range(first, first + count)
         if _given.isdisjoint(wanted) and all(is_free(port) for port in wanted):
             _given.update(wanted)
@@ -39,3 +45,12 @@ def free_ports(count: int) -> int:
 def free_port() -> int:
     """One free port."""
     return free_ports(1)
+
+
+def _own_share() -> range:
+    """pytest-xdist tells its workers their names, gw0 and so on, and how many there are."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return share_of(_OURS, worker, max(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), worker + 1))
+
+
+_share = _own_share()
