@@ -83,11 +83,13 @@ def _without_serial(text: str) -> str:
     return " ".join(parts)
 
 
-def question(name: str, rdtype: str = "A", *, edns: int | None = None) -> dns.message.QueryMessage:
-    """A question, with EDNS if it says how many bytes it takes."""
+def question(
+    name: str, rdtype: str = "A", *, edns: int | None = None, number: int | None = None
+) -> dns.message.QueryMessage:
+    """A question, with EDNS if it says how many bytes it takes; its ID is drawn by lot unless there is a `number`."""
     if edns is None:
-        return dns.message.make_query(name, rdtype, use_edns=False)
-    return dns.message.make_query(name, rdtype, use_edns=0, payload=edns)
+        return dns.message.make_query(name, rdtype, use_edns=False, id=number)
+    return dns.message.make_query(name, rdtype, use_edns=0, payload=edns, id=number)
 
 
 @dataclass(frozen=True, slots=True)
