@@ -103,6 +103,11 @@ class EventBus:
         return tuple(self._subscriptions)
 
     @property
+    def types(self) -> Sequence[type[EventPayload]]:
+        """The payload types that it knows: those it publishes, and those it subscribed to by type."""
+        return tuple(self._types)
+
+    @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
         transport = self._connection.transport

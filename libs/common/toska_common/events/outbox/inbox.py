@@ -2,8 +2,7 @@
 
 The event's identity is stored in the transaction of the handler's own writes: who finds it there has nothing left to
 do. Two that handle one event at once exclude one another on its row. What a handler does elsewhere (a mail, a call) is
-not
-undone with the transaction, and needs an idempotency key of its own: the event's id is one.
+not undone with the transaction, and needs an idempotency key of its own: the event's id is one.
 """
 
 import hashlib
