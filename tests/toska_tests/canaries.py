@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import anyio
+from toska_gateway.envoy.plane import EnvoyDataPlane
 from toska_gateway.follower import SnapshotFollower
+from toska_gateway.listeners import parse_listener
 from toska_gateway.routing import Routing
 from toska_gateway.settings import Settings
 from toska_gateway.supervisor import Supervisor
@@ -21,6 +23,7 @@ from toska_tests.raw_http import Conversation, Upstream, ask, get, response, ups
 from toska_tests.routers import RunningRouter
 from toska_tests.waiting import wait_until
 
+GatewayEngine = Literal["python", "envoy"]
 ROUTE = {"match": {"path_prefix": "/"}, "to": "old"}
 ROLLOUT: Mapping[str, Any] = {
     "route": "pay",
@@ -70,10 +73,16 @@ class Shop:
             await anyio.sleep(0.02)
 
 
+def _envoy(home: Path) -> EnvoyDataPlane:
+    return EnvoyDataPlane([parse_listener("127.0.0.1:0")], 1, tls_folder=home, drain_s=5)
+
+
 @asynccontextmanager
-async def following(home: Path, url: str, name: str = "gateway-1") -> AsyncGenerator[Supervisor]:
-    """A gateway of one worker that follows the router at `url`."""
-    supervisor = Supervisor("127.0.0.1", 0, 1)
+async def following(
+    home: Path, url: str, name: str = "gateway-1", *, engine: GatewayEngine = "python"
+) -> AsyncGenerator[Supervisor | EnvoyDataPlane]:
+    """A gateway of one worker, or thread of Envoy, that follows the router at `url`."""
+    supervisor = Supervisor("127.0.0.1", 0, 1) if engine == "python" else _envoy(home)
     token = (home / "admin.token").read_text().strip()
     async with supervisor.run(), aiohttp.ClientSession() as session, anyio.create_task_group() as group:
         routing = Routing(supervisor, build_system_routes(Settings(home=home)))
@@ -85,7 +94,7 @@ async def following(home: Path, url: str, name: str = "gateway-1") -> AsyncGener
 
 
 @asynccontextmanager
-async def open_shop(router: RunningRouter, home: Path) -> AsyncGenerator[Shop]:
+async def open_shop(router: RunningRouter, home: Path, *, engine: GatewayEngine = "python") -> AsyncGenerator[Shop]:
     """Versions, their clusters, the route `pay` to the old one, a gateway, and clients."""
     old, new = Version(), Version()
     async with upstream(old.script) as old_server, upstream(new.script) as new_server:
@@ -93,7 +102,10 @@ async def open_shop(router: RunningRouter, home: Path) -> AsyncGenerator[Shop]:
         for name, server in (("old", old_server), ("new", new_server)):
             (await router.put(f"clusters/{name}", cluster(server.port))).raise_for_status()
         (await router.put("routes/pay", ROUTE)).raise_for_status()
-        async with following(home, str(router.http.base_url)) as gateway, anyio.create_task_group() as group:
+        async with (
+            following(home, str(router.http.base_url), engine=engine) as gateway,
+            anyio.create_task_group() as group,
+        ):
             shop = Shop(gateway.address, old, new)
             group.start_soon(shop.come)
             with contextlib.ExitStack() as stack:

@@ -51,6 +51,11 @@ class Watches:
         self._sequence = 0
         self._known: dict[str, _Watched] = {}
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether there is anything to count."""
+        return bool(self._known)
+
     def use(self, table: RouteTable, now: float) -> None:
         """Watch what the routes of a table say, from now on."""
         tokens = {route.policies.watch for route in table.routes if route.policies.watch is not None}

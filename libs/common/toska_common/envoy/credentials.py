@@ -76,4 +76,4 @@ def is_own(route: Route) -> bool:
 
 def own_metadata() -> Json:
     """What tells the filter of such a route."""
-    return {"filter_metadata": {_LUA_METADATA: {"own": True}, "envoy.filters.http.lua": {"own": True}}}
+    return {_LUA_METADATA: {"own": True}, "envoy.filters.http.lua": {"own": True}}

@@ -65,8 +65,6 @@ def of_route(route: Route, table: RouteTable, options: Options) -> dict[str, Jso
         asked[access.BY_GRANTS] = access.by_token(policies.auth, tokens.provider_name(policies.auth.jwt))
     if policies.rate_limit:
         asked[limits.NAME] = limits.rate_limits(route.name, policies.rate_limit, policies.auth)
-    if policies.fault is not None:
-        asked[faults.NAME] = faults.fault(policies.fault)
     if most := _body_limit(route, table):
         asked[_BUFFER] = typed(f"{_BUFFER_KIND}BufferPerRoute", buffer={"max_request_bytes": most})
     if fallbacks.answers(policies):

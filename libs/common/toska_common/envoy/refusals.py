@@ -134,13 +134,12 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Policies: {
         **_all("timeout", "connect_timeout", "response_timeout", "idle_timeout", "retry", "ip", "require_https", "cors",
                "security_headers", "auth", "rate_limit", "fault", "mirror", "rewrite", "headers", "body", "compress",
-               "upgrade", "fallback"),
+               "upgrade", "fallback", "watch"),
         "hedge": "Envoy begins a second attempt only when the first has failed or is out of time",
         "versions": "Envoy does not know versions of an API; match on the header or the path",
         "access_log": "Envoy writes one access log for all routes alike: server.access_log",
         "cache": "Envoy keeps no responses here",
         "filters": "Envoy runs no Python",
-        "watch": "Envoy does not count for rollouts and experiments",
         "escaped_slashes": "Envoy decides about escaped slashes before it knows the route: they are refused",
     },
     routing.RetryPolicy: {
@@ -172,11 +171,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         "per": _rates,
         "scope": "Envoy counts for itself alone, all its threads together: that is machine",
     },
-    routing.Fault: {
-        **_all("delay", "abort", "headers"),
-        "clusters": "Envoy puts faults in before it has chosen a cluster",
-        "until": "Envoy does not end faults by itself",
-    },
+    routing.Fault: _all("delay", "abort", "headers", "clusters", "until"),
     routing.Delay: {**_all("fixed", "percent"), "jitter": "Envoy delays by a fixed time"},
     routing.Abort: {**_all("status", "percent"), "reset": "Envoy answers with a status, and resets nothing"},
     routing.Mirror: {

@@ -66,7 +66,7 @@ REPLIES: Final = (
         ("UPE",),
     ),
     Own("upstream-reset", 502, "Upstream closed the connection", "the connection broke too early", ("UC", "UR")),
-    Own("fault-injected", 503, "Fault on purpose", "this route fails some requests on purpose", ("FI",)),
+    Own("fault-injected", 0, "Fault on purpose", "this route fails some requests on purpose", ("FI",)),
     Own("rate-limited", 429, "Too many requests", "the allowance is used up; come back later", ("RL",)),
     Own("rate-limited", 429, "Too many requests", "the allowance is used up; come back later", (),
         _begins("local_rate_limited")),

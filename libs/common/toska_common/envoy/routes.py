@@ -9,11 +9,12 @@ from typing import Final
 
 from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
-from toska_common.envoy import cors, credentials, failovers, filters, headers, mirrors, retries, splits
+from toska_common.envoy import cors, credentials, failovers, faults, filters, headers, mirrors, retries, splits
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
 from toska_common.envoy.replies import problem_route
+from toska_common.envoy.telling import watch_metadata
 from toska_common.envoy.variants import Variant, variants
 from toska_common.envoy.words import Json, exactly, header
 
@@ -100,9 +101,12 @@ def _one(
     _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route), secret)
     dropped = cors.OF_UPSTREAMS if route.policies.cors is not None else ()
     _edit(made, "response", route.policies.headers.response, route.name, _answered(route, over_tls=over_tls), dropped)
-    if credentials.is_own(route):
-        made["metadata"] = credentials.own_metadata()
-    chosen = filters.of_route(route, table, options)
+    metadata = credentials.own_metadata() if credentials.is_own(route) else {}
+    if route.policies.watch is not None:
+        metadata |= watch_metadata(route.policies.watch)
+    if metadata:
+        made["metadata"] = {"filter_metadata": metadata}
+    chosen = filters.of_route(route, table, options) | _fault(route, part, table)
     if part is None and splits.is_sticky(route):
         chosen[splits.NAME] = splits.of_route(route, table)
     if chosen:
@@ -159,6 +163,26 @@ def _action(route: Route, part: WeightedCluster | None, variant: Variant, table:
     return {"route": action}
 
 
+def _shared(route: Route) -> list[WeightedCluster]:
+    """The parts of a split that go by weight."""
+    return [part for part in route.to if part.weight and part.when is None]
+
+
+def _fault(route: Route, part: WeightedCluster | None, table: RouteTable) -> Json:
+    """The fault of a route, where it hits all that take it; that of one part of several stands with the part."""
+    policy = route.policies.fault
+    if policy is None:
+        return {}
+    reached = [part] if part is not None else _shared(route)
+    hit = [one.cluster for one in reached if faults.hits(route, one.cluster)]
+    if len(hit) == len(reached):
+        return {faults.NAME: faults.fault(policy)}
+    if part is None and hit and splits.is_sticky(route):
+        named = [failovers.led_to(name, route, table) for name in hit]
+        return {faults.NAME: faults.fault(policy, (splits.PART, named))}
+    return {}
+
+
 def _falls_back(route: Route, table: RouteTable) -> Fallback | None:
     """The fallback, where it is another cluster."""
     falls = any(map(failovers.is_fallback, failovers.chains_for(route, table)))
@@ -168,12 +192,17 @@ def _falls_back(route: Route, table: RouteTable) -> Fallback | None:
 def _destination(route: Route, table: RouteTable) -> Json:
     if splits.is_sticky(route):
         return {"cluster_header": splits.PART}
-    present = [part for part in route.to if part.weight and part.when is None]
-    names = [failovers.led_to(part.cluster, route, table) for part in present]
+    present = _shared(route)
     if len(present) == 1:
-        return {"cluster": names[0]}
-    parts = zip(names, present, strict=True)
-    return {"weighted_clusters": {"clusters": [{"name": name, "weight": part.weight} for name, part in parts]}}
+        return {"cluster": failovers.led_to(present[0].cluster, route, table)}
+    hit = [faults.hits(route, part.cluster) for part in present]
+    shares: list[Json] = []
+    for part, is_hit in zip(present, hit, strict=True):
+        share: Json = {"name": failovers.led_to(part.cluster, route, table), "weight": part.weight}
+        if is_hit and not all(hit) and route.policies.fault is not None:
+            share["typed_per_filter_config"] = {faults.NAME: faults.fault(route.policies.fault)}
+        shares.append(share)
+    return {"weighted_clusters": {"clusters": shares}}
 
 
 def _hash_policy(route: Route, table: RouteTable) -> list[Json]:

@@ -23,6 +23,15 @@ ROUTE_TAG: Final = "route"
 STATUS_TAG: Final = "status"
 ERROR_TAG: Final = "error"
 COLLECTOR: Final = "toska-collector"
+WATCH: Final = "toska.watch"
+"""Metadata of routes that are under watch: what their requests are counted under besides."""
+WATCH_TAG: Final = "watch"
+WATCHED: Final = "watched"
+WATCHED_TIME: Final = "watched_time"
+CLUSTER_TAG: Final = "to"
+FLAGS_TAG: Final = "flags"
+ATTEMPTS_TAG: Final = "attempts"
+FALLBACK_TAG: Final = "fallback"
 _STATS: Final = ".access_loggers.stats.v3.Config"
 _LINE: Final = {
     "time": "%START_TIME%",
@@ -50,6 +59,8 @@ _LINE: Final = {
 def access_logs(table: RouteTable, options: Options) -> list[Json]:
     """Of every listener."""
     logs = [extension("toska.stats", _STATS, **_counted())]
+    if any(route.policies.watch for route in table.routes):
+        logs.append(extension("toska.watch", _STATS, **_watched()))
     if table.server.access_log is not None:
         logs.append(_file(table.server, options))
     return logs
@@ -77,6 +88,33 @@ def _counted() -> Json:
             }
         ],
     }
+
+
+def _watched() -> Json:
+    """Requests by token and by the cluster that was chosen for them, with all that says whether they failed."""
+    to_one = [
+        {"name": WATCH_TAG, "value_format": f"%METADATA(ROUTE:{WATCH}:{WATCH_TAG})%"},
+        {"name": CLUSTER_TAG, "value_format": "%UPSTREAM_CLUSTER%"},
+        {"name": FLAGS_TAG, "value_format": "%RESPONSE_FLAGS%"},
+        {"name": ERROR_TAG, "value_format": "%RESP(X-TOSKA-ERROR)%"},
+        {"name": ATTEMPTS_TAG, "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"},
+    ]
+    with_answer = [
+        *to_one,
+        {"name": STATUS_TAG, "value_format": "%RESPONSE_CODE%"},
+        {"name": FALLBACK_TAG, "value_format": "%RESP(X-TOSKA-FALLBACK)%"},
+    ]
+    time = {"unit": "Microseconds", "value_format": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"}
+    return {
+        "stat_prefix": PREFIX,
+        "counters": [{"stat": {"name": WATCHED, "tags": with_answer}, "value_fixed": "1"}],
+        "histograms": [{"stat": {"name": WATCHED_TIME, "tags": to_one}, **time}],
+    }
+
+
+def watch_metadata(token: str) -> Json:
+    """Of a route under watch."""
+    return {WATCH: {WATCH_TAG: token}}
 
 
 def _file(server: Server, options: Options) -> Json:

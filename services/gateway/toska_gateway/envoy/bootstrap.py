@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Final
 
+from toska_common.envoy.telling import PREFIX, WATCHED_TIME
 from toska_common.envoy.words import extension, pipe, typed
-
-from toska_gateway.worker.stats import BOUNDS
+from toska_common.latencies import BOUNDS, BOUNDS_US
 
 _ADS: Final = "toska-ads"
 _CONNECTIONS: Final = 50_000
@@ -30,7 +30,9 @@ def bootstrap(ads: Path, admin: Path, node: str) -> dict[str, Any]:
         "stats_flush_on_admin": True,
         "stats_config": {
             "histogram_bucket_settings": [
-                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": [round(bound * 1000, 6) for bound in BOUNDS]}
+                # The first that fits counts: this one is in microseconds, and all others are in milliseconds.
+                {"match": {"prefix": f"{PREFIX}.{WATCHED_TIME}"}, "buckets": [float(bound) for bound in BOUNDS_US]},
+                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": [round(bound * 1000, 6) for bound in BOUNDS]},
             ],
         },
         "overload_manager": {

@@ -11,11 +11,13 @@ from typing import Any, Final
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from toska_common.clock import now_utc
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 from toska_common.contracts.tallies import TallyReport
 from toska_common.envoy import Options, Resources, find_refusals, translate
+from toska_common.envoy.faults import ended, next_end
 from toska_common.errors import ConfigurationError, UpstreamUnavailable
 from toska_common.routing.problems import format_location
 from toska_common.targets import TargetRules
@@ -34,6 +36,7 @@ from toska_gateway.listeners import ListenerAddress
 from toska_gateway.stats_view import build_stats
 from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
+from toska_gateway.watches import Watches
 from toska_gateway.worker.via import NAME
 
 log = structlog.get_logger(__name__)
@@ -41,6 +44,7 @@ log = structlog.get_logger(__name__)
 DRAIN_S: Final = 1.5
 """How long requests in flight may take once the gateway stops."""
 _SWEEP_S: Final = 1.0
+_COUNT_S: Final = 0.5
 
 
 class EnvoyDataPlane:
@@ -83,6 +87,9 @@ class EnvoyDataPlane:
         self._readings = Readings()
         self._snapshot: Snapshot | None = None
         self._changing = anyio.Lock()
+        self._reading = anyio.Lock()
+        self._watches = Watches(self.pseudonym)
+        self._retimed = anyio.Event()
         self._group: TaskGroup | None = None
 
     @property
@@ -106,6 +113,8 @@ class EnvoyDataPlane:
                 self._group.start_soon(self._keep_tls)
                 self._group.start_soon(self._keep_tidy)
                 self._group.start_soon(self._keep_names)
+                self._group.start_soon(self._keep_counting)
+                self._group.start_soon(self._keep_time)
                 try:
                     yield
                 finally:
@@ -140,12 +149,17 @@ class EnvoyDataPlane:
             self._tls_files.use(tls)
 
     async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial) -> None:
+        if self._watches.is_watching or any(route.policies.watch for route in snapshot.table.routes):
+            await self._read()  # what was counted until now belongs to what is watched until now
         resources = self._translated(snapshot, tls)
         if self._slot.current is None and self._snapshot is None:
             await self._begin(resources)
         else:
             await self._push(resources)
         self._snapshot, self._tls = snapshot, tls
+        self._watches.use(snapshot.table, anyio.current_time())
+        self._retimed.set()
+        self._retimed = anyio.Event()
 
     def _translated(self, snapshot: Snapshot, tls: TlsMaterial) -> Resources:
         options = Options(
@@ -156,7 +170,7 @@ class EnvoyDataPlane:
             addresses=self._targets.addresses,
             tls_version=tls.version,
         )
-        return translate(snapshot.table, self._targets.allowed(snapshot), options)
+        return translate(ended(snapshot.table, now_utc()), self._targets.allowed(snapshot), options)
 
     async def _begin(self, resources: Resources) -> None:
         if self._group is None:
@@ -207,6 +221,25 @@ class EnvoyDataPlane:
                 if self._snapshot is not None and await self._targets.look_up(self._snapshot):
                     await self._put_in_force(self._snapshot, self._tls)
 
+    async def _keep_counting(self) -> None:
+        """Hear often of routes under watch: the router is told of them once a second."""
+        while True:
+            await anyio.sleep(_COUNT_S)
+            if self._watches.is_watching:
+                await self._read()
+
+    async def _keep_time(self) -> None:
+        """Have faults end when their time is over."""
+        while True:
+            changed, now = self._retimed, now_utc()
+            end = next_end(self._snapshot.table, now) if self._snapshot is not None else None
+            with anyio.move_on_after(None if end is None else (end - now).total_seconds()):
+                await changed.wait()
+                continue
+            async with self._changing:
+                if self._snapshot is not None:
+                    await self._put_in_force(self._snapshot, self._tls)
+
     async def _keep_tidy(self) -> None:
         while True:
             await anyio.sleep(_SWEEP_S)
@@ -246,8 +279,8 @@ class EnvoyDataPlane:
         raise NoWorker("Envoy does not tell what it would do with a request")
 
     def counted(self) -> TallyReport | None:
-        """What was counted on routes under watch: there are none (`find_refusals`)."""
-        return None
+        """What was counted on routes under watch until it was read last; `None` if there are none."""
+        return self._watches.report(anyio.current_time())
 
     def issuer_keys(self) -> Sequence[IssuerKeys]:
         """How the keys are that tokens are verified with: Envoy fetches them by itself, and tells nothing of them."""
@@ -268,11 +301,12 @@ class EnvoyDataPlane:
         return build_stats(self._readings.totals, gauges, instance=self.pseudonym, now=now, workers=live)
 
     async def _read(self) -> None:
-        for process in self._slot.processes:
-            try:
-                await self._readings.take(process, self._snapshot)
-            except UpstreamUnavailable as error:
-                log.warning("envoy_not_read", pid=process.process.pid, reason=error.detail)
+        async with self._reading:  # two readings at once would each take the other's for news
+            for process in self._slot.processes:
+                try:
+                    self._watches.add(await self._readings.take(process, self._snapshot))
+                except UpstreamUnavailable as error:
+                    log.warning("envoy_not_read", pid=process.process.pid, reason=error.detail)
 
 
 def _rejected(error: Refused) -> SnapshotRejected:

@@ -12,10 +12,11 @@ from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import Snapshot
 from toska_common.envoy.failovers import stands_for
 from toska_common.envoy.replies import PROBLEM_ROUTE
-from toska_common.envoy.telling import DURATION, PREFIX, RECEIVED, REQUESTS, SENT
+from toska_common.envoy.telling import DURATION, PREFIX, RECEIVED, REQUESTS, SENT, WATCHED
 
 from toska_gateway.envoy.exposition_text import Sample, read_samples
 from toska_gateway.envoy.process import EnvoyProcess
+from toska_gateway.envoy.watched import watched
 from toska_gateway.gauges import Gauges
 from toska_gateway.totals import Counts, Totals
 from toska_gateway.worker.stats import BOUNDS, COUNTERS
@@ -67,8 +68,8 @@ class Readings:
         self._seen: dict[int, dict[tuple[str, ...], float]] = {}
         self._states: dict[int, Mapping[str, Any]] = {}
 
-    async def take(self, process: EnvoyProcess, snapshot: Snapshot | None) -> None:
-        """Read one Envoy.
+    async def take(self, process: EnvoyProcess, snapshot: Snapshot | None) -> dict[str, Any]:
+        """Read one Envoy, and tell what it has counted since: like a worker's report, for whoever else counts.
 
         Raises:
             UpstreamUnavailable: It does not answer.
@@ -78,7 +79,8 @@ class Readings:
         samples = list(read_samples(page.decode()))
         pid = process.process.pid
         reading = _Reading(self._seen.setdefault(pid, {}))
-        self.totals.add(reading.report(samples))
+        report = reading.report(samples)
+        self.totals.add(report)
         for name, counts in reading.of_clusters(samples):
             _add(self.totals.clusters.setdefault(name, {}), counts)
         state = _state(samples, clusters, snapshot)
@@ -89,6 +91,7 @@ class Readings:
         self._states[pid] = state
         process.connections = state["connections"]
         process.requests = int(sum(one.value for one in samples if one.name == f"envoy_{PREFIX}_{REQUESTS}"))
+        return report
 
     def forget(self, pid: int) -> None:
         """A process has ended."""
@@ -106,7 +109,7 @@ class _Reading:
     def __init__(self, seen: dict[tuple[str, ...], float]) -> None:
         self._seen = seen
 
-    def _news(self, value: float, *key: str) -> float:
+    def news(self, value: float, *key: str) -> float:
         before, self._seen[key] = self._seen.get(key, 0.0), value
         return value - before
 
@@ -116,15 +119,17 @@ class _Reading:
         counters = dict.fromkeys(COUNTERS, 0)
         for sample in samples:
             name = sample.name.removeprefix(f"envoy_{PREFIX}_")
+            if name.startswith(WATCHED):
+                continue
             if name != sample.name:
                 self._add_to_route(routes, name, sample)
             elif sample.name in _COUNTERS:
                 labels = sorted(sample.labels.items())
-                counters[_COUNTERS[sample.name]] += int(self._news(sample.value, sample.name, str(labels)))
+                counters[_COUNTERS[sample.name]] += int(self.news(sample.value, sample.name, str(labels)))
         for counts in routes.values():
             refused = counts.get("errors", {})
             counters["bad_requests"] += sum(n for code, n in refused.items() if code.startswith(("bad-", "header-")))
-        return {"counters": counters, "routes": routes, "endpoints": {}}
+        return {"counters": counters, "routes": routes, "endpoints": {}, "watched": watched(samples, self.news)}
 
     def _add_to_route(self, routes: dict[str, Counts], name: str, sample: Sample) -> None:
         told = sample.labels.get("route", "")
@@ -132,12 +137,12 @@ class _Reading:
         counts = routes.setdefault(route, {})
         if name == REQUESTS:
             status, error = sample.labels.get("status", ""), sample.labels.get("error", "")
-            news = int(self._news(sample.value, name, told, status, error))
+            news = int(self.news(sample.value, name, told, status, error))
             _add(counts, {"statuses": {status: news}})
             if error not in ("", "-"):
                 _add(counts, {"errors": {error: news}})
         elif name in (RECEIVED, SENT):
-            _add(counts, {name: int(self._news(sample.value, name, told))})
+            _add(counts, {name: int(self.news(sample.value, name, told))})
         elif name.startswith(DURATION):
             self._add_to_histogram(counts, name.removeprefix(DURATION), sample, (DURATION, told))
 
@@ -150,11 +155,11 @@ class _Reading:
             name, counts = sample.name.removeprefix(_CLUSTER), Counts()
             if name in _BY_CLUSTER:
                 kind, label = _BY_CLUSTER[name]
-                news = int(self._news(sample.value, name, cluster, "cluster"))
+                news = int(self.news(sample.value, name, cluster, "cluster"))
                 counts = {kind: {label: news} if label else news}
             elif name == "upstream_rq_xx":
                 digit = sample.labels.get("envoy_response_code_class", "")
-                counts = {"classes": {digit: int(self._news(sample.value, name, cluster, digit))}}
+                counts = {"classes": {digit: int(self.news(sample.value, name, cluster, digit))}}
             elif name.startswith("upstream_rq_time_"):
                 part = name.removeprefix("upstream_rq_time")
                 self._add_to_histogram(counts, part, sample, ("upstream", cluster))
@@ -165,10 +170,10 @@ class _Reading:
 
     def of_endpoint(self, cluster: str, key: str, values: Mapping[str, int]) -> Counts:
         """What has come by endpoint."""
-        failed = int(self._news(values["unmade"], "unmade", cluster, key))
+        failed = int(self.news(values["unmade"], "unmade", cluster, key))
         return {
-            "attempts": int(self._news(values["requests"], "requests", cluster, key)),
-            "made": int(self._news(values["made"], "made", cluster, key)),
+            "attempts": int(self.news(values["requests"], "requests", cluster, key)),
+            "made": int(self.news(values["made"], "made", cluster, key)),
             **({"unmade": {"refused": failed}} if failed else {}),
         }
 
@@ -177,12 +182,12 @@ class _Reading:
     ) -> None:
         """Envoy's buckets are cumulative and have our bounds, in milliseconds."""
         if part == "_sum":
-            _add(counts, {f"{prefix}seconds": self._news(sample.value, *key, "sum") / _TO_SECONDS})
+            _add(counts, {f"{prefix}seconds": self.news(sample.value, *key, "sum") / _TO_SECONDS})
         elif part == "_bucket":
             place = _place(sample.labels["le"])
             below = self._seen.get((*key, "below"), 0.0) if place else 0.0
             self._seen[*key, "below"] = sample.value
-            news = int(self._news(sample.value - below, *key, str(place)))
+            news = int(self.news(sample.value - below, *key, str(place)))
             if news:
                 _add(counts, {f"{prefix}buckets": {str(place): news}})
 

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import structlog
 from prometheus_client import CollectorRegistry
-from toska_common.clock import Clock
+from toska_common.clock import Clock, now_utc
 from toska_common.contracts.router import DocumentProblem
 from toska_common.contracts.xds import XdsClient, XdsRefusal, XdsStatus, XdsType
 from toska_common.envoy import ListenerOptions, Options
+from toska_common.envoy.faults import ended, next_end
 from toska_common.errors import ConfigurationError, NotFound
 from toska_common.routing.problems import format_location
 from toska_common.security import ManagementPolicy
@@ -71,13 +73,16 @@ class Programmer:
             self.port = None
 
     async def _follow(self) -> None:
-        served = None
+        served, due = None, None
         while True:
-            snapshot = self._publisher.snapshot
-            if snapshot is None or snapshot is served:
-                await self._publisher.wait_for_change()
+            snapshot, now = self._publisher.snapshot, now_utc()
+            if snapshot is None or (snapshot is served and (due is None or now < due)):
+                with anyio.move_on_after(None if due is None else (due - now).total_seconds()):
+                    await self._publisher.wait_for_change()
                 continue
-            served = snapshot
+            # Envoy ends no fault by itself: it is told again when one is over.
+            served, due = snapshot, next_end(snapshot.table, now)
+            snapshot = snapshot.model_copy(update={"table": ended(snapshot.table, now)})
             try:
                 # In a thread: ten thousand routes take a second, and gateways wait for their answers meanwhile.
                 resources = await anyio.to_thread.run_sync(self._translation.update, snapshot)
