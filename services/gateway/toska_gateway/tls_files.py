@@ -12,9 +12,10 @@ import anyio
 import structlog
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable
+from toska_common.files import Stamp, stamp
 
 from toska_gateway.errors import SnapshotRejected
-from toska_gateway.tls_material import NO_TLS, Stamp, TlsFilesRefused, TlsMaterial, read_material, stamp
+from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial, read_material
 
 log = structlog.get_logger(__name__)
 

@@ -17,6 +17,7 @@ import structlog
 from toska_common.clock import now_utc
 from toska_common.contracts.routing import RouteTable
 from toska_common.contracts.tls import CertificatePair, ClusterTls, ServerTls
+from toska_common.files import Stamp, stamp
 from toska_common.routing.problems import Finding, Location, format_location
 
 from toska_gateway.worker.certificates import ClientContext, ServerContexts, UnusableCertificate
@@ -25,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_BYTES = 4 * 2**20
 _SOON = timedelta(days=14)
-
-Stamp = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,6 @@ def read_material(table: RouteTable, folder: Path) -> TlsMaterial:
         return NO_TLS
     version = _digest({"server": server, "clusters": clusters})
     return TlsMaterial(version, server, clusters, reader.files, tuple(reader.notes))
-
-
-def stamp(path: Path) -> Stamp:
-    """What tells one content of a file from another without reading it; `None` if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _digest(content: Any) -> str:

@@ -4,7 +4,6 @@ It is looked at, not watched by the kernel: that works on every file system, on 
 links of a Kubernetes ConfigMap. A change is read once it has stood still for a moment, since editors write in parts.
 """
 
-import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from toska_common.clock import now_utc
 from toska_common.contracts.router import DocumentProblem, FileStatus
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import ConfigurationError
-from toska_common.files import read_file
+from toska_common.files import Stamp, read_file, stamp
 from toska_common.routing.document import InvalidDocument, Problem, load_document
 from toska_common.routing.tree import MAX_BYTES
 
@@ -25,9 +24,6 @@ log = structlog.get_logger(__name__)
 
 _SETTLED = timedelta(milliseconds=50)
 
-Stamp = tuple[int, int, int, int]
-"""What tells one content of a file from another without reading it: device, inode, size and time of change."""
-
 
 class RoutesFile:
     """One routing file and what became of it."""
@@ -35,7 +31,7 @@ class RoutesFile:
     def __init__(self, path: Path, store: LastGoodStore) -> None:
         self._path = path
         self._store = store
-        self._stamp: Stamp | None = None
+        self._stamp: Stamp = None
         self._status = FileStatus(path=str(path))
 
     @property
@@ -49,7 +45,7 @@ class RoutesFile:
         Raises:
             ConfigurationError: It is bad or absent, and was never good; every problem is named.
         """
-        self._stamp = _stamp(self._path)
+        self._stamp = stamp(self._path)
         try:
             return self.read(beside)
         except InvalidDocument as error:
@@ -98,28 +94,19 @@ class RoutesFile:
         """Call `reload` after each change, for ever."""
         while True:
             await anyio.sleep(interval.total_seconds())
-            stamp = _stamp(self._path)
-            if stamp == self._stamp:
+            found = stamp(self._path)
+            if found == self._stamp:
                 continue
-            stamp = await self._settle(stamp)
-            self._stamp = stamp
+            self._stamp = await self._settle(found)
             await reload()
 
-    async def _settle(self, stamp: Stamp | None) -> Stamp | None:
+    async def _settle(self, found: Stamp) -> Stamp:
         while True:
             await anyio.sleep(_SETTLED.total_seconds())
-            again = _stamp(self._path)
-            if again == stamp:
-                return stamp
-            stamp = again
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - the one call of the loop, and Path.stat does the same with more steps
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+            again = stamp(self._path)
+            if again == found:
+                return found
+            found = again
 
 
 def _explain(error: InvalidDocument) -> str:

@@ -56,5 +56,8 @@ class XdsStatus(Contract):
     problems: tuple[DocumentProblem, ...] = Field(
         default=(), description="Why Envoys are not told the newest routing: what of it they cannot serve"
     )
+    tls_problem: str = Field(
+        default="", description="Why the changed files of TLS are not used; those that were read before are"
+    )
     clients: tuple[XdsClient, ...] = ()
     refusals: tuple[XdsRefusal, ...] = Field(default=(), description="The latest, also of clients that are gone")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable
+from toska_common.files import Stamp, stamp
 from toska_common.routing.problems import Finding
 
 from toska_gateway.issuer_keys.fetch import MAX_BYTES, KeysUnavailable, Refusal, fetch_key_set
 from toska_gateway.issuer_keys.sources import KeySource, sources_of
-from toska_gateway.tls_material import Stamp, stamp
 
 if TYPE_CHECKING:
     from toska_common.jwt.key_set import KeySetContent

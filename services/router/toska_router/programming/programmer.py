@@ -19,10 +19,11 @@ from toska_common.security import ManagementPolicy
 from toska_router.programming.access import admit_by
 from toska_router.programming.bootstrap import envoy_bootstrap, grpc_bootstrap
 from toska_router.programming.metrics import XdsCollector
+from toska_router.programming.tls_files import TlsFiles
 from toska_router.programming.translation import Translation
 from toska_router.publisher import Publisher
 from toska_router.settings import Settings
-from toska_router.xds import EVERYBODY, AddressTaken, ClientStatus, Refusal, ServerTls, TypeStatus, XdsServer
+from toska_router.xds import EVERYBODY, AddressTaken, ClientStatus, Refusal, TypeStatus, XdsServer
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class Programmer:
         XdsCollector(registry, self.server)
         self.port: int | None = None
         self._settings = settings
+        self._tls = _tls_files(settings)
         self._publisher = publisher
         self._translation = Translation(_options(settings))
         self._version = ""
@@ -61,11 +63,17 @@ class Programmer:
         Raises:
             ConfigurationError: The port is taken, or the certificate cannot be used.
         """
-        settings = self._settings
+        settings, tls = self._settings, self._tls
+        shown = None if tls is None else await anyio.to_thread.run_sync(tls.open)
         try:
-            async with self.server.listening(settings.host, settings.xds_port, _read_tls(settings)) as port:
+            async with (
+                self.server.listening(settings.host, settings.xds_port, shown) as port,
+                anyio.create_task_group() as group,
+            ):
                 self.port = port
                 on_started()
+                if tls is not None:
+                    group.start_soon(tls.follow)
                 await self._follow()
         except AddressTaken as error:
             raise ConfigurationError(f"{error} for xDS: stop what uses it, or set TOSKA_ROUTER_XDS_PORT") from error
@@ -110,6 +118,7 @@ class Programmer:
             version=self._version,
             envoys_listen_on=tuple(f"{host}:{port}" for host, port in settings.xds_listen),
             problems=tuple(problems),
+            tls_problem="" if self._tls is None else self._tls.problem,
             clients=tuple(_client(each) for each in self.server.list_clients()),
             refusals=tuple(
                 _refusal(each.refusal).model_copy(update={"node": each.node.id, "at": each.at})
@@ -142,14 +151,10 @@ def _options(settings: Settings) -> Options:
     return Options(listeners=listeners, folder=folder.absolute())
 
 
-def _read_tls(settings: Settings) -> ServerTls | None:
+def _tls_files(settings: Settings) -> TlsFiles | None:
     if settings.xds_certificate is None or settings.xds_key is None:
         return None
-    try:
-        authority = None if settings.xds_client_ca is None else settings.xds_client_ca.read_bytes()
-        return ServerTls(settings.xds_certificate.read_bytes(), settings.xds_key.read_bytes(), authority)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {error.filename} for xDS: {error.strerror}") from error
+    return TlsFiles(settings.xds_certificate, settings.xds_key, settings.xds_client_ca)
 
 
 def _client(status: ClientStatus) -> XdsClient:

@@ -43,6 +43,9 @@ class ServerTls:
     client_ca: bytes | None = None
 
 
+TlsNow = Callable[[], ServerTls]
+"""Gives what a listener is to show from now on; asked at every handshake, from a thread of gRPC's, so it only looks."""
+
 Admit = Callable[[Caller, str], None]
 """Raises `AccessRefused`; called when a stream is opened, with an empty type, and then for each type on it."""
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from toska_router.xds.access import AccessRefused, AddressTaken, Caller, ServerTls
+from toska_router.xds.access import AccessRefused, AddressTaken, Caller, ServerTls, TlsNow
 from toska_router.xds.methods import Method, list_methods
 from toska_router.xds.session import RequestRefused, Session
 from toska_router.xds.wire import read_delta_request, read_state_request
@@ -34,7 +34,7 @@ OpenSession = Callable[[Method, str, Caller], AbstractAsyncContextManager[Sessio
 _grpc: Any = grpc  # its types are incomplete
 
 
-def build_server(open_session: OpenSession, host: str, port: int, tls: ServerTls | None) -> tuple[grpc.aio.Server, int]:
+def build_server(open_session: OpenSession, host: str, port: int, tls: TlsNow | None) -> tuple[grpc.aio.Server, int]:
     """A server that is bound and not started, and its port.
 
     Raises:
@@ -42,7 +42,7 @@ def build_server(open_session: OpenSession, host: str, port: int, tls: ServerTls
         ValueError: The certificate or its key cannot be used.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    verified = tls is not None and tls.client_ca is not None
+    verified = tls is not None and tls().client_ca is not None
     services: dict[str, dict[str, Any]] = {}
     for method in list_methods():
         handler = _grpc.stream_stream_rpc_method_handler(_Handler(open_session, method, verified=verified).serve)
@@ -53,21 +53,33 @@ def build_server(open_session: OpenSession, host: str, port: int, tls: ServerTls
     return server, _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", tls)
 
 
-def _bind(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
+def _bind(server: grpc.aio.Server, address: str, tls: TlsNow | None) -> int:
     try:
-        if tls is None:
-            bound = server.add_insecure_port(address)
-        else:
-            pairs = [(tls.key, tls.certificate)]
-            asks = tls.client_ca is not None
-            bound = server.add_secure_port(
-                address, _grpc.ssl_server_credentials(pairs, tls.client_ca, require_client_auth=asks)
-            )
+        bound = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, _credentials(tls))
     except RuntimeError as error:
         raise AddressTaken(f"cannot listen on {address}") from error
     if not bound:
         raise AddressTaken(f"cannot listen on {address}")
     return bound
+
+
+def _credentials(now: TlsNow) -> Any:
+    """Credentials that follow `now`: whoever connects gets the newest, and streams that are open stay."""
+    shown = now()
+
+    def renew() -> Any:
+        nonlocal shown
+        if (newest := now()) is shown:
+            return None  # as before
+        shown = newest
+        return _configuration(newest)
+
+    asks = shown.client_ca is not None
+    return _grpc.dynamic_ssl_server_credentials(_configuration(shown), renew, require_client_authentication=asks)
+
+
+def _configuration(tls: ServerTls) -> Any:
+    return _grpc.ssl_server_certificate_configuration([(tls.key, tls.certificate)], tls.client_ca)
 
 
 class _Handler:

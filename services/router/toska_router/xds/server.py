@@ -13,7 +13,7 @@ import anyio.to_thread
 import structlog
 from toska_common.clock import Clock, SystemClock
 
-from toska_router.xds.access import Admit, Caller, ServerTls, admit_everybody
+from toska_router.xds.access import Admit, Caller, ServerTls, TlsNow, admit_everybody
 from toska_router.xds.exchange import Node
 from toska_router.xds.groups import EVERYBODY
 from toska_router.xds.methods import Method
@@ -92,15 +92,21 @@ class XdsServer:
         return len(self._sessions)
 
     @asynccontextmanager
-    async def listening(self, host: str, port: int, tls: ServerTls | None = None) -> AsyncGenerator[int]:
+    async def listening(self, host: str, port: int, tls: ServerTls | TlsNow | None = None) -> AsyncGenerator[int]:
         """Listen, and end all streams on leaving; gives the port, which the machine chooses for 0.
+
+        Args:
+            host: Of the address.
+            port: Of the address.
+            tls: Certificates; a function of them is asked again for each client that connects, so that they can be
+                renewed while streams stay open.
 
         Raises:
             AddressTaken: Somebody else listens there.
             ValueError: The certificate or its key cannot be used.
         """
         rpc: Any = await anyio.to_thread.run_sync(_load)
-        server, bound = rpc.build_server(self.open_session, host, port, tls)
+        server, bound = rpc.build_server(self.open_session, host, port, _as_function(tls))
         await server.start()
         log.info("xds_started", host=host, port=bound, tls=tls is not None)
         try:
@@ -130,6 +136,10 @@ class XdsServer:
             yield session
         finally:
             self._sessions.discard(session)
+
+
+def _as_function(tls: ServerTls | TlsNow | None) -> TlsNow | None:
+    return (lambda: tls) if isinstance(tls, ServerTls) else tls
 
 
 def _load() -> Any:
