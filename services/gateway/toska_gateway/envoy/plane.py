@@ -1,8 +1,6 @@
 """Implements `toska_gateway.data_plane.DataPlane` with an Envoy: the one place where its parts meet."""
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from toska_common.targets import TargetRules
 from toska_gateway.envoy.ads import AdsServer, Refused
 from toska_gateway.envoy.binary import envoy_binary
 from toska_gateway.envoy.feed import Feed
+from toska_gateway.envoy.folder import RuntimeFolder
 from toska_gateway.envoy.ports import keep_all
 from toska_gateway.envoy.process import EnvoyLost, EnvoyStatus
 from toska_gateway.envoy.readings import Readings
@@ -76,9 +75,8 @@ class EnvoyDataPlane:
         self._tls_folder = tls_folder.absolute()
         self._targets = Targets(TargetRules(frozenset(management)))
         self._addresses = keep_all(listeners)
-        # Not in the home: the path of a socket has to be short.
-        self._folder = Path(tempfile.mkdtemp(prefix="toska-envoy-"))
-        socket = self._folder / "ads.sock"
+        self._folder = RuntimeFolder()
+        socket = self._folder.path / "ads.sock"
         self._ads = AdsServer(socket)
         self._feed = Feed(self._ads)
         self._slot = EnvoySlot(binary, self._folder, socket, self.pseudonym, threads=threads, drain_s=drain_s)
@@ -126,7 +124,7 @@ class EnvoyDataPlane:
                 await self._ads.aclose()
             for one in self._addresses:
                 one.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Serve `snapshot`; returns once Envoy has taken it.

@@ -16,6 +16,7 @@ from toska_common.errors import UpstreamUnavailable
 
 from toska_gateway.envoy.admin_socket import AdminSocket
 from toska_gateway.envoy.bootstrap import bootstrap
+from toska_gateway.envoy.folder import RuntimeFolder
 from toska_gateway.envoy.process import EnvoyLost, EnvoyProcess, Turn
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,9 @@ class EnvoySlot:
         drain_s: Seconds that an old configuration's connections, or an old process, have to finish.
     """
 
-    def __init__(self, binary: Path, folder: Path, ads: Path, node: str, *, threads: int, drain_s: float) -> None:
+    def __init__(
+        self, binary: Path, folder: RuntimeFolder, ads: Path, node: str, *, threads: int, drain_s: float
+    ) -> None:
         self._binary = binary
         self._folder = folder
         self._ads = ads
@@ -118,8 +121,10 @@ class EnvoySlot:
     async def _start(self, turn: Turn | None = None) -> EnvoyProcess:
         assert self._group is not None  # noqa: S101 - nothing is started before `run`
         self._serial += 1
-        socket = self._folder / f"admin-{self._serial}.sock"
-        config = self._folder / f"envoy-{self._serial}.json"
+        socket = self._folder.path / f"admin-{self._serial}.sock"
+        config = self._folder.path / f"envoy-{self._serial}.json"
+        turn = turn or Turn.first()
+        self._folder.note(turn.family)
         node = f"{self._node}-{self._serial}"
         config.write_text(json.dumps(bootstrap(self._ads, socket, node)))
         process = EnvoyProcess.start(
@@ -127,7 +132,7 @@ class EnvoySlot:
             config,
             node,
             AdminSocket(socket),
-            turn or Turn.first(),
+            turn,
             threads=self._threads,
             drain_s=self._drain_s,
         )
