@@ -10,7 +10,8 @@ from os import kill
 from typing import Any
 
 import pytest
-from toska_common.contracts.tallies import CellCounts, Tally
+from toska_common.contracts.routing import Match, Policies, Route, RouteTable, WeightedCluster
+from toska_common.contracts.tallies import MAX_TALLIES, CellCounts, Tally
 from toska_common.routing.versions import table_version
 from toska_gateway.totals import OTHER
 from toska_gateway.watches import FORGET_AFTER_S, Watches
@@ -205,3 +206,30 @@ def test_a_token_that_no_route_carries_is_told_of_for_a_while_and_then_forgotten
     assert len(first.tallies[0].cells["old"].reasons) == 64
     assert first.tallies[0].cells["old"].reasons[OTHER] == 37
     assert watches.report(10.0 + FORGET_AFTER_S) is None
+
+
+def test_of_more_tokens_than_a_report_takes_those_in_force_are_told_of() -> None:
+    watches = Watches("gateway-1")
+    old = table_of("in-force")
+    watches.use(old, now=0.0)
+    for number in range(MAX_TALLIES):
+        watches.use(table_of("in-force", f"left-{number}"), now=number / 10)
+    watches.use(old, now=7.0)
+    report = watches.report(now=7.0)
+    assert report is not None
+    told = [tally.token for tally in report.tallies]
+    assert (len(told), told[0], told[1]) == (MAX_TALLIES, "in-force", f"left-{MAX_TALLIES - 1}")
+
+
+def table_of(*tokens: str) -> RouteTable:
+    """Routes that carry these tokens."""
+    routes = (
+        Route(
+            name=token,
+            match=Match(path=f"/{token}"),
+            to=(WeightedCluster(cluster="a"),),
+            policies=Policies(watch=token),
+        )
+        for token in tokens
+    )
+    return RouteTable(routes=tuple(routes))

@@ -8,9 +8,11 @@ import pytest
 from toska_common.contracts.experiments import Experiment
 from toska_common.contracts.rollouts import Rollout
 from toska_common.contracts.routing import Abort, Cluster, Endpoint, Fault, Match, Route, RouteTable, WeightedCluster
+from toska_common.contracts.tallies import MAX_TALLIES
 from toska_common.database import Database, parse_location
 from toska_common.testing import FakeClock
 from toska_router.book import RoutesBook
+from toska_router.errors import ExperimentUnderWay, RolloutUnderWay
 from toska_router.experiments import changes as experiments
 from toska_router.experiments.machine import Window
 from toska_router.rollouts.adoption import adopt
@@ -97,6 +99,21 @@ async def test_nor_does_it_end_an_experiment_whose_routes_it_has_not_heard_of(
         async with leading.changing() as (transaction, runs):
             record = await experiments.tend(leading, transaction, runs.experiments["chaos"], window, 1)
         assert record.status.phase == phase
+
+
+async def test_no_more_are_begun_than_gateways_count_for(database: Database, clock: FakeClock) -> None:
+    known = Known()
+    names = [f"pay-{number}" for number in range(MAX_TALLIES + 1)]
+    routes = (ROUTE.model_copy(update={"name": name, "match": Match(path=f"/{name}")}) for name in names)
+    known.table = RouteTable(clusters=CLUSTERS, routes=tuple(routes))
+    runs = runs_of(known, database, clock)
+    for name in names[:-1]:
+        await put_rollout(runs, ROLLOUT.model_copy(update={"name": name, "route": name}), "ann", ANY)
+    with pytest.raises(RolloutUnderWay, match="64"):
+        await put_rollout(runs, ROLLOUT.model_copy(update={"name": names[-1], "route": names[-1]}), "ann", ANY)
+    with pytest.raises(ExperimentUnderWay, match="64"):
+        chaos = EXPERIMENT.model_copy(update={"routes": (names[-1],)})
+        await experiments.put_experiment(runs, chaos, "ann", ANY)
 
 
 async def test_a_canary_takes_the_route_over_only_while_that_leads_where_it_did(

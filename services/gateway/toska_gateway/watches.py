@@ -6,7 +6,7 @@ is told of for a while yet, since requests that began under it may still be on t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from math import inf
 from typing import Any, Final
 
 from toska_common.contracts.routing import RouteTable
@@ -81,8 +81,9 @@ class Watches:
         if not self._known:
             return None
         self._sequence += 1
-        newest = islice(reversed(self._known.items()), MAX_TALLIES)
-        tallies = tuple(_tally(token, watched) for token, watched in newest)
+        # Of more than a report takes, those in force go first, and then those that were left last.
+        in_order = sorted(self._known.items(), key=lambda item: _left_at(item[1]), reverse=True)
+        tallies = tuple(_tally(token, watched) for token, watched in in_order[:MAX_TALLIES])
         return TallyReport(epoch=self._epoch, sequence=self._sequence, tallies=tallies)
 
     def _add_whole(self, report: Mapping[str, Any]) -> None:
@@ -111,6 +112,10 @@ class Watches:
         ]
         for token in gone:
             del self._known[token]
+
+
+def _left_at(watched: _Watched) -> float:
+    return inf if watched.left_at is None else watched.left_at
 
 
 def _tally(token: str, watched: _Watched) -> Tally:

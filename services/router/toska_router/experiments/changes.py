@@ -2,7 +2,7 @@
 
 from toska_common.contracts.experiments import Experiment, ExperimentEvent, ExperimentStatus
 from toska_common.contracts.routing import RouteTable
-from toska_common.contracts.tallies import WholeCounts
+from toska_common.contracts.tallies import MAX_TALLIES, WholeCounts
 from toska_common.errors import InvalidInput
 
 from toska_router.errors import ExperimentOver, ExperimentUnderWay
@@ -136,6 +136,10 @@ def _require_routes(record: ExperimentRecord, runs: Runs, table: RouteTable) -> 
     ]
     if problems:
         raise InvalidInput("the experiment does not fit the routes: " + problems[0]["reason"], problems=problems)
+    if len(runs.tokens) >= MAX_TALLIES:
+        raise ExperimentUnderWay(
+            f"{MAX_TALLIES} rollouts and experiments are under way, and gateways count for no more"
+        )
     hit_names = {route.name for route in hit}
     for rollout in runs.rollouts.values():
         if not rollout.is_over and rollout.rollout.route in hit_names:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from toska_common.contracts.rollouts import Evidence, Rollout, RolloutEvent, RolloutStatus
 from toska_common.contracts.routing import Route, RouteTable
+from toska_common.contracts.tallies import MAX_TALLIES
 from toska_common.errors import InvalidInput
 
 from toska_router.errors import RolloutUnderWay
@@ -169,6 +170,8 @@ def _require_route(rollout: Rollout, table: RouteTable) -> Route:
 
 
 def _require_free(rollout: Rollout, route: Route, runs: Runs, table: RouteTable) -> None:
+    if len(runs.tokens) >= MAX_TALLIES:
+        raise RolloutUnderWay(f"{MAX_TALLIES} rollouts and experiments are under way, and gateways count for no more")
     for other in runs.rollouts.values():
         holds = not other.is_over or in_force(other, route, table)
         if other.rollout.name != rollout.name and other.rollout.route == route.name and holds:
