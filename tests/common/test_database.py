@@ -182,6 +182,23 @@ async def test_sqlite_is_its_owner_s_alone_and_absent_until_it_is_used(tmp_path:
     assert (tmp_path / "router" / "router.sqlite").stat().st_mode & 0o777 == 0o600
 
 
+async def test_sqlite_s_file_that_is_taken_away_or_replaced_takes_no_changes_along(tmp_path: Path) -> None:
+    database = Database(parse_location(f"sqlite://{tmp_path}", service="router", home=tmp_path), migrations=MIGRATIONS)
+    file, aside = tmp_path / "router.sqlite", tmp_path / "aside"
+    async with database.writing() as connection:
+        await connection.execute(_revision(1))
+    file.rename(aside)
+    for there in (False, True):
+        if there:
+            file.touch()
+        with pytest.raises(DatabaseUnavailable, match="not there any more"):
+            async with database.writing() as connection:
+                await connection.execute(_revision(2))
+    aside.rename(file)
+    assert await _count(database) == 1
+    await database.aclose()
+
+
 @pytest.mark.parametrize(
     "wrong",
     ["mysql://a/b", "sqlite://relative", "sqlite:///", "postgresql://host", "postgresql://host:word/x", "", "oracle"],

@@ -10,6 +10,7 @@ from toska_common.contracts.rollouts import Rollout
 from toska_common.contracts.routing import Abort, Cluster, Endpoint, Fault, Match, Route, RouteTable, WeightedCluster
 from toska_common.contracts.tallies import MAX_TALLIES
 from toska_common.database import Database, parse_location
+from toska_common.errors import ConfigurationError
 from toska_common.testing import FakeClock
 from toska_router.book import RoutesBook
 from toska_router.errors import ExperimentUnderWay, RolloutUnderWay
@@ -23,6 +24,7 @@ from toska_router.runs.store import RunsStore
 from toska_router.sources import Change
 from toska_router.store import MIGRATIONS, RoutesStore
 from toska_router.stored import Author
+from toska_router.tables import RUNS
 from toska_router.taking_over import OldFile
 
 CLUSTERS = {
@@ -99,6 +101,42 @@ async def test_nor_does_it_end_an_experiment_whose_routes_it_has_not_heard_of(
         async with leading.changing() as (transaction, runs):
             record = await experiments.tend(leading, transaction, runs.experiments["chaos"], window, 1)
         assert record.status.phase == phase
+
+
+async def test_an_experiment_that_nobody_took_up_in_time_does_not_begin_later(
+    database: Database, clock: FakeClock
+) -> None:
+    leading = runs_of(Known(), database, clock)
+    await experiments.put_experiment(leading, EXPERIMENT, "ann", ANY)
+    clock.advance(seconds=301)
+    async with leading.changing() as (transaction, runs):
+        record = await experiments.tend(leading, transaction, runs.experiments["chaos"], Window(), 1)
+    assert (record.status.phase, record.status.started_at) == ("stopped", None)
+
+
+async def test_what_was_written_holds_here_though_the_database_went_away_right_after(
+    database: Database, clock: FakeClock
+) -> None:
+    runs = runs_of(Known(), database, clock)
+    file = database.location.file
+    assert file is not None
+    await put_rollout(runs, ROLLOUT, "ann", ANY)
+    paused = runs.get_rollout("pay").model_copy(update={"phase": "paused"})
+    async with runs.changing() as (transaction, _):
+        await transaction.put(paused)
+        file.rename(file.with_name("away"))
+    assert runs.get_rollout("pay") == paused
+    file.with_name("away").rename(file)
+
+
+async def test_what_a_newer_release_wrote_is_named(database: Database, clock: FakeClock) -> None:
+    runs = runs_of(Known(), database, clock)
+    await put_rollout(runs, ROLLOUT, "ann", ANY)
+    async with database.writing() as connection:
+        body = {**runs.get_rollout("pay").model_dump(mode="json"), "phase": "levitating"}
+        await connection.execute(RUNS.update().values(body=body))
+    with pytest.raises(ConfigurationError, match=r"rollout pay that this release cannot read.*phase"):
+        await runs.refresh()
 
 
 async def test_no_more_are_begun_than_gateways_count_for(database: Database, clock: FakeClock) -> None:

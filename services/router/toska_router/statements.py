@@ -5,15 +5,13 @@ from datetime import datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from toska_common.contracts.revisions import Kind, ResourceChange, ResourceRevision, Revision
 from toska_common.contracts.routing import RoutingDocument
-from toska_common.errors import ConfigurationError
 from toska_common.routing.written import written, written_version
 
 from toska_router.sources import KINDS, Change, build_document
-from toska_router.stored import Author, News, Stored
+from toska_router.stored import Author, News, Stored, readable
 from toska_router.tables import CHANGES, RESOURCES, REVISIONS
 
 KEPT = 10_000
@@ -155,10 +153,5 @@ def _read(kind: str, name: str, body: Any) -> Any:
     if body is None:
         return None
     model = KINDS[cast("Kind", kind)]
-    try:
+    with readable(kind, name):
         return model.model_validate(body)
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-        raise ConfigurationError(
-            f"the database has a {kind} {name} that this release cannot read ({reasons}); run the release that wrote it"
-        ) from error

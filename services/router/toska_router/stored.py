@@ -1,9 +1,12 @@
 """What the store gives and takes: the state with its revision, news, and who made a change."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from toska_common.contracts.routing import RoutingDocument
+from toska_common.errors import ConfigurationError
 
 from toska_router.sources import NOTHING, Change
 
@@ -32,3 +35,19 @@ class Author:
     credential: str = ""
     actor: str = ""
     reason: str = ""
+
+
+@contextmanager
+def readable(kind: str, name: str) -> Generator[None]:
+    """Read something of the database inside.
+
+    Raises:
+        ConfigurationError: Another release wrote it, which knows more.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        raise ConfigurationError(
+            f"the database has a {kind} {name} that this release cannot read ({reasons}); run the release that wrote it"
+        ) from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.to_thread import run_sync
 
+from toska_common.database.errors import DatabaseUnavailable
 from toska_common.database.location import DatabaseLocation
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Database:
         self.location = location
         self._migrations = migrations
         self._opened: OpenDatabase | None = None
+        self._file: tuple[int, int] | None = None
         self._opening = anyio.Lock()
 
     @property
@@ -69,7 +71,22 @@ class Database:
                 module = import_module("toska_common.database.opened")
                 package = import_module(self._migrations)
                 opened = self._opened = await module.OpenDatabase.open(self.location, module.read_schema(package))
+                self._file = self._find_file()
+            elif self._file != self._find_file():
+                # What was written to it would be lost with this process.
+                raise DatabaseUnavailable(
+                    f"{self.location}: the file that was opened is not there any more; put it back, or restart"
+                )
             return opened
+
+    def _find_file(self) -> tuple[int, int] | None:
+        if self.location.file is None:
+            return None
+        try:
+            found = self.location.file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator["AsyncConnection"]:

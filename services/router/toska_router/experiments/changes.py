@@ -1,5 +1,7 @@
 """What operators and leaders do to chaos experiments: each in one transaction, and told by the history."""
 
+from datetime import timedelta
+
 from toska_common.contracts.experiments import Experiment, ExperimentEvent, ExperimentStatus
 from toska_common.contracts.routing import RouteTable
 from toska_common.contracts.tallies import MAX_TALLIES, WholeCounts
@@ -13,6 +15,8 @@ from toska_router.runs.records import ExperimentRecord
 from toska_router.runs.store import Runs, RunsTransaction
 
 BY = "experiment"
+TAKEN_UP_WITHIN = timedelta(minutes=5)
+"""One that waits for longer is not begun: whoever asked for it may have gone home."""
 
 
 async def put_experiment(book: RunsBook, experiment: Experiment, by: str, check: Check) -> bool:
@@ -76,6 +80,8 @@ async def tend(
         return record  # (another router knows of changes that are on their way to us)
     now, experiment, length_s = book.clock.now(), record.experiment, record.experiment.stop.window.total_seconds()
     if record.status.phase == "pending":
+        if now - record.status.created_at > TAKEN_UP_WITHIN:
+            return await _end(book, transaction, record, "no router took it up while somebody expected it", BY)
         status = begin(experiment, record.status, now, expiry(now, experiment.duration))
         after = record.model_copy(update={"status": status, "fence": fence})
         window.add(book.clock.monotonic(), WholeCounts(), length_s)

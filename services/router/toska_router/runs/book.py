@@ -58,6 +58,7 @@ class RunsBook:
         self.runs = Runs()
         self.is_open = False
         self.on_change: Callable[[], None] = lambda: None
+        self._reading = anyio.Lock()
         self._news = anyio.Event()
         self._changed = anyio.Event()
 
@@ -90,7 +91,8 @@ class RunsBook:
 
     async def refresh(self) -> None:
         """Read what there is now."""
-        self._take_over(await self.store.load())
+        async with self._reading:  # what was read first is not to be taken over last
+            self._take_over(await self.store.load())
 
     @asynccontextmanager
     async def changing(self) -> AsyncGenerator[tuple[RunsTransaction, Runs]]:
@@ -99,7 +101,12 @@ class RunsBook:
         with anyio.CancelScope(shield=True):
             async with self.store.changing() as transaction:
                 yield transaction, await transaction.load()
-            await self.refresh()
+                written = await transaction.load()
+            try:
+                await self.refresh()
+            except DatabaseUnavailable:  # too late to say that nothing was changed
+                self._take_over(written)
+                self._note_news()
 
     async def until_open_runs(self) -> None:
         """Wait until a leader has something to do."""

@@ -15,6 +15,7 @@ from toska_common.contracts.tallies import Tally, TallyReport
 from toska_common.database import Database
 
 from toska_router.runs.records import ExperimentRecord, Kind, LeaderRecord, RolloutRecord
+from toska_router.stored import readable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -150,17 +151,22 @@ class RunsStore:
 
 
 def read_runs(rows: Collection[tuple[str, str, Mapping[str, Any]]]) -> Runs:
-    """Everything, as the table has it."""
+    """Everything, as the table has it.
+
+    Raises:
+        ConfigurationError: Another release wrote what this one cannot read.
+    """
     rollouts: dict[str, RolloutRecord] = {}
     experiments: dict[str, ExperimentRecord] = {}
     leader = LeaderRecord()
     for kind, name, body in rows:
-        if kind == "rollout":
-            rollouts[name] = RolloutRecord.model_validate(body)
-        elif kind == "experiment":
-            experiments[name] = ExperimentRecord.model_validate(body)
-        elif kind == _LEADER:
-            leader = LeaderRecord.model_validate(body)
+        with readable(kind, name):
+            if kind == "rollout":
+                rollouts[name] = RolloutRecord.model_validate(body)
+            elif kind == "experiment":
+                experiments[name] = ExperimentRecord.model_validate(body)
+            elif kind == _LEADER:
+                leader = LeaderRecord.model_validate(body)
     return Runs(rollouts, experiments, leader)
 
 
