@@ -2,39 +2,17 @@
 
 import json
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import grpc
-import grpc.aio
 from toska_router.xds import EVERYBODY, XdsServer, types
 from toska_router.xds.targets import TargetEndpoint, build_target
+from toska_tests.grpc_servers import named_server
 from toska_tests.programs import Program, running
 from toska_tests.waiting import wait_until
 
 WITHIN_S = 30.0
 _CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"
-_grpc: Any = grpc
-
-
-@asynccontextmanager
-async def named_server(name: str) -> AsyncGenerator[int]:
-    """A gRPC server that answers with its name; gives its port."""
-
-    async def who(_request: bytes, _context: Any) -> bytes:
-        return name.encode()
-
-    server = grpc.aio.server()
-    handler = _grpc.unary_unary_rpc_method_handler(who)
-    server.add_generic_rpc_handlers((_grpc.method_handlers_generic_handler("echo", {"Who": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(None)
 
 
 def bootstrap(folder: Path, port: int) -> Path:

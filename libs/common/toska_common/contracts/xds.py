@@ -56,6 +56,9 @@ class XdsStatus(Contract):
     problems: tuple[DocumentProblem, ...] = Field(
         default=(), description="Why Envoys are not told the newest routing: what of it they cannot serve"
     )
+    target_problems: tuple[DocumentProblem, ...] = Field(
+        default=(), description="Which routes of a host gRPC's clients cannot follow; the host's last ones stay"
+    )
     tls_problem: str = Field(
         default="", description="Why the changed files of TLS are not used; those that were read before are"
     )

@@ -118,6 +118,10 @@ class Programmer:
             version=self._version,
             envoys_listen_on=tuple(f"{host}:{port}" for host, port in settings.xds_listen),
             problems=tuple(problems),
+            target_problems=tuple(
+                DocumentProblem(field=format_location(one.location), reason=one.reason)
+                for one in self._translation.routed.problems
+            ),
             tls_problem="" if self._tls is None else self._tls.problem,
             clients=tuple(_client(each) for each in self.server.list_clients()),
             refusals=tuple(

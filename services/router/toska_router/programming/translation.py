@@ -17,13 +17,12 @@ from toska_common.envoy.failovers import shares_of
 from toska_common.envoy.messages import message
 from toska_common.routing.problems import Finding
 
-from toska_router.xds.resources import Message, Resource, ResourceSet, encode_resource
+from toska_router.programming.routed_targets import Key, RoutedTargets, encode_target
+from toska_router.xds.resources import Resource, ResourceSet, encode_resource
 from toska_router.xds.targets import TargetEndpoint, build_target
 from toska_router.xds.types import PREFIX, ROUTE
 
 Json = Mapping[str, Any]
-Key = tuple[str, str]
-"""Type URL and name."""
 _ONE_ROUTE = f"{PREFIX}envoy.config.route.v3.Route"
 
 
@@ -45,6 +44,7 @@ class Translation:
         self._envoys: dict[Key, Resource] = {}
         self._routes: dict[str, Any] = {}
         self._targets: dict[str, tuple[str, dict[Key, Resource]]] = {}
+        self.routed = RoutedTargets()
 
     def update(self, snapshot: Snapshot) -> ResourceSet:
         """What clients are to have from now on.
@@ -114,7 +114,8 @@ class Translation:
         return made
 
     def _aim(self, snapshot: Snapshot) -> None:
-        """Make a target of each cluster, for `xds:///CLUSTER`."""
+        """Make a target of each cluster, for `xds:///CLUSTER`, and of each host that routes have."""
+        self.routed.update(snapshot.table)
         before, self._targets = self._targets, {}
         for name in snapshot.table.clusters:
             pool = snapshot.endpoints.get(name)
@@ -122,14 +123,14 @@ class Translation:
             known = before.get(name)
             if known is None or known[0] != version:
                 made = build_target(name, _members(pool))
-                known = version, _encoded(made, {} if known is None else known[1])
+                known = version, encode_target(made, {} if known is None else known[1])
             self._targets[name] = known
 
     def _assemble(self) -> ResourceSet:
         by_type: dict[str, list[Resource]] = {}
         for (type_url, _), resource in self._envoys.items():
             by_type.setdefault(type_url, []).append(resource)
-        for _, resources in self._targets.values():
+        for resources in (*(found for _, found in self._targets.values()), *self.routed.resources(self._targets)):
             for key, resource in resources.items():
                 if key not in self._envoys:
                     by_type.setdefault(key[0], []).append(resource)
@@ -147,11 +148,3 @@ def _members(pool: ClusterEndpoints | None) -> Iterable[TargetEndpoint]:
     for endpoint in () if pool is None else pool.endpoints:
         if not is_unix(endpoint.address) and endpoint.weight > 0:
             yield TargetEndpoint(endpoint.address, endpoint.port, endpoint.weight, endpoint.zone)
-
-
-def _encoded(messages: Mapping[str, Mapping[str, Message]], before: Mapping[Key, Resource]) -> dict[Key, Resource]:
-    return {
-        (url, name): encode_resource(url, name, found, before.get((url, name)), on_demand=True)
-        for url, named in messages.items()
-        for name, found in named.items()
-    }
