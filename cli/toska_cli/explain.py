@@ -50,6 +50,8 @@ def _lines(method: str, told: Mapping[str, Any]) -> Iterator[str]:
             yield _line("split", told["split"])
         for cluster in told["clusters"]:
             yield from _cluster(cluster)
+    for note in told["notes"]:
+        yield _line("note", note)
     yield from _others(told["others"])
 
 

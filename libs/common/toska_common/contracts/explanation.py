@@ -62,7 +62,11 @@ class Explanation(Contract):
     outcome: Literal["forwarded", "answered", "no-route", "refused"] = Field(
         description="answered: by the route itself; refused: it is no proper request"
     )
-    pid: int = Field(description="The worker that says so")
+    engine: Literal["python", "envoy"] = Field(
+        default="python", description="What would serve it; Envoy is spoken for by our own matcher"
+    )
+    notes: tuple[str, ...] = Field(default=(), description="Where the engine goes by a rule of its own")
+    pid: int = Field(description="The worker that says so, or the Envoy that is spoken for")
     status: int | None = Field(default=None, description="Of the answer, where it is the gateway's own")
     error: str = Field(default="", description="Its problem type, where it is one")
     detail: str = ""

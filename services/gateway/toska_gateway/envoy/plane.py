@@ -22,6 +22,7 @@ from toska_common.targets import TargetRules
 
 from toska_gateway.envoy.ads import AdsServer, Refused
 from toska_gateway.envoy.binary import envoy_binary
+from toska_gateway.envoy.explaining import Explainer
 from toska_gateway.envoy.feed import Feed
 from toska_gateway.envoy.folder import RuntimeFolder
 from toska_gateway.envoy.ports import keep_all
@@ -89,6 +90,7 @@ class EnvoyDataPlane:
         self._watches = Watches(self.pseudonym)
         self._retimed = anyio.Event()
         self._group: TaskGroup | None = None
+        self._explainer: Explainer | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -268,13 +270,19 @@ class EnvoyDataPlane:
         return [process.status() for process in self._slot.processes]
 
     async def explain(self, request: bytes, peer: str, scheme: str) -> dict[str, Any]:
-        """What would become of a request.
+        """What would become of a request, by our own matcher and what Envoy says of its endpoints.
 
         Raises:
-            NoWorker: Envoy does not tell.
+            NoWorker: No Envoy serves now.
         """
-        _ = request, peer, scheme
-        raise NoWorker("Envoy does not tell what it would do with a request")
+        process, snapshot = self._slot.current, self._snapshot
+        if process is None or snapshot is None:
+            raise NoWorker("no Envoy serves now")
+        await self._read()
+        if self._explainer is None or self._explainer.snapshot is not snapshot:
+            self._explainer = await Explainer.of(snapshot)
+        told = self._explainer.explain(request, peer, scheme, self._readings.hosts(process.process.pid))
+        return {"pid": process.process.pid, **told}
 
     def counted(self) -> TallyReport | None:
         """What was counted on routes under watch until it was read last; `None` if there are none."""

@@ -98,6 +98,11 @@ class Readings:
         self._seen.pop(pid, None)
         self._states.pop(pid, None)
 
+    def hosts(self, pid: int) -> dict[str, Mapping[str, Mapping[str, int]]]:
+        """How a process's endpoints are, by cluster and key."""
+        clusters: Mapping[str, Any] = self._states.get(pid, {}).get("clusters", {})
+        return {name: cluster["endpoints"] for name, cluster in clusters.items()}
+
     def gauges(self) -> Gauges:
         """How things stand."""
         return Gauges(_in_order(state) for state in self._states.values())
