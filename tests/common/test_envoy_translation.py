@@ -77,6 +77,20 @@ def test_a_refusal_names_the_route_its_place_and_the_reason() -> None:
     assert finding.reason == 'route "shop": Envoy runs no Python'
 
 
+def test_the_path_that_was_asked_for_is_refused_where_envoy_has_forgotten_it() -> None:
+    said = {"headers": {"response": {"add": {"x-path": "of {path}"}}}}
+    document = {
+        "clusters": {"app": cluster(9001)},
+        "routes": [
+            route("kept", "/a", policies=said),
+            route("stripped", "/b", strip_prefix=True, policies=said),
+            route("rewritten", "/c", policies={"rewrite": {"prefix": "/d"}, **said}),
+        ],
+    }
+    findings = find_refusals(snapshot_of(document).table)
+    assert [finding.reason.partition(":")[0] for finding in findings] == ['route "stripped"', 'route "rewritten"']
+
+
 def test_what_envoy_has_once_for_a_cluster_may_not_differ_by_route() -> None:
     table = snapshot_of(
         {

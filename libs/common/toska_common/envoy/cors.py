@@ -7,7 +7,7 @@ from toska_common.contracts.routing import Cors, Route
 from toska_common.contracts.routing.browsers import ANY
 from toska_common.envoy.matching import match_of
 from toska_common.envoy.replies import problem_route
-from toska_common.envoy.words import Json, fitting, header, typed
+from toska_common.envoy.words import Json, fitting, header, literal, typed
 
 NAME = "toska.cors"
 OF_UPSTREAMS = (
@@ -71,7 +71,7 @@ def _granted(cors: Cors) -> Iterator[Json]:
     yield header("access-control-allow-methods", ", ".join(cors.allow_methods))
     yield header("access-control-max-age", str(int(cors.max_age.total_seconds())))
     if cors.allow_headers:
-        yield header("access-control-allow-headers", ", ".join(cors.allow_headers))
+        yield header("access-control-allow-headers", literal(", ".join(cors.allow_headers)))
     if cors.allow_credentials:
         yield header("access-control-allow-credentials", "true")
     if cors.allow_private_network:

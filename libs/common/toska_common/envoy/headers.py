@@ -15,7 +15,7 @@ _COMMANDS: Final = {
     "client_ip": CLIENT,
     "host": "%REQ(X-FORWARDED-HOST?:AUTHORITY)%",
     "method": "%REQ(:METHOD)%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "scheme": "%REQ(X-FORWARDED-PROTO)%",
 }

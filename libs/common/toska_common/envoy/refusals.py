@@ -16,6 +16,7 @@ from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import RouteTable
 from toska_common.envoy import compression, failovers
 from toska_common.envoy.routes import hash_key
+from toska_common.placeholders import split_placeholders
 from toska_common.routing.problems import Finding, Location
 
 Look = Callable[[Any], str | None]
@@ -240,6 +241,10 @@ def _members(value: Any, at: Location) -> Iterator[Finding]:
 
 
 def _as_a_whole(route: routing.Route, table: RouteTable, at: Location) -> Iterator[Finding]:
+    rewritten = route.strip_prefix or route.policies.rewrite is not None
+    if rewritten and _names_path(route.policies.headers.response):
+        reason = "of a path that is rewritten Envoy knows only what it has become, once there is an answer"
+        yield Finding((*at, "policies", "headers", "response"), reason)
     clusters = [table.clusters[part.cluster] for part in route.to if part.cluster in table.clusters]
     if any(cluster.affinity != clusters[0].affinity for cluster in clusters):
         yield Finding((*at, "to"), "the clusters of a split have one affinity cookie in Envoy, or none")
@@ -260,6 +265,11 @@ def _reached(route: routing.Route, table: RouteTable) -> Iterator[str]:
     for part in route.to:
         chain = failovers.find_chain(part.cluster, route, table)
         yield from [part.cluster] if chain is None else chain.members
+
+
+def _names_path(edits: routing.HeaderEdits) -> bool:
+    values = (*edits.set.values(), *edits.add.values())
+    return any(word == "path" for value in values for _, word in split_placeholders(value))
 
 
 def _agreements(table: RouteTable) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from toska_common.envoy.paths import redirect, rewriting
 from toska_common.envoy.replies import problem_route
 from toska_common.envoy.telling import watch_metadata
 from toska_common.envoy.variants import Variant, variants
-from toska_common.envoy.words import Json, exactly, header
+from toska_common.envoy.words import Json, exactly, header, literal
 
 _MAX_ANSWER_BYTES: Final = 4 * 65536
 _BODILESS: Final = (204, 304)
@@ -122,7 +122,7 @@ def _answered(route: Route, *, over_tls: bool) -> list[Json]:
         if over_tls and secure.hsts is not None:
             added.append(headers.strict_transport(secure.hsts, override=secure.override))
     if route.respond is not None:
-        added.append(header("content-type", route.respond.content_type))
+        added.append(header("content-type", literal(route.respond.content_type)))
     return added
 
 

@@ -38,7 +38,7 @@ _LINE: Final = {
     "client": CLIENT,
     "method": "%REQ(:METHOD)%",
     "host": "%REQ(:AUTHORITY)%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "error": "%RESP(X-TOSKA-ERROR)%",

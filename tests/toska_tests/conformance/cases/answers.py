@@ -13,6 +13,7 @@ _ROBOTS = {
     "match": {"path": "/robots.txt"},
     "respond": {"status": 200, "body": "User-agent: *\n", "content_type": "text/plain"},
 }
+_LETTERS = "100% %REQ(authorization)% {path}"
 _STATUSES = (301, 302, 303, 307, 308)
 
 
@@ -66,6 +67,24 @@ CASES: Sequence[Case] = (
             Ask(request("HEAD", "/robots.txt"), body=b"", gets={"content-length": b"14"}),
         ],
         [_ROBOTS],
+    ),
+    Case(
+        "nothing of the request gets into a direct answer",
+        [
+            Ask(
+                get("/", "Authorization: Bearer t"),
+                by="",
+                body=_LETTERS.encode(),
+                gets={"content-type": f"text/plain; x={_LETTERS}".encode()},
+            )
+        ],
+        [
+            {
+                "name": "letters",
+                "match": {"path": "/"},
+                "respond": {"body": _LETTERS, "content_type": f"text/plain; x={_LETTERS}"},
+            }
+        ],
     ),
     Case(
         "a direct answer whose status has no body has none",

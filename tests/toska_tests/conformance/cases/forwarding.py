@@ -28,6 +28,17 @@ _FORGED = (
     "X-Request-Id: mine",
 )
 
+_LETTERS = b"100% %REQ(authorization)% {} {Path} %%"
+_SAYING = {
+    "headers": {
+        "request": {
+            "set": {"x-said": "{method} {scheme} {host} {path} {route} {client_ip}"},
+            "add": {"x-letters": _LETTERS.decode()},
+        },
+        "response": {"set": {"x-letters": _LETTERS.decode()}},
+    }
+}
+
 CASES: Sequence[Case] = (
     Case(
         "method, target and query arrive as they were sent",
@@ -156,6 +167,21 @@ CASES: Sequence[Case] = (
             headers={"response": {"set": {"server": "mesh"}, "add": {"set-cookie": "c=3"}, "remove": ["x-powered-by"]}}
         ),
         upstreams={"a": response(200, "Server: x", "Set-Cookie: a=1", "X-Powered-By: y", body=b"ok")},
+    ),
+    Case(
+        "words in braces stand for the request, and nothing else is more than letters",
+        [
+            Ask(
+                get("/orders/a%20b?secret=1", "Authorization: Bearer t", "X-Envoy-Original-Path: /x", host="shop.test"),
+                sees={"x-said": b"GET http shop.test /orders/a%20b orders 127.0.0.1", "x-letters": _LETTERS},
+                gets={"x-letters": _LETTERS},
+            ),
+            Ask(get("/a%20b?secret=1", "X-Envoy-Original-Path: /x"), gets={"x-said": b"/a%20b plain"}),
+        ],
+        [
+            route("orders", "/orders", "a", strip_prefix=True, policies=_SAYING),
+            route("plain", "/", "a", policies={"headers": {"response": {"set": {"x-said": "{path} {route}"}}}}),
+        ],
     ),
     Case(
         "requests of one connection are answered in their order",
