@@ -16,6 +16,7 @@ from toska_common.clients.registry_tls import RegistryTls
 from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.database.location import check_database_url
 from toska_common.errors import ConfigurationError
+from toska_common.events.location import check_events_url
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -59,6 +60,11 @@ class ServiceSettings(BaseSettings):
         default=SecretStr("embedded://"),
         validation_alias="TOSKA_DATABASE_URL",
         description="embedded:// (SQLite in the home), sqlite:///a/folder, or postgresql://user:password@host/database",
+    )
+    events_url: SecretStr = Field(
+        default=SecretStr("embedded://"),
+        validation_alias="TOSKA_EVENTS_URL",
+        description="embedded:// (the log of this machine's mesh), amqp(s)://user:password@host:5672/vhost, or redis://host",
     )
     admin_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="TOSKA_ADMIN_TOKEN", description="Overrides admin.token in the home"
@@ -104,6 +110,12 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
         check_database_url(value.get_secret_value())
+        return value
+
+    @field_validator("events_url")
+    @classmethod
+    def _known_events(cls, value: SecretStr) -> SecretStr:
+        check_events_url(value.get_secret_value())
         return value
 
     def credentials(self) -> Credentials:

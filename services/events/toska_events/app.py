@@ -1,0 +1,150 @@
+"""Builds the events service: the log if it has one, the way to whatever carries events, and its place in the mesh."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+
+import anyio
+import structlog
+from toska_common import __version__
+from toska_common.apps import create_management_app
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
+from toska_common.clients.presence import Presence
+from toska_common.clock import Clock, SystemClock
+from toska_common.events.errors import EventsUnavailable
+from toska_common.events.opening import open_transport
+from toska_common.events.transport import Transport
+from toska_common.health import HealthChecks
+from toska_common.metrics import ServiceMetrics
+from toska_common.security import ManagementGuard, ManagementPolicy, host_names
+from toska_common.server import Listener, Service
+from toska_common.tasks import supervised_tasks
+
+from toska_events.hosting import HostedLog, host_log
+from toska_events.metrics import EventsCollector
+from toska_events.settings import Settings
+
+DESCRIPTION = """What happened in the mesh, kept until everybody who wants it has it.
+
+Changes need the admin token; reads are open on loopback. Every answer that is not 2xx is a problem document."""
+
+log = structlog.get_logger(__name__)
+
+_REOPEN_S = (0.2, 5.0)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the API stands on, while the service is open.
+
+    Attributes:
+        transport: The way to whatever carries events, with the admin token; `None` while that is away.
+        log: The log of this service's own; `None` where RabbitMQ or Redis carries events.
+    """
+
+    settings: Settings
+    transport: Transport | None = None
+    log: HostedLog | None = None
+
+    def get_transport(self) -> Transport:
+        """The way to whatever carries events.
+
+        Raises:
+            EventsUnavailable: It is away.
+        """
+        if self.transport is None:
+            raise EventsUnavailable("what carries events is away")
+        return self.transport
+
+
+def create_service(settings: Settings, *, clock: Clock | None = None) -> Service:
+    """Build the events service. Whether the log can be opened shows when the service is started."""
+    clock = clock or SystemClock()
+    health = HealthChecks("toska-events", __version__)
+    metrics = ServiceMetrics()
+    parts = Parts(settings)
+    EventsCollector(metrics.registry, lambda: parts.log)
+    app = create_management_app("Toska Mesh: events", description=DESCRIPTION, health=health, metrics=metrics)
+    policy = ManagementPolicy(
+        credentials=settings.credentials(), host=settings.host, allowed_hosts=host_names(settings.allowed_hosts)
+    )
+    listener = Listener("events", settings.host, settings.port, ManagementGuard(app, policy))
+
+    def crash(error: Exception) -> None:
+        service.on_crash(error)  # looked up now: `serve` sets it once the lifespan is open
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            if settings.is_embedded:
+                parts.log = await stack.enter_async_context(host_log(settings, clock, crash))
+            consul = await stack.enter_async_context(
+                ConsulClient.open(
+                    settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
+                )
+            )
+            tasks = await stack.enter_async_context(supervised_tasks(on_crash=crash))
+            presence = Presence(consul, _registration(settings))
+            service.announce = presence.announce
+            service.withdraw = partial(_withdraw, health, presence)
+            tasks.start_soon(presence.keep)
+            tasks.start_soon(_stay_connected, parts)
+            if parts.log is not None:
+                tasks.start_soon(parts.log.retention.run, settings.retention_interval)
+            yield
+        parts.log = None
+
+    service = Service("events", [listener], lifespan)
+    health.add("listening", lambda: service.ready)
+    health.add("transport", lambda: _require_transport(parts))
+    return service
+
+
+async def _stay_connected(parts: Parts) -> None:
+    settings, wait_s = parts.settings, _REOPEN_S[0]
+    while True:
+        try:
+            async with open_transport(
+                settings.events_url.get_secret_value(),
+                home=settings.home,
+                token=settings.credentials().admin,
+                service="toska-events",
+            ) as transport:
+                parts.transport, wait_s = transport, _REOPEN_S[0]
+                await anyio.sleep_forever()
+        except EventsUnavailable as error:
+            log.warning("events_unavailable", reason=error.detail, retry_in_s=wait_s)
+        finally:
+            parts.transport = None
+        await anyio.sleep(wait_s)
+        wait_s = min(_REOPEN_S[1], wait_s * 2)
+
+
+def _require_transport(parts: Parts) -> None:
+    if not parts.get_transport().connected:
+        raise LookupError("what carries events is away")
+
+
+async def _withdraw(health: HealthChecks, presence: Presence) -> None:
+    health.draining = True
+    await presence.withdraw()
+
+
+def _registration(settings: Settings) -> ServiceRegistration:
+    address = settings.advertise_address or ("" if _is_unspecified(settings.host) else settings.host)
+    return ServiceRegistration(
+        name="toska-events",
+        id=f"toska-events-{settings.port}",
+        address=address,
+        port=settings.port,
+        tags=("toska",),
+    )
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

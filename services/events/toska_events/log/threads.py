@@ -1,0 +1,222 @@
+"""The threads of the log: one that writes, one that reads, and neither ever keeps the event loop waiting.
+
+The writer takes everything that has come meanwhile into one commit, so that many publishers share one fsync. What each
+job made is handed back in the order of the jobs, a round at a time.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+from toska_common.clock import Clock
+from toska_common.events.embedded.records import Publication, microseconds
+from toska_common.events.errors import LogFull
+
+from toska_events.log.file import LogFile
+from toska_events.log.reading import LogReading
+from toska_events.log.rows import Row
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+ROUND_BYTES = 8 << 20
+"""Most that one commit takes, unless one call alone is more."""
+
+
+@dataclass(slots=True)
+class Append:
+    """Events of one call, on their way into the log."""
+
+    publications: list[Publication]
+    size: int
+    done: "Callable[[list[Row] | Exception], None]"
+    result: Any = None
+
+
+@dataclass(slots=True)
+class Job(Generic[T]):
+    """Something to be done with the file, in its turn."""
+
+    work: Callable[[Any], T]
+    done: "Callable[[T | Exception], None]"
+    result: Any = None
+
+
+class LogWriter:
+    """Runs what is asked of a `LogFile` in a thread of its own.
+
+    Attributes:
+        waiting_bytes: Of events that are not committed yet.
+        commits: Rounds so far in which something was appended.
+    """
+
+    def __init__(self, file: LogFile, clock: Clock, on_crash: Callable[[Exception], None]) -> None:
+        self.waiting_bytes = 0
+        self.commits = 0
+        self._file = file
+        self._clock = clock
+        self._on_crash = on_crash
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._jobs: deque[Append | Job[Any]] = deque()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="events-writer", daemon=True)
+        self._thread.start()
+
+    def append(self, job: Append) -> None:
+        """Have events stored; `done` is called in the event loop with the new ones, or with why they were not."""
+        self.waiting_bytes += job.size
+        self._put(job)
+
+    def submit(self, work: Callable[[LogFile], T], done: Callable[[T | Exception], None]) -> None:
+        """Have something else done with the file, after everything that was asked before."""
+        self._put(Job(work, done))
+
+    async def call(self, work: Callable[[LogFile], T]) -> T:
+        """The same, waiting for it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.submit(work, lambda result: _settle(future, result))
+        return await future
+
+    def close(self) -> None:
+        """Finish what was asked, and end the thread. Blocks: call it in another thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _put(self, job: Append | Job[Any]) -> None:
+        with self._condition:
+            self._jobs.append(job)
+            self._condition.notify()
+
+    def _run(self) -> None:
+        try:
+            while round_ := self._next_round():
+                self._work(round_)
+                self._hand_back(self._finish, round_)
+        except Exception as error:
+            log.exception("event_log_failed")
+            self._hand_back(self._on_crash, error)
+
+    def _hand_back(self, function: Callable[..., None], *args: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _next_round(self) -> list[Append | Job[Any]]:
+        """Appends that are committed together, or one other job; nothing once it is closed and all is done."""
+        with self._condition:
+            while not self._jobs and not self._closing:
+                self._condition.wait()
+            if not self._jobs:
+                return []
+            taken = [self._jobs.popleft()]
+            size = taken[0].size if isinstance(taken[0], Append) else ROUND_BYTES
+            while self._jobs and isinstance(self._jobs[0], Append) and size + self._jobs[0].size <= ROUND_BYTES:
+                job = self._jobs.popleft()
+                assert isinstance(job, Append)  # noqa: S101
+                taken.append(job)
+                size += job.size
+            return taken
+
+    def _work(self, round_: list[Append | Job[Any]]) -> None:
+        appends = [job for job in round_ if isinstance(job, Append)]
+        if appends:
+            self._append_all(appends)
+            return
+        for job in round_:
+            assert isinstance(job, Job)  # noqa: S101
+            try:
+                job.result = job.work(self._file)
+            except LogFull as error:
+                job.result = error
+
+    def _append_all(self, appends: list[Append]) -> None:
+        now = microseconds(self._clock.now())
+        self.commits += 1
+        try:
+            appends[0].result = self._file.append([one for job in appends for one in job.publications], now)
+            for job in appends[1:]:
+                job.result = []
+        except LogFull as error:
+            if len(appends) == 1:
+                appends[0].result = error
+                return
+            for job in appends:  # one that is large keeps no small one out
+                self._append_all([job])
+
+    def _finish(self, round_: list[Append | Job[Any]]) -> None:
+        for job in round_:
+            if isinstance(job, Append):
+                self.waiting_bytes -= job.size
+            job.done(job.result)
+
+
+class LogReader:
+    """Runs queries of a `LogReading` in a thread of its own, started when first needed."""
+
+    def __init__(self, open_reading: Callable[[], LogReading]) -> None:
+        self._open = open_reading
+        self._reading: LogReading | None = None
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._jobs: deque[Job[Any]] = deque()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Callable[[LogReading], T], done: Callable[[T | Exception], None]) -> None:
+        """Have something read; `done` is called in the event loop."""
+        with self._condition:
+            self._jobs.append(Job(work, done))
+            self._condition.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="events-reader", daemon=True)
+            self._thread.start()
+
+    async def call(self, work: Callable[[LogReading], T]) -> T:
+        """The same, waiting for it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.submit(work, lambda result: _settle(future, result))
+        return await future
+
+    def close(self) -> None:
+        """End the thread; what it has not read is not read. Blocks: call it in another thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while job := self._next():
+                try:
+                    self._reading = self._reading or self._open()
+                    job.result = job.work(self._reading)
+                except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                    job.result = error
+                if not self._loop.is_closed():
+                    self._loop.call_soon_threadsafe(job.done, job.result)
+        finally:
+            if self._reading is not None:
+                self._reading.close()
+
+    def _next(self) -> Job[Any] | None:
+        with self._condition:
+            while not self._jobs and not self._closing:
+                self._condition.wait()
+            return None if self._closing else self._jobs.popleft()
+
+
+def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

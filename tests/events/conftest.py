@@ -1,0 +1,29 @@
+"""What carries events, each in its turn: a test that takes `carrier` runs over every durable transport."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from toska_common.events.transport import Transport
+from toska_tests.event_carriers import Carrier, LogHost, embedded_carrier, log_host
+
+
+@pytest.fixture(params=["embedded"])
+async def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Carrier]:
+    """Something that carries events, and keeps what the contract says."""
+    async with embedded_carrier(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def transport(carrier: Carrier) -> AsyncGenerator[Transport]:
+    """A connection to it."""
+    async with carrier.connect() as found:
+        yield found
+
+
+@pytest.fixture
+async def event_log(tmp_path: Path) -> AsyncGenerator[LogHost]:
+    """An embedded log in this process."""
+    async with log_host(tmp_path) as host:
+        yield host
