@@ -20,7 +20,6 @@ from toska_events.serving.connection import Served
 from toska_events.serving.server import serve_socket
 from toska_events.settings import Settings
 
-
 _CLOSE_WITHIN_S = 2.0
 
 
