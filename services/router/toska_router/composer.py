@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import anyio
 import structlog
+from toska_common.contracts.router import RefusedOffer
 from toska_common.contracts.routing import RouteTable
 from toska_common.routing.merging import Merger
 from toska_common.routing.order import RouteOrder
@@ -41,7 +42,8 @@ class Composer:
         self._sources = sources
         self._exposed: frozenset[str] = frozenset()
         self._offered: Mapping[str, Sequence[str]] = {}
-        self.offers = Offers()
+        self._offers = Offers()
+        self._told: tuple[RefusedOffer, ...] = ()
         self._merger = Merger()
         self._order = RouteOrder()
         self._table = self.compile(sources)
@@ -55,10 +57,20 @@ class Composer:
         """The routes and clusters that hold now, also while no snapshot can be made of them yet."""
         return self._table
 
+    @property
+    def refused_offers(self) -> tuple[RefusedOffer, ...]:
+        """What services ask for and do not get, as things are now."""
+        return self._offers.resolve(self._sources.document().policies).refused
+
     def compile(self, sources: Sources) -> RouteTable:
         """The table that these sources would make."""
+        document = sources.document()
         return build_table(
-            sources.document(), self._exposed, offered=self.offers.routes, merger=self._merger, order=self._order
+            document,
+            self._exposed,
+            offered=self._offers.resolve(document.policies).routes,
+            merger=self._merger,
+            order=self._order,
         )
 
     def open(self) -> None:
@@ -70,6 +82,7 @@ class Composer:
         """Take over what operators want, at once."""
         self._sources = sources
         self._table = self.compile(sources)
+        self._tell_refusals()
         self.compose()
 
     def touch(self) -> None:
@@ -89,8 +102,9 @@ class Composer:
         exposed, offered = self._instances.exposed(), self._instances.offers()
         if exposed != self._exposed or offered != self._offered:
             self._exposed, self._offered = exposed, offered
-            self.offers.take(offered)
+            self._offers.take(offered)
             self._table = self.compile(self._sources)
+            self._tell_refusals()
         if not self.is_open:
             return
         previous = self._publisher.snapshot
@@ -104,3 +118,10 @@ class Composer:
                 routes_changed=previous is None or previous.routes_version != snapshot.routes_version,
                 waiting_gateways=self._publisher.waiting,
             )
+
+    def _tell_refusals(self) -> None:
+        refused = self.refused_offers
+        for one in refused:
+            if one not in self._told:
+                log.warning("offered_routes_refused", service_name=one.service, reasons=one.reasons)
+        self._told = refused

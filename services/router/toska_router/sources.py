@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from toska_common.contracts import Document
 from toska_common.contracts.revisions import Kind
-from toska_common.contracts.routing import Cluster, Policies, Route, RoutingDocument
+from toska_common.contracts.routing import Cluster, NamedPolicy, Route, RoutingDocument
 from toska_common.errors import NotFound
 from toska_common.routing.checks import check_document
 from toska_common.routing.order import AUTOMATIC_PREFIX
@@ -24,7 +24,7 @@ from toska_router.errors import ClusterInUse, OwnedElsewhere, PolicyInUse
 Source = Literal["file", "api", "service", "automatic"]
 
 NOTHING = RoutingDocument()
-KINDS: dict[Kind, type[Document]] = {"route": Route, "cluster": Cluster, "policy": Policies}
+KINDS: dict[Kind, type[Document]] = {"route": Route, "cluster": Cluster, "policy": NamedPolicy}
 _PLACES: dict[str, Kind] = {"routes": "route", "clusters": "cluster", "policies": "policy"}
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from toska_common.contracts import Document
-from toska_common.contracts.routing import Cluster, Policies, Route, RoutingDocument
+from toska_common.contracts.routing import Cluster, NamedPolicy, Route, RoutingDocument
 from toska_common.routing.checks import check_document
 from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem, suggestion
 from toska_common.routing.tree import Node, decode, name_problems, parse_json, parse_yaml
@@ -109,7 +109,7 @@ def _check_what_is_right(root: Node, beside: RoutingDocument, registry: bool) ->
     return check_document(
         [validate_node(Route, node)[0] for node in listed],
         _readable(Cluster, clusters),
-        policies=_readable(Policies, policies),
+        policies=_readable(NamedPolicy, policies),
         known_clusters=clusters,
         known_policies=policies,
         beside=beside,

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from toska_common.contracts.routing import Policies, Route
 
 Named = Mapping[str, Policies]
+_KEYS = frozenset(Policies.model_fields)
+"""What a route's policies have; a name's own settings are not among them."""
 
 
 def merge(route: Route, named: Named) -> Route:
@@ -26,7 +28,7 @@ def merge(route: Route, named: Named) -> Route:
     if not route.policies_from:
         return route
     parts = [*(named[name] for name in route.policies_from), route.policies]
-    written = {key: getattr(part, key) for part in parts for key in part.model_fields_set}
+    written = {key: getattr(part, key) for part in parts for key in part.model_fields_set & _KEYS}
     try:
         fields = {key: getattr(route, key) for key in route.model_fields_set}
         merged = Route.model_validate({**fields, "policies": Policies.model_validate(written)})

@@ -8,10 +8,10 @@ refused, and the refusal is of all that the text says. Pure.
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from toska_common.contracts import Document
-from toska_common.contracts.names import is_reserved
+from toska_common.contracts.names import ResourceName, is_reserved
 from toska_common.contracts.routing import Match, Policies, Rewrite, Route, WeightedCluster
 from toska_common.path_templates import PathTemplate
 from toska_common.routing.document import load_resource
@@ -36,6 +36,7 @@ class OfferedRoute(Document):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?$")]
     match: Match
+    policies_from: tuple[ResourceName, ...] = Field(default=(), max_length=8)
     policies: Policies = Policies()
 
 
@@ -116,5 +117,6 @@ def _route(service: str, offered: OfferedRoute) -> Route:
         match=match,
         to=(WeightedCluster(cluster=service),),
         strip_prefix=whole,
+        policies_from=offered.policies_from,
         policies=policies,
     )

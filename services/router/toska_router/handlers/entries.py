@@ -11,7 +11,6 @@ from toska_common.routing.written import written, written_version
 from toska_router.handlers.bodies import entity_tag, to_json
 from toska_router.parts import Parts
 from toska_router.runs.overlays import list_overlays
-from toska_router.sources import users_of_policy
 
 
 def list_entries(parts: Parts, kind: Kind) -> list[dict[str, Any]]:
@@ -81,7 +80,7 @@ def _policy(parts: Parts, name: str, policy: Policies) -> dict[str, Any]:
         "policy": written(policy),
         "source": sources.source_of("policy", name),
         "version": written_version(policy),
-        "used_by": users_of_policy(name, sources.document()),
+        "used_by": [route.name for route in parts.composer.table.routes if name in route.policies_from],
     }
 
 

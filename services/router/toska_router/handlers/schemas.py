@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 from toska_common.contracts.experiments import Experiment
 from toska_common.contracts.rollouts import Rollout
-from toska_common.contracts.routing import Cluster, Policies, Route, RoutingDocument, WeightedCluster
+from toska_common.contracts.routing import Cluster, NamedPolicy, Route, RoutingDocument, WeightedCluster
 from toska_common.errors import NotFound
 
 from toska_router.handlers.resources import NAME
@@ -17,7 +17,7 @@ _SCHEMAS: dict[str, tuple[Any, str]] = {
     "document": (RoutingDocument, "A routing file, whole"),
     "route": (Route, "The body of PUT /api/v1/routes/NAME"),
     "cluster": (Cluster, "The body of PUT /api/v1/clusters/NAME"),
-    "policy": (Policies, "The body of PUT /api/v1/policies/NAME, and a route's policies"),
+    "policy": (NamedPolicy, "The body of PUT /api/v1/policies/NAME; without for_services a route's policies, too"),
     "rollout": (Rollout, "The body of PUT /api/v1/rollouts/NAME"),
     "experiment": (Experiment, "The body of PUT /api/v1/experiments/NAME"),
     "split": (tuple[WeightedCluster, ...], "A route's to"),

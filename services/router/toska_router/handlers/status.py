@@ -31,7 +31,7 @@ def status_routes(parts: Parts) -> APIRouter:
                 problems=parts.book.problems,
             ),
             file=parts.book.file_status,
-            refused_offers=parts.composer.offers.refused,
+            refused_offers=parts.composer.refused_offers,
         )
 
     @router.get("/gateways")

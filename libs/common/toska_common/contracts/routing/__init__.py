@@ -28,6 +28,7 @@ from toska_common.contracts.routing.policies import (
     BodyLimit,
     HeaderEdits,
     HeaderRules,
+    NamedPolicy,
     Policies,
     RateLimit,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Jwt",
     "Match",
     "Mirror",
+    "NamedPolicy",
     "Outlier",
     "PlacedRoute",
     "Policies",

@@ -177,3 +177,11 @@ class Policies(Document):
             yield ("mirror", "cluster"), self.mirror.cluster
         if self.fallback is not None and self.fallback.cluster is not None:
             yield ("fallback", "cluster"), self.fallback.cluster
+
+
+class NamedPolicy(Policies):
+    """Policies under a name, by which routes refer to them in `policies_from`."""
+
+    for_services: bool = Field(
+        default=False, description="Whether routes that services ask for by themselves may name it, too"
+    )

@@ -9,7 +9,7 @@ from toska_common.contracts import Contract, Document
 from toska_common.contracts.names import ResourceName
 from toska_common.contracts.routing.clusters import Cluster, Endpoint
 from toska_common.contracts.routing.overlays import RouteOverlay
-from toska_common.contracts.routing.policies import Policies
+from toska_common.contracts.routing.policies import NamedPolicy, Policies
 from toska_common.contracts.routing.routes import Route
 from toska_common.contracts.routing.server import Server
 from toska_common.contracts.tallies import TallyReport
@@ -20,8 +20,8 @@ class RoutingDocument(Document):
 
     server: Server = Server()
     clusters: Mapping[ResourceName, Cluster] = Field(default_factory=dict[str, Cluster])
-    policies: Mapping[ResourceName, Policies] = Field(
-        default_factory=dict[str, Policies], description="By a name that routes refer to in policies_from"
+    policies: Mapping[ResourceName, NamedPolicy] = Field(
+        default_factory=dict[str, NamedPolicy], description="By a name that routes refer to in policies_from"
     )
     routes: tuple[Route, ...] = ()
 
@@ -164,7 +164,7 @@ class PolicyEntry(Contract):
     """A policy as the router's API shows it."""
 
     name: str
-    policy: Policies
+    policy: NamedPolicy
     source: Literal["file", "api"]
     version: str
     used_by: tuple[str, ...] = Field(default=(), description="The routes that name it")
