@@ -76,9 +76,6 @@ ENVOY_DIFFERENCES: Final[Mapping[str, str]] = {
         ),
         _BREAKER,
     ),
-    "clients are told apart by their own address, as trusted proxies tell it": (
-        "refused: Envoy matches no route by the client's address"
-    ),
     **dict.fromkeys(
         (
             "an upstream that does not answer in time is a gateway timeout",

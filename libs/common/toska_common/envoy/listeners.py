@@ -9,6 +9,7 @@ from typing import Final
 from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import RouteTable
 from toska_common.contracts.tls import ServerTls
+from toska_common.envoy import clients
 from toska_common.envoy.access import cidr
 from toska_common.envoy.clusters import certificate
 from toska_common.envoy.manager import connection_manager
@@ -69,7 +70,7 @@ def _datagrams(one: ListenerOptions, tls: ServerTls, table: RouteTable, options:
             {
                 "name": "quic",
                 "metadata": options.tls_metadata(),
-                "filters": [connection_manager(table, options, routes, trusted=False, http3=True)],
+                "filters": _doubting(table, options, routes, http3=True),
                 "transport_socket": extension(
                     "toska.quic",
                     ".transport_sockets.quic.v3.QuicDownstreamTransport",
@@ -90,10 +91,10 @@ def _is_proxied(one: ListenerOptions, table: RouteTable) -> bool:
 def _chains(one: ListenerOptions, table: RouteTable, options: Options, routes: str) -> Iterator[Json]:
     """The chains of trusted proxies and of others; those that a PROXY header is not believed of get none."""
     if one.redirect:
-        yield _chain("redirect", {}, _redirecting(one), one, table, options)
+        yield _chain("redirect", {}, [_redirecting(one)], one, table, options)
         return
-    doubting = connection_manager(table, options, routes, trusted=False)
-    believing = connection_manager(table, options, routes, trusted=True)
+    doubting = _doubting(table, options, routes)
+    believing = [connection_manager(table, options, routes, trusted=True)]
     peers: Json = {}
     if _is_proxied(one, table) and table.server.proxy_protocol is not None:
         peers = {"direct_source_prefix_ranges": [cidr(net) for net in table.server.proxy_protocol.trusted_peers]}
@@ -107,7 +108,14 @@ def _chains(one: ListenerOptions, table: RouteTable, options: Options, routes: s
     yield _chain("others", peers, doubting, one, table, options)
 
 
-def _chain(name: str, match: Json, manager: Json, one: ListenerOptions, table: RouteTable, options: Options) -> Json:
+def _doubting(table: RouteTable, options: Options, routes: str, *, http3: bool = False) -> list[Json]:
+    manager = connection_manager(table, options, routes, trusted=False, http3=http3)
+    return [*([clients.of_connections()] if clients.matters(table) else ()), manager]
+
+
+def _chain(
+    name: str, match: Json, managers: list[Json], one: ListenerOptions, table: RouteTable, options: Options
+) -> Json:
     limits = table.server.limits
     bound: Json = extension(
         "toska.connections",
@@ -115,7 +123,7 @@ def _chain(name: str, match: Json, manager: Json, one: ListenerOptions, table: R
         stat_prefix="edge",
         max_connections=str(limits.connections * options.workers),
     )
-    chain: Json = {"name": name, "filters": [bound, manager]}
+    chain: Json = {"name": name, "filters": [bound, *managers]}
     if match:
         chain["filter_chain_match"] = match
     if _speaks_tls(one, table) and table.server.tls is not None:

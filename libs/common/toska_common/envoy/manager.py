@@ -9,6 +9,7 @@ from typing import Final
 
 from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import RouteTable
+from toska_common.envoy import clients
 from toska_common.envoy.access import cidr
 from toska_common.envoy.filters import http_filters
 from toska_common.envoy.headers import FLEETING, SPOOFED
@@ -42,12 +43,15 @@ _OTHERS: Final = _all_but("websocket")
 def connection_manager(table: RouteTable, options: Options, routes: str, *, trusted: bool, http3: bool = False) -> Json:
     """The network filter of the route configuration `routes`; what `trusted` peers say about clients is believed."""
     limits = table.server.limits
+    filters = http_filters(table, options)
+    if clients.is_told(table):
+        filters = clients.always_there([*(clients.of_requests() if trusted else ()), *filters])
     manager = typed(
         _MANAGER,
         codec_type="HTTP3" if http3 else "AUTO",
         stat_prefix="edge",
         rds={"route_config_name": routes, "config_source": options.source("routes", routes)},
-        http_filters=http_filters(table, options),
+        http_filters=filters,
         common_http_protocol_options={
             "idle_timeout": seconds(limits.idle_timeout),
             "headers_with_underscores_action": "REJECT_REQUEST",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from toska_common.contracts.routing import Match, Route
 from toska_common.contracts.routing.matching import Conditions
-from toska_common.envoy import values
+from toska_common.envoy import clients, values
 from toska_common.envoy.words import Json, exactly, fitting
 from toska_common.path_templates import PathTemplate
 
@@ -64,6 +64,8 @@ def match_of(
         conditions += values.conditions(when)
     if conditions:
         found["headers"] = conditions
+    if addresses := clients.matchers((match.client_ip, when.client_ip if when is not None else ())):
+        found["filter_state"] = addresses
     query = [*values.parameters(match), *(values.parameters(when) if when is not None else ())]
     if query:
         found["query_parameters"] = query

@@ -9,7 +9,7 @@ from typing import Final
 
 from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
-from toska_common.envoy import cors, credentials, failovers, faults, filters, headers, mirrors, retries, splits
+from toska_common.envoy import clients, cors, credentials, failovers, faults, filters, headers, mirrors, retries, splits
 from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
@@ -34,9 +34,15 @@ def route_configuration(table: RouteTable, options: Options, name: str) -> Json:
         "max_direct_response_body_size_bytes": _MAX_ANSWER_BYTES,
         "request_headers_to_add": headers.forwarding(options.pseudonym),
         "request_headers_to_remove": ["x-envoy-external-address"],
+        **_switched_off(table, options),
         **({"response_headers_to_add": [header("alt-svc", ", ".join(alternatives))]} if alternatives else {}),
         "virtual_hosts": [_virtual_host(host, made) for host in hosts_of(table.routes)],
     }
+
+
+def _switched_off(table: RouteTable, options: Options) -> Json:
+    off = clients.switched_off(filters.http_filters(table, options)) if clients.is_told(table) else {}
+    return {"typed_per_filter_config": off} if off else {}
 
 
 def _virtual_host(host: str | None, made: Sequence[tuple[Route, Sequence[Json]]]) -> Json:
