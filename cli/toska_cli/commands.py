@@ -177,7 +177,9 @@ def export_routes(router: Router = None, home: Home = None) -> None:
 
 @app.command()
 def logs(
-    service: Annotated[str | None, typer.Argument(help="discovery, router, gateway, payments …; default: all")] = None,
+    service: Annotated[
+        str | None, typer.Argument(help="discovery, events, router, gateway, payments …; default: all")
+    ] = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with")] = 100,
@@ -193,7 +195,9 @@ def logs(
 
 @app.command()
 def run(
-    target: Annotated[str, typer.Argument(metavar="SERVICE|MODULE:APP", help="discovery, router, gateway or your app")],
+    target: Annotated[
+        str, typer.Argument(metavar="SERVICE|MODULE:APP", help="discovery, events, router, gateway or your app")
+    ],
     host: Annotated[str, typer.Option(help="Address that your app binds")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of your app; 0 takes a free one", min=0, max=65535)] = 0,
 ) -> None:

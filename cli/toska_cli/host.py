@@ -1,7 +1,7 @@
 """The all-in-one host of `toska up`: every control-plane service in one event loop, on sockets bound beforehand.
 
-Start: discovery, router, gateway, each when the one before is ready, and the examples beside them. Stop: all but
-discovery at once; discovery after them, or a moment later, so that whatever takes its registration back still finds
+Start: discovery, events, router, gateway, each when the one before is ready, and the examples beside them. Stop: all
+but discovery at once; discovery after them, or a moment later, so that whatever takes its registration back still finds
 the registry.
 """
 
@@ -169,6 +169,7 @@ class Host:
             PartView("discovery", states["discovery"], urls["discovery"]),
             PartView("registry", states["discovery"], urls["registry"], "Consul's HTTP API"),
             PartView("router", states["router"], urls["router"]),
+            PartView("events", states["events"], urls["events"]),
         ]
         if "dns" in urls:
             parts.append(PartView("dns", states["discovery"], urls["dns"], "NAME.service.consul"))
@@ -204,12 +205,14 @@ class Host:
 def service_builders(plan: MeshPlan) -> list[Callable[[], Service]]:
     """How each service is made; discovery, which the others register with, comes first."""
     import toska_discovery.app
+    import toska_events.app
     import toska_gateway.app
     import toska_router.app
 
     targets = TargetRules(frozenset([*plan.listeners, *plan.bound_later]))
     return [
         lambda: toska_discovery.app.create_service(plan.discovery, targets=targets),
+        lambda: toska_events.app.create_service(plan.events),
         lambda: toska_router.app.create_service(plan.router),
         lambda: toska_gateway.app.create_service(plan.gateway),
     ]

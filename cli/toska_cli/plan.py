@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import toska_discovery.settings
+import toska_events.settings
 import toska_gateway.settings
 import toska_router.settings
 from toska_common.errors import ConfigurationError
@@ -32,6 +33,7 @@ class MeshPlan:
     home: Path
     host: str
     discovery: toska_discovery.settings.Settings
+    events: toska_events.settings.Settings
     router: toska_router.settings.Settings
     gateway: toska_gateway.settings.Settings
     examples_from: int | None
@@ -46,6 +48,7 @@ class MeshPlan:
             "registry": registry_http_url(self.discovery.registry_url, self._url(self.discovery.consul_port)),
             "discovery": self._url(self.discovery.port),
             "router": self._url(self.router.port),
+            "events": self._url(self.events.port),
             **({"discovery_grpc": self._url(self.discovery.grpc_port, "grpc")} if self.discovery.grpc_port > 0 else {}),
         }
         if self.router.xds:
@@ -59,6 +62,7 @@ class MeshPlan:
         """Every address that the services of this process listen on."""
         found = [
             (self.discovery.host, self.discovery.port),
+            (self.events.host, self.events.port),
             (self.router.host, self.router.port),
             (self.gateway.bound_admin_host, self.gateway.admin_port),
         ]
@@ -113,6 +117,9 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     shared["home"] = prepare_home(discovery.home)
     discovery = discovery.model_copy(update=shared)
     registry = registry_http_url(discovery.registry_url, base_url(discovery.host, discovery.consul_port))
+    events = toska_events.settings.Settings.from_environment(
+        **shared, registry_url=registry, **({"port": ports.events} if moved else {})
+    )
     router = toska_router.settings.Settings.from_environment(
         **shared, registry_url=registry, **(_router_ports(ports) if moved else {})
     )
@@ -138,6 +145,7 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         home=shared["home"],
         host=discovery.host,
         discovery=discovery,
+        events=events,
         router=router,
         gateway=gateway,
         examples_from=examples_from if options.examples else None,

@@ -19,6 +19,7 @@ class PortPlan:
     discovery_grpc: int = 18101
     registry: int = 8500
     router: int = 8102
+    events: int = 8108
     dns: int = 8600
     xds: int = 18000
     envoy: int = 10000
@@ -43,5 +44,6 @@ class PortPlan:
             discovery_grpc=first + 6,
             xds=first + 7,
             envoy=first + 8,
+            events=first + 9,
             examples=first + EXAMPLES_OFFSET,
         )

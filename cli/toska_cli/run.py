@@ -12,7 +12,7 @@ from toska_common.errors import ConfigurationError
 if TYPE_CHECKING:
     from toska_gateway.listeners import ListenerAddress
 
-SERVICES = ("discovery", "router", "gateway")
+SERVICES = ("discovery", "events", "router", "gateway")
 WITH_DATABASES = ("router",)
 
 

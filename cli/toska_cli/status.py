@@ -20,6 +20,7 @@ _PROBES = {
     "discovery": "/health/ready",
     "registry": "/v1/status/leader",
     "router": "/health/ready",
+    "events": "/health/ready",
 }
 
 

@@ -19,6 +19,7 @@ def test_ports_from_moves_every_port() -> None:
         discovery_grpc=9006,
         xds=9007,
         envoy=9008,
+        events=9009,
         examples=9010,
     )
 

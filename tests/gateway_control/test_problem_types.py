@@ -25,7 +25,7 @@ def _worker_codes() -> set[str]:
 
 
 def test_each_error_of_our_packages_is_explained() -> None:
-    for package in ("toska_common", "toska_gateway", "toska_discovery", "toska_router"):
+    for package in ("toska_common", "toska_gateway", "toska_discovery", "toska_events", "toska_router"):
         root = importlib.import_module(package)
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
             if re.search(r"errors$|\.openapi\.|\.routing\.|\.clients\.|\.store$|backend$", module.name):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import toska_discovery.settings
+import toska_events.settings
 import toska_gateway.settings
 import toska_router.settings
 from ruamel.yaml import YAML
@@ -19,6 +20,7 @@ from toska_tests.parts import ROOT
 
 SERVICES: Mapping[str, type[ServiceSettings]] = {
     "discovery": toska_discovery.settings.Settings,
+    "events": toska_events.settings.Settings,
     "router": toska_router.settings.Settings,
     "gateway": toska_gateway.settings.Settings,
 }

@@ -158,7 +158,7 @@ async def test_an_address_that_is_none_is_refused(folder: Path) -> None:
     await asyncio.gather(*map(refused, ("8080", "localhost:", ":8080", "127.0.0.1:99999")))
 
 
-@pytest.mark.parametrize("service", ["discovery", "router", "gateway"])
+@pytest.mark.parametrize("service", ["discovery", "events", "router", "gateway"])
 async def test_a_service_alone_refuses_a_taken_port_in_one_line(folder: Path, service: str) -> None:
     first = free_ports(5)
     ports = {
@@ -166,6 +166,7 @@ async def test_a_service_alone_refuses_a_taken_port_in_one_line(folder: Path, se
         "TOSKA_DISCOVERY_CONSUL_PORT": str(first + 1),
         "TOSKA_DISCOVERY_DNS_PORT": "-1",
         "TOSKA_DISCOVERY_GRPC_PORT": "-1",
+        "TOSKA_EVENTS_PORT": str(first),
         "TOSKA_ROUTER_PORT": str(first),
         "TOSKA_GATEWAY_PORT": str(first + 2),
         "TOSKA_GATEWAY_ADMIN_PORT": str(first),

@@ -56,6 +56,7 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
         "discovery_grpc",
         "registry",
         "router",
+        "events",
         "dns",
     }
     states = {part["name"]: part["state"] for part in mesh.line["parts"]}
@@ -66,6 +67,7 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
         "discovery grpc": "ready",
         "registry": "ready",
         "router": "ready",
+        "events": "ready",
         "dns": "ready",
         "payments-1": "running",
         "payments-2": "running",
@@ -246,7 +248,7 @@ async def test_consul_writes_need_a_token_and_consuls_own_words(mesh: RunningMes
 async def test_a_name_that_was_rebound_to_this_machine_is_not_answered(
     mesh: RunningMesh, client: httpx.AsyncClient
 ) -> None:
-    for part in ("discovery", "router", "gateway_admin"):
+    for part in ("discovery", "events", "router", "gateway_admin"):
         answer = await client.get(f"{mesh.url(part)}/openapi.json", headers={"host": "evil.example"})
         assert answer.status_code == 421, part
 
@@ -264,7 +266,7 @@ async def test_one_document_describes_every_service_and_its_operations_work(
 
 
 async def test_every_service_answers_on_health_and_metrics(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
-    for part in ("discovery", "router", "gateway_admin"):
+    for part in ("discovery", "events", "router", "gateway_admin"):
         for path in ("/health/live", "/health/ready", "/health/startup", "/health/detailed"):
             assert (await client.get(mesh.url(part) + path)).status_code == 200, (part, path)
         metrics = await client.get(f"{mesh.url(part)}/metrics")
@@ -333,7 +335,7 @@ async def test_on_every_interface_nothing_of_the_mesh_is_open(tmp_path: Path, cl
         assert exposed.line["docs"] is None
         answer = await client.get(exposed.line["try_it"][0].removeprefix("curl "))
         assert answer.status_code == 200
-        for part in ("discovery", "router", "gateway_admin"):
+        for part in ("discovery", "events", "router", "gateway_admin"):
             assert (await client.get(f"{exposed.url(part)}/openapi.json")).status_code == 401, part
             allowed = await client.get(f"{exposed.url(part)}/openapi.json", headers=exposed.authorization("admin"))
             assert allowed.status_code == 200, part
@@ -344,7 +346,7 @@ async def test_on_every_interface_nothing_of_the_mesh_is_open(tmp_path: Path, cl
 
 async def test_status_shows_every_part_and_service(mesh: RunningMesh) -> None:
     shown = await _run(mesh, "status")
-    for name in ("gateway", "discovery", "registry", "router", "payments", "2 passing", str(mesh.home)):
+    for name in ("gateway", "discovery", "registry", "router", "events", "payments", "2 passing", str(mesh.home)):
         assert name in shown
     document = json.loads(await _run(mesh, "status", "--json"))
     assert document["ready"] is True
@@ -379,7 +381,17 @@ async def test_the_table_for_people_has_every_part_and_something_to_try(tmp_path
     first = free_ports(20)
     with running([TOSKA, "up", "--ports-from", str(first), "--home", "state"], tmp_path) as program:
         await wait_until(lambda: "Ctrl-C stops" in program.stdout, what=f"the table; {program.stderr}")
-        for word in ("gateway", "discovery", "registry", "router", "payments-2", "orders", "ready", "running"):
+        for word in (
+            "gateway",
+            "discovery",
+            "registry",
+            "router",
+            "events",
+            "payments-2",
+            "orders",
+            "ready",
+            "running",
+        ):
             assert re.search(rf"\b{word}\b", program.stdout), word
         assert f"curl http://127.0.0.1:{first}/orders/42" in program.stdout
-        assert [line.split()[0] for line in program.stderr.splitlines()] == ["discovery", "router", "gateway"]
+        assert [line.split()[0] for line in program.stderr.splitlines()] == ["discovery", "events", "router", "gateway"]

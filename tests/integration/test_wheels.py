@@ -63,7 +63,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_package_has_a_wheel_that_says_it_is_typed(clean: Path) -> None:
     installed = next((clean.parent / "lib").glob("python*/site-packages"))
-    for package in ("toska_common", "toska_discovery", "toska_router", "toska_gateway", "toska_cli"):
+    for package in ("toska_common", "toska_discovery", "toska_events", "toska_router", "toska_gateway", "toska_cli"):
         assert (installed / package / "py.typed").is_file()
     assert _run(clean / "toska", "version").startswith("toska ")
 
