@@ -142,7 +142,9 @@ async def test_what_cannot_be_run_is_refused_in_one_line(folder: Path) -> None:
             assert reason in line
 
     await asyncio.gather(
-        refused("discoveri", "there is no service 'discoveri': say one of discovery, router, gateway, or module:app"),
+        refused(
+            "discoveri", "there is no service 'discoveri': say one of discovery, events, router, gateway, or module:app"
+        ),
         refused("nowhere:app", 'Could not import module "nowhere"'),
         refused("echo_app:nothing", "nothing"),
     )

@@ -41,7 +41,7 @@ class EventTooLarge(CallerError):
 class EventRefused(CallerError):
     """The topic takes no such event; nothing of the call was published."""
 
-    status, code, title = 409, "event-refused", "Event refused"
+    status, code, title = 409, "publishing-refused", "Publishing refused"
 
 
 class UnknownTopic(NotFound):
