@@ -61,8 +61,8 @@ class EventBus:
         publishes: Payload types of this service's own events; what it subscribes to by type is known as well.
         codec: What is done to payloads on the wire.
         max_bytes: Most bytes of an event's data, as they travel.
-        before_publishing: Told of the payload types once, before the first event; raises `EventRefused` for one that
-            does not fit what the topic's readers know.
+        before_publishing: Told of the payload types before events are published, until it says that it need not be any
+            more; raises `EventRefused` for one that does not fit what the topic's readers know.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class EventBus:
         max_bytes: int = DEFAULT_MAX_BYTES,
         clock: Clock | None = None,
         registry: CollectorRegistry | None = None,
-        before_publishing: Callable[[Sequence[type[EventPayload]]], Awaitable[None]] | None = None,
+        before_publishing: Callable[[Sequence[type[EventPayload]]], Awaitable[bool]] | None = None,
     ) -> None:
         self.service = service
         self.publishes = tuple(publishes)
@@ -287,8 +287,7 @@ class EventBus:
         if self._before_publishing is None:
             return
         async with self._checking:
-            if self._before_publishing is not None:
-                await self._before_publishing(self.publishes)
+            if self._before_publishing is not None and await self._before_publishing(self.publishes):
                 self._before_publishing = None
 
     def check(self, message: Message) -> None:
