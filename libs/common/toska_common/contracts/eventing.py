@@ -1,0 +1,135 @@
+"""The events service's REST API (`/api/v1/events…`): topics, groups, dead letters, and publishing over HTTP."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from toska_common.contracts import Contract, Document
+from toska_common.units import Duration
+
+PriorityName = Literal["low", "normal", "high"]
+
+
+class PublishRequest(Document):
+    """An event, for those who do not care for CloudEvents."""
+
+    topic: str = Field(description="Dotted words: orders.order.placed")
+    data: Any = None
+    key: str | None = Field(default=None, max_length=255, description="Events of one key keep their order")
+    subject: str | None = Field(default=None, max_length=4096)
+    version: int = Field(default=1, ge=1, le=1_000_000, description="Of the payload's schema")
+    attributes: Mapping[str, str] = Field(default_factory=dict[str, str], max_length=32)
+    priority: PriorityName = "normal"
+    delay: Duration = Field(default=timedelta(0), ge=timedelta(0), le=timedelta(days=365))
+    deliver_at: datetime | None = None
+    expires_in: Duration | None = Field(default=None, gt=timedelta(0))
+
+    @model_validator(mode="after")
+    def _one_time(self) -> "PublishRequest":
+        if self.delay and self.deliver_at is not None:
+            raise ValueError("delay and deliver_at say the same thing; give one of them")
+        return self
+
+
+class Published(Contract):
+    """What was published, in the order of the request."""
+
+    ids: tuple[str, ...]
+
+
+class TopicDraft(Document):
+    """How a topic is to be kept."""
+
+    max_age: Duration | None = Field(default=None, gt=timedelta(0), description="Older events may be forgotten")
+    max_bytes: int = Field(default=0, ge=0, description="As may what is beyond this size; 0 for no bound of its own")
+    time_to_live: Duration | None = Field(default=None, gt=timedelta(0), description="Of events that name none")
+    replayable: bool = Field(default=True, description="Kept for reading again")
+    description: str = Field(default="", max_length=1024)
+
+
+class TopicEntry(Contract):
+    """A topic and what is kept of it."""
+
+    name: str
+    max_age_seconds: float | None
+    max_bytes: int
+    time_to_live_seconds: float | None
+    replayable: bool
+    description: str
+    events: int
+    bytes: int
+    published: int
+    first_offset: int | None
+    last_offset: int | None
+    last_at: datetime | None
+
+
+class GroupEntry(Contract):
+    """A group and how far it is."""
+
+    name: str
+    topics: tuple[str, ...]
+    members: int
+    lag: int = Field(description="Events that it has yet to be given")
+    unsettled: int = Field(description="Given, and not settled")
+    delayed: int = Field(description="Waiting for their time: retries and scheduled ones")
+    dead: int
+    delivered: int
+    acked: int
+    oldest_at: datetime | None = Field(description="When the oldest event was stored that it has yet to be given")
+
+
+class StartDraft(Document):
+    """Where to begin: one of these."""
+
+    beginning: bool = False
+    offset: int | None = Field(default=None, ge=0)
+    time: datetime | None = None
+    now: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> "StartDraft":
+        given = (self.beginning, self.offset is not None, self.time is not None, self.now)
+        if sum(given) != 1:
+            raise ValueError("say one of beginning, offset, time and now")
+        return self
+
+
+class StoredEntry(Contract):
+    """An event of the log, as CloudEvents' JSON."""
+
+    offset: int
+    stored_at: datetime
+    event: Mapping[str, Any]
+
+
+class DeadLetterEntry(Contract):
+    """An event that a group could not handle."""
+
+    id: str
+    group: str
+    reason: str
+    attempts: int
+    died_at: datetime
+    event: Mapping[str, Any]
+
+
+class DeadLetterChoice(Document):
+    """Which dead letters: by id, or all of a group."""
+
+    ids: tuple[str, ...] = Field(default=(), max_length=10_000)
+    group: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "DeadLetterChoice":
+        if bool(self.ids) == bool(self.group):
+            raise ValueError("say either ids or a group")
+        return self
+
+
+class Count(Contract):
+    """How many there were."""
+
+    count: int
