@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
@@ -15,15 +14,18 @@ from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.opening import open_transport
-from toska_common.events.transport import Transport
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.tasks import supervised_tasks
 
-from toska_events.hosting import HostedLog, host_log
+from toska_events.access import join_suffices
+from toska_events.handlers import add_handlers
+from toska_events.hosting import host_log
 from toska_events.metrics import EventsCollector
+from toska_events.parts import Parts
+from toska_events.schemas.book import SchemaBook
 from toska_events.settings import Settings
 
 DESCRIPTION = """What happened in the mesh, kept until everybody who wants it has it.
@@ -35,41 +37,21 @@ log = structlog.get_logger(__name__)
 _REOPEN_S = (0.2, 5.0)
 
 
-@dataclass(slots=True)
-class Parts:
-    """What the API stands on, while the service is open.
-
-    Attributes:
-        transport: The way to whatever carries events, with the admin token; `None` while that is away.
-        log: The log of this service's own; `None` where RabbitMQ or Redis carries events.
-    """
-
-    settings: Settings
-    transport: Transport | None = None
-    log: HostedLog | None = None
-
-    def get_transport(self) -> Transport:
-        """The way to whatever carries events.
-
-        Raises:
-            EventsUnavailable: It is away.
-        """
-        if self.transport is None:
-            raise EventsUnavailable("what carries events is away")
-        return self.transport
-
-
 def create_service(settings: Settings, *, clock: Clock | None = None) -> Service:
     """Build the events service. Whether the log can be opened shows when the service is started."""
     clock = clock or SystemClock()
     health = HealthChecks("toska-events", __version__)
     metrics = ServiceMetrics()
-    parts = Parts(settings)
+    parts = Parts(settings, clock)
     EventsCollector(metrics.registry, lambda: parts.log)
     app = create_management_app("Toska Mesh: events", description=DESCRIPTION, health=health, metrics=metrics)
     policy = ManagementPolicy(
-        credentials=settings.credentials(), host=settings.host, allowed_hosts=host_names(settings.allowed_hosts)
+        credentials=settings.credentials(),
+        host=settings.host,
+        allowed_hosts=host_names(settings.allowed_hosts),
+        join_access=join_suffices,
     )
+    add_handlers(app, parts)
     listener = Listener("events", settings.host, settings.port, ManagementGuard(app, policy))
 
     def crash(error: Exception) -> None:
@@ -85,6 +67,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
                     settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
                 )
             )
+            parts.schemas = SchemaBook(consul)
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=crash))
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
@@ -94,7 +77,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             if parts.log is not None:
                 tasks.start_soon(parts.log.retention.run, settings.retention_interval)
             yield
-        parts.log = None
+        parts.log = parts.schemas = None
 
     service = Service("events", [listener], lifespan)
     health.add("listening", lambda: service.ready)

@@ -1,6 +1,7 @@
 """The events service's HTTP API: parse, call one method of transport or book, return a contract."""
 
 from fastapi import FastAPI
+
 from toska_events.handlers.dead_letters import dead_letter_routes
 from toska_events.handlers.groups import group_routes
 from toska_events.handlers.publishing import publishing_routes

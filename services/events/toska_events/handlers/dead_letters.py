@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from toska_common.contracts.eventing import Count, DeadLetterChoice, DeadLetterEntry
 from toska_common.events import cloudevents
 from toska_common.events.transport import DeadLetter
+
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
 

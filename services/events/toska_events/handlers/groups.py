@@ -5,6 +5,7 @@ from toska_common.contracts.eventing import GroupEntry, StartDraft
 from toska_common.events.errors import UnknownGroup
 from toska_common.events.topics import check_group
 from toska_common.events.transport import GroupState, Start
+
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
 

@@ -20,6 +20,7 @@ from toska_common.events.payload import invalid_payload
 from toska_common.events.topics import check_topic
 from toska_common.events.transport import Message, Priority
 from toska_common.units import Duration
+
 from toska_events.access import PREFIX, require_own
 from toska_events.parts import Parts
 

@@ -1,16 +1,17 @@
 """`/api/v1/events/schemas`: what a topic's events carry, and which version may come next."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from toska_common.contracts.event_schemas import CompatibilityChange, SchemaProposal, SchemaVersion, TopicSchema
 from toska_common.errors import NotFound
+
 from toska_events.access import PREFIX, require_own
 from toska_events.parts import Parts
 from toska_events.schemas.judging import Who
 
-_REFUSED = {409: {"description": "It may not follow what is there; `problems` says where and why"}}
-_UNKNOWN = {404: {"description": "Nobody proposed a schema for it"}}
+_REFUSED: dict[int | str, dict[str, Any]] = {409: {"description": "It may not follow what is there; `problems` says where and why"}}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "Nobody proposed a schema for it"}}
 
 
 def schema_routes(parts: Parts) -> APIRouter:

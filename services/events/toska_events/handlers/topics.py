@@ -11,6 +11,7 @@ from toska_common.events import cloudevents
 from toska_common.events.errors import UnknownTopic
 from toska_common.events.topics import check_pattern, check_topic
 from toska_common.events.transport import BEGINNING, Start, TopicSettings, TopicState
+
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
 

@@ -12,6 +12,7 @@ from toska_common.contracts.event_schemas import SchemaProposal, TopicSchema
 from toska_common.errors import Conflict, MeshError, NotFound
 from toska_common.events.compatibility import Compatibility
 from toska_common.events.topics import check_topic
+
 from toska_events.schemas.judging import Who, judge
 
 PREFIX = "toska/events/schemas/"
