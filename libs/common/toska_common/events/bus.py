@@ -113,6 +113,11 @@ class EventBus:
         transport = self._connection.transport
         return transport is not None and transport.connected
 
+    async def subscribed(self) -> None:
+        """Wait until every subscription stands: what is published from then on reaches those without a group too."""
+        for consuming in self._consuming[:-1]:
+            await consuming.ready.wait()
+
     # Subscribing.
 
     def subscribe(

@@ -87,7 +87,7 @@ class PayloadTypes:
             raise ValueError(f"{payload_type.__name__} and {self._by_topic[topic].__name__} both claim {topic!r}")
 
     def read(self, event: Event, *, topic: str = "") -> Any:
-        """The event's data: the newest version of its topic's type, or plain JSON if nobody declared one.
+        """The event's data: the newest version of its topic's type; JSON, bytes or nothing if nobody declared one.
 
         Args:
             topic: Whose type it is, where that is not the event's own topic (replies).
@@ -96,6 +96,8 @@ class PayloadTypes:
             InvalidPayload: The data are not JSON, or not what the type says.
         """
         payload_type = self._by_topic.get(topic or event.topic)
+        if payload_type is None and not event.data:
+            return None
         if payload_type is None:
             return parse_json(event.data) if "json" in event.content_type else event.data
         return read_payload(payload_type, event)

@@ -10,7 +10,9 @@ from toska_events.access import PREFIX, require_own
 from toska_events.parts import Parts
 from toska_events.schemas.judging import Who
 
-_REFUSED: dict[int | str, dict[str, Any]] = {409: {"description": "It may not follow what is there; `problems` says where and why"}}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {"description": "It may not follow what is there; `problems` says where and why"}
+}
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "Nobody proposed a schema for it"}}
 
 
