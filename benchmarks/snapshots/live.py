@@ -143,7 +143,7 @@ def _mesh(folder: Path, size: int, cores: Cores) -> Generator[_Mesh]:
         "TOSKA_DISCOVERY_GRPC_PORT": "-1",
         "TOSKA_ROUTER_PORT": str(router),
         "TOSKA_ROUTER_ROUTES": str(file),
-        "TOSKA_ROUTER_XDS_PORT": "-1",
+        "TOSKA_ROUTER_XDS": "false",
         "TOSKA_GATEWAY_PORT": str(data),
         "TOSKA_GATEWAY_ADMIN_PORT": str(admin),
         "TOSKA_GATEWAY_WORKERS": "1",

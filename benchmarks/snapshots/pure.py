@@ -18,8 +18,8 @@ from toska_common.contracts.routing import (
 )
 from toska_common.routing.delta import apply_delta, build_delta
 from toska_common.routing.history import History
-from toska_common.routing.snapshot import build_snapshot, build_table, pool
-from toska_common.routing.versions import ResourceVersions
+from toska_common.routing.pools import pool
+from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_gateway.routing import check_change
 
 from benchmarks.figures import Record
@@ -59,7 +59,6 @@ class _Router:
         self.routes = {f"r{number}": _route(number, f"c{number}") for number in range(size)}
         self.clusters = {f"c{number}": Cluster(service=f"s{number}") for number in range(size)}
         self.pools = {f"s{number}": pool(_endpoints(number, 8000)) for number in range(size)}
-        self.versions = ResourceVersions()
         self.history = History()
         self.snapshot: Snapshot | None = None
 
@@ -69,7 +68,7 @@ class _Router:
         table = before.table if before is not None else None
         if table is None or self._changed(table.routes):
             table = build_table(RoutingDocument(clusters=self.clusters, routes=tuple(self.routes.values())))
-        after = build_snapshot(table, self.pools, previous=before, version_table=self.versions.of_table)
+        after = build_snapshot(table, self.pools, previous=before)
         if before is not None:
             self.history.record(before.version, before, after)
         self.snapshot = after
@@ -108,14 +107,11 @@ class _Gateway:
 
     def __init__(self, has: Snapshot) -> None:
         self.has = has
-        self._versions = ResourceVersions()
-        self._versions.of_table(has.table)
 
     def take(self, answer: bytes) -> None:
         """Take an answer, as far as it can be told without workers."""
-        after = apply_delta(self.has, SnapshotDelta.model_validate_json(answer), self._versions.of)
+        after = apply_delta(self.has, SnapshotDelta.model_validate_json(answer))
         assert not check_change(self.has, after)
-        self._versions.keep(after.table)
         self.has = after
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toska_common.contracts.routing import Endpoint, HeaderEdits, Match, Respond, Route, Snapshot
 from toska_common.routing.document import load_document
-from toska_common.routing.snapshot import build_snapshot, build_table, pool
+from toska_common.routing.pools import pool
+from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_common.routing.versions import table_version
 from toska_common.targets import TargetRules
 from toska_gateway.wire import Known, messages, owned_by_the_mesh

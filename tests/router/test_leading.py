@@ -13,6 +13,7 @@ from toska_common.database import Database, parse_location
 from toska_common.errors import ConfigurationError
 from toska_common.testing import FakeClock
 from toska_router.book import RoutesBook
+from toska_router.documents import Change
 from toska_router.errors import ExperimentUnderWay, RolloutUnderWay
 from toska_router.experiments import changes as experiments
 from toska_router.experiments.machine import Window
@@ -21,7 +22,6 @@ from toska_router.rollouts.changes import put_rollout
 from toska_router.rollouts.leading import tend
 from toska_router.runs.book import RunsBook, precondition_of
 from toska_router.runs.store import RunsStore
-from toska_router.sources import Change
 from toska_router.store import MIGRATIONS, RoutesStore
 from toska_router.stored import Author
 from toska_router.tables import RUNS

@@ -7,7 +7,6 @@ import anyio
 from toska_common.clock import SystemClock
 from toska_common.contracts.routing import Match, Respond, Route, RoutingDocument, Snapshot, SnapshotPoll
 from toska_common.routing.snapshot import build_snapshot, build_table
-from toska_common.routing.versions import ResourceVersions
 from toska_router.publisher import Publisher
 
 ROUTES, GATEWAYS = 1000, 100
@@ -22,7 +21,7 @@ def snapshot(previous: Snapshot | None = None, **changed: Route) -> Snapshot:
 
 
 async def test_a_hundred_waiting_gateways_have_a_change_within_50_ms() -> None:
-    publisher = Publisher(ResourceVersions(), SystemClock())
+    publisher = Publisher(SystemClock())
     old = snapshot()
     publisher.publish(old)
     took: list[float] = []

@@ -4,7 +4,8 @@ from typing import Any
 
 from toska_common.contracts.routing import Endpoint, RoutingDocument, Snapshot
 from toska_common.envoy import ListenerOptions, Options
-from toska_common.routing.snapshot import build_snapshot, build_table, pool
+from toska_common.routing.pools import pool
+from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_router.programming.translation import Translation
 from toska_router.xds import ResourceSet, types
 

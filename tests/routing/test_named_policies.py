@@ -3,7 +3,6 @@
 import pytest
 from toska_common.contracts.routing import Route
 from toska_common.routing.document import InvalidDocument, load_document
-from toska_common.routing.merging import Merger
 from toska_common.routing.snapshot import build_table
 from toska_common.routing.versions import table_version
 
@@ -94,9 +93,8 @@ def test_merged_again_only_what_changed() -> None:
         for n in range(4)
     )
     document = load_document(text, source="mesh.yaml")
-    merger = Merger()
-    before = build_table(document, merger=merger)
+    before = build_table(document)
     quicker = {**document.policies, "quick": document.policies["quick"].model_copy(update={"escaped_slashes": "keep"})}
-    after = build_table(document.model_copy(update={"policies": quicker}), merger=merger)
+    after = build_table(document.model_copy(update={"policies": quicker}))
     assert [new is old for new, old in zip(after.routes, before.routes, strict=True)] == [True, False, True, False]
     assert table_version(after) != table_version(before) == table_version(build_table(document))

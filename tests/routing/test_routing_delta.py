@@ -30,7 +30,8 @@ from toska_common.routing.delta import (
     inventory_version,
 )
 from toska_common.routing.history import History
-from toska_common.routing.snapshot import build_snapshot, build_table, pool
+from toska_common.routing.pools import pool
+from toska_common.routing.snapshot import build_snapshot, build_table
 
 SERVICES = ("orders", "payments", "stock")
 LIMIT = 3

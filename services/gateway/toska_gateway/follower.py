@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from toska_common.contracts.routing import Snapshot, SnapshotDelta, SnapshotPoll
 from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from toska_common.routing.delta import DeltaMismatch, apply_delta, inventory_of
-from toska_common.routing.versions import ResourceVersions
 
 from toska_gateway.bounds import read_at_most
 from toska_gateway.errors import SnapshotRejected
@@ -70,7 +69,6 @@ class SnapshotFollower:
         self._name = name
         self._routing = routing
         self._wait = wait
-        self._versions = ResourceVersions()
         self._from_scratch = False
         self._tell_inventory = False
         self.reachable = False
@@ -118,7 +116,7 @@ class SnapshotFollower:
         if base is not None and delta.version == base.version:
             return False
         try:
-            snapshot = apply_delta(base, delta, self._versions.of)
+            snapshot = apply_delta(base, delta)
         except DeltaMismatch:
             self._from_scratch = True
             raise
@@ -131,8 +129,6 @@ class SnapshotFollower:
             if not seen:
                 log.error("snapshot_rejected", version=delta.version, problems=error.problems)
             return not seen
-        finally:
-            self._versions.keep((self._routing.current or snapshot).table)
         self.rejected = self.rejected_version = ""
         return True
 
@@ -149,7 +145,7 @@ class SnapshotFollower:
             gateway=self._name,
             version=base.version if base else "",
             routes_version=base.routes_version if base else "",
-            inventory=inventory_of(base, self._versions.of) if base and self._tell_inventory else None,
+            inventory=inventory_of(base) if base and self._tell_inventory else None,
             # The first poll after an outage is answered at once: it tells that the router is back.
             wait_seconds=wait.total_seconds() if self.reachable else 0,
             rejected=self.rejected[:4000],

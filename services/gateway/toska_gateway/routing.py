@@ -10,11 +10,12 @@ from typing import Literal
 
 import anyio
 import structlog
-from toska_common.contracts.routing import RouteTable, RoutingDocument, Snapshot
+from toska_common.contracts.routing import RouteTable, Snapshot
 from toska_common.contracts.tallies import TallyReport
-from toska_common.routing.checks import check_document
+from toska_common.routing.checks import check_document, is_right_among
 from toska_common.routing.order import is_automatic
 from toska_common.routing.problems import Finding, format_location
+from toska_common.routing.table_index import index_of
 from toska_common.routing.tables import compare
 from toska_common.routing.versions import table_version
 
@@ -67,8 +68,8 @@ class Routing:
             problems = check_change(self.current, snapshot)
             if problems:
                 raise SnapshotRejected(problems)
-            same_table = self.current is not None and self.current.table is snapshot.table
-            served = self._system.put_in_front(snapshot, self.served.table if same_table else None)
+            before = None if self.current is None else (self.current, self.served)
+            served = self._system.put_in_front(snapshot, before)
             await self._data_plane.apply(served)
             self.current, self.served, self.source = snapshot, served, source
         log.info("snapshot_applied", version=snapshot.version, source=source, routes=len(snapshot.table.routes))
@@ -91,18 +92,15 @@ def check_change(before: Snapshot | None, after: Snapshot) -> list[dict[str, str
     if before.table is after.table:
         return []
     change, table = compare(before.table, after.table), after.table
-    changed = [route for route in table.routes if route.name in change.routes and not is_automatic(route)]
-    stayed = [route for route in table.routes if route.name not in change.routes and not is_automatic(route)]
-    findings = check_document(
-        changed,
-        {name: table.clusters[name] for name in change.clusters if name in table.clusters},
-        known_clusters=table.clusters.keys(),
-        beside=RoutingDocument.model_construct(routes=tuple(stayed)),
-        by_hand=False,
-    )
-    known = table.clusters
-    lost = any(name not in known for route in table.routes if is_automatic(route) for _, name in route.named_clusters())
-    return check_snapshot(after) if findings or lost else []
+    known, by_name = table.clusters, index_of(table).by_name
+    if not change.clusters <= known.keys():
+        return check_snapshot(after)  # somebody may still need what is gone
+    changed = [by_name[name] for name in change.routes if name in by_name]
+    automatic = [route for route in changed if is_automatic(route)]
+    operators = [route for route in changed if not is_automatic(route)]
+    lost = any(name not in known for route in automatic for _, name in route.named_clusters())
+    right = is_right_among(operators, {name: known[name] for name in change.clusters}, [table], known)
+    return [] if right and not lost else check_snapshot(after)
 
 
 def check_snapshot(snapshot: Snapshot) -> list[dict[str, str]]:

@@ -9,16 +9,19 @@ from datetime import timedelta
 
 from toska_common.contracts.routing import (
     Cluster,
-    ClusterEndpoints,
     Endpoint,
     Match,
+    PlacedRoute,
     Policies,
     Route,
     RouteTable,
     Snapshot,
     WeightedCluster,
 )
-from toska_common.routing.versions import content_version, endpoints_version, table_version
+from toska_common.routing.placing import FIRST
+from toska_common.routing.pools import changed_pools, pool, with_pools
+from toska_common.routing.tables import FEW, TableChange, apply_table_delta, build_table_delta, compare
+from toska_common.routing.versions import content_version, table_version
 
 from toska_gateway.addresses import reachable_host, split_url
 from toska_gateway.settings import Settings
@@ -49,26 +52,41 @@ class SystemRoutes:
     table: RouteTable
     version: str
 
-    def put_in_front(self, snapshot: Snapshot, table: RouteTable | None = None) -> Snapshot:
-        """The snapshot as it is served; `table` is that of one before it which had the same routes and clusters."""
+    def put_in_front(self, snapshot: Snapshot, before: tuple[Snapshot, Snapshot] | None = None) -> Snapshot:
+        """The snapshot as it is served; `before` is an earlier one and what that was served as, or `None`."""
         if not self.table.routes:
             return snapshot
-        own = self.table.clusters
-        endpoints = {
-            name: ClusterEndpoints(version=endpoints_version(cluster.endpoints), endpoints=cluster.endpoints)
-            for name, cluster in own.items()
-        }
-        # Not validated again: that takes longer than the rest of a change of 10,000 routes.
-        table = table or RouteTable.model_construct(
-            server=snapshot.table.server,
-            clusters={**snapshot.table.clusters, **own},
-            routes=(*self.table.routes, *snapshot.table.routes),
-        )
+        version = content_version([self.version, snapshot.routes_version])
+        if before is not None:
+            given, served = before
+            table = self._change(served.table, compare(given.table, snapshot.table), snapshot.table)
+            pools = {name: snapshot.endpoints[name] for name in changed_pools(given, snapshot)}
+            return with_pools(served, table, version, pools)
+        own = {name: pool(cluster.endpoints) for name, cluster in self.table.clusters.items()}
         return Snapshot.model_construct(
-            routes_version=content_version([self.version, snapshot.routes_version]),
-            table=table,
-            endpoints={**snapshot.endpoints, **endpoints},
+            routes_version=version, table=self._in_front(snapshot.table), endpoints={**snapshot.endpoints, **own}
         )
+
+    def _in_front(self, table: RouteTable) -> RouteTable:
+        # Not validated again: that takes longer than the rest of a change of 10,000 routes.
+        return RouteTable.model_construct(
+            server=table.server,
+            clusters={**table.clusters, **self.table.clusters},
+            routes=(*self.table.routes, *table.routes),
+        )
+
+    def _change(self, served: RouteTable, change: TableChange, table: RouteTable) -> RouteTable:
+        """What is served, with what has changed in the table behind."""
+        if not change:
+            return served
+        if change.server or len(change) > FEW:
+            return self._in_front(table)
+        delta = build_table_delta(change, table, "")
+        routes = delta.routes
+        if routes and routes[0].after in (None, FIRST):  # the first there comes after all of ours
+            first = PlacedRoute.model_construct(route=routes[0].route, after=self.table.routes[-1].name)
+            delta = delta.model_copy(update={"routes": (first, *routes[1:])})
+        return apply_table_delta(served, delta)
 
 
 def build_system_routes(settings: Settings) -> SystemRoutes:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from anyio.lowlevel import checkpoint
 from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint, RouteTable, Snapshot
+from toska_common.routing.pools import changed_pools
 from toska_common.routing.tables import build_table_delta, compare, whole_table_delta
 from toska_common.targets import TargetRules
 
@@ -49,11 +50,12 @@ def messages(
         yield from _table_messages(before, snapshot.table, mesh_owned, crowded=known.crowded)
     if known.tls_version != tls.version or (table_changed and tls.version):
         yield {"op": "tls", "server": tls.server, "clusters": dict(tls.clusters)}
-    had: Mapping[str, ClusterEndpoints] = {} if before is None else before.endpoints
-    for name, cluster in snapshot.endpoints.items():
-        earlier = had.get(name)
-        if earlier is None or earlier.version != cluster.version:
-            yield from _endpoint_messages(name, earlier, cluster)
+    if before is None:
+        for name, pool in snapshot.endpoints.items():
+            yield from _endpoint_messages(name, None, pool)
+    else:
+        for name in changed_pools(before, snapshot):
+            yield from _endpoint_messages(name, before.endpoints.get(name), snapshot.endpoints[name])
 
 
 def _table_messages(

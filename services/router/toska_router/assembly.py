@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 from toska_common.clock import Clock
 from toska_common.database import Database
-from toska_common.routing.versions import ResourceVersions
 
 from toska_router.book import RoutesBook
 from toska_router.composer import Composer
@@ -36,9 +35,8 @@ def build_parts(settings: Settings, database: Database, clock: Clock) -> Parts:
     file = None if settings.routes is None else RoutesFile(settings.routes, LastGoodStore(folder))
     book = RoutesBook(store, file, OldFile(folder))
     instances = Instances(settings.registry_grace.total_seconds())
-    versions = ResourceVersions()
-    publisher = Publisher(versions, clock)
-    composer = Composer(instances, publisher, book.sources, versions)
+    publisher = Publisher(clock)
+    composer = Composer(instances, publisher, book.sources)
     follower = RegistryFollower(
         instances,
         wanted=lambda: _followed(composer),
@@ -59,7 +57,7 @@ def build_parts(settings: Settings, database: Database, clock: Clock) -> Parts:
     gateways = Gateways(publisher, clock)
     parts = Parts(book, composer, follower, publisher, gateways, store, runs, tallies, selector, file)
     book.on_change = lambda: _take_over_sources(parts)
-    runs.on_change = lambda: _open_when_all_is_known(parts)
+    runs.on_change = lambda: _take_over_runs(parts)
     return parts
 
 
@@ -68,9 +66,16 @@ def _open_when_all_is_known(parts: Parts) -> None:
         parts.composer.open()
 
 
+def _take_over_runs(parts: Parts) -> None:
+    parts.composer.compose()
+    _open_when_all_is_known(parts)
+
+
 def _take_over_sources(parts: Parts) -> None:
+    before = parts.composer.table.clusters
     parts.composer.set_sources(parts.book.sources)
-    parts.follower.reconcile()
+    if parts.composer.table.clusters is not before:
+        parts.follower.reconcile()
     _open_when_all_is_known(parts)
 
 

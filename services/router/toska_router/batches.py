@@ -18,8 +18,9 @@ from toska_common.routing.problems import Finding, InvalidDocument, Location, Pr
 from toska_common.routing.tree import Node, Tree, decode, name_problems, parse_json, parse_yaml
 
 from toska_router.book import Propose
+from toska_router.documents import KINDS, Change, apply, by_kind
 from toska_router.proposals import Delete, Patch, Precondition, Put
-from toska_router.sources import KINDS, Change, Sources, apply, by_kind
+from toska_router.sources import Sources
 
 SOURCE = "the body"
 _NO_SERVER = Server()

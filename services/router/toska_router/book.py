@@ -23,8 +23,9 @@ from toska_common.errors import ConfigurationError
 from toska_common.routing.document import InvalidDocument
 from toska_common.routing.problems import Finding, format_location
 
+from toska_router.documents import Change, apply, by_kind, changes_between, is_same
 from toska_router.routes_file import RoutesFile
-from toska_router.sources import Change, Sources, apply, changes_between, find_problems, find_problems_of
+from toska_router.sources import Sources, find_problems, find_problems_of
 from toska_router.store import RoutesStore
 from toska_router.stored import Author, News, Stored
 from toska_router.taking_over import OldFile
@@ -272,9 +273,13 @@ async def _to_the_end(
 
 def _of_effect(sources: Sources, changes: Sequence[Change]) -> list[Change]:
     """Those that change something; what is taken away stays, so that its absence is told."""
-    wanted = apply(sources.own, changes)
-    different = {(change.kind, change.name) for change in changes_between(sources.own, wanted)}
-    return [change for change in changes if change.resource is None or (change.kind, change.name) in different]
+    had = by_kind(sources.own)
+    last = {(change.kind, change.name): change.resource for change in changes}
+    return [
+        change
+        for change in changes
+        if change.resource is None or not is_same(had[change.kind].get(change.name), last[change.kind, change.name])
+    ]
 
 
 def _require_whole(file: RoutingDocument, own: RoutingDocument) -> None:

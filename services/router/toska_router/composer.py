@@ -10,12 +10,13 @@ from datetime import timedelta
 import anyio
 import structlog
 from toska_common.contracts.router import RefusedOffer
-from toska_common.contracts.routing import RouteTable
-from toska_common.routing.merging import Merger
-from toska_common.routing.order import RouteOrder
-from toska_common.routing.snapshot import build_snapshot, build_table
-from toska_common.routing.versions import ResourceVersions
+from toska_common.contracts.routing import Cluster, ClusterEndpoints, RouteTable, Snapshot
+from toska_common.routing.pools import EMPTY, pool, with_pools
+from toska_common.routing.snapshot import build_snapshot
+from toska_common.routing.tables import compare
+from toska_common.routing.versions import table_version
 
+from toska_router.compiler import Compiled, Wanted, compile_table
 from toska_router.instances import Instances
 from toska_router.offers import Offers
 from toska_router.publisher import Publisher
@@ -34,9 +35,7 @@ class Composer:
         overlay: What stands for operators' routes for a while: makes the table that gateways are given.
     """
 
-    def __init__(
-        self, instances: Instances, publisher: Publisher, sources: Sources, versions: ResourceVersions
-    ) -> None:
+    def __init__(self, instances: Instances, publisher: Publisher, sources: Sources) -> None:
         self._instances = instances
         self._publisher = publisher
         self._sources = sources
@@ -44,44 +43,40 @@ class Composer:
         self._offered: Mapping[str, Sequence[str]] = {}
         self._offers = Offers()
         self._told: tuple[RefusedOffer, ...] = ()
-        self._merger = Merger()
-        self._order = RouteOrder()
-        self._table = self.compile(sources)
+        self._compiled = self._compile(sources)
+        self._followers = _Followers()
         self._touched = anyio.Event()
         self.is_open = False
-        self.versions = versions
         self.overlay: Callable[[RouteTable], RouteTable] = lambda table: table
 
     @property
     def table(self) -> RouteTable:
         """The routes and clusters that hold now, also while no snapshot can be made of them yet."""
-        return self._table
+        return self._compiled.table
 
     @property
     def refused_offers(self) -> tuple[RefusedOffer, ...]:
         """What services ask for and do not get, as things are now."""
-        return self._offers.resolve(self._sources.document().policies).refused
+        return self._offers.resolve(self._sources.policies()).refused
 
     def compile(self, sources: Sources) -> RouteTable:
         """The table that these sources would make."""
-        document = sources.document()
-        return build_table(
-            document,
-            self._exposed,
-            offered=self._offers.resolve(document.policies).routes,
-            merger=self._merger,
-            order=self._order,
-        )
+        return self._compile(sources, self._compiled).table
+
+    def _compile(self, sources: Sources, before: Compiled | None = None) -> Compiled:
+        offered = self._offers.resolve(sources.policies()).routes
+        return compile_table(Wanted(sources, self._exposed, offered), before)
 
     def open(self) -> None:
         """Publish from now on: the registry was seen whole."""
-        self.is_open = True
-        self.compose()
+        if not self.is_open:
+            self.is_open = True
+            self.compose()
 
     def set_sources(self, sources: Sources) -> None:
         """Take over what operators want, at once."""
         self._sources = sources
-        self._table = self.compile(sources)
+        self._compiled = self._compile(sources, self._compiled)
         self._tell_refusals()
         self.compose()
 
@@ -103,14 +98,12 @@ class Composer:
         if exposed != self._exposed or offered != self._offered:
             self._exposed, self._offered = exposed, offered
             self._offers.take(offered)
-            self._table = self.compile(self._sources)
+            self._compiled = self._compile(self._sources, self._compiled)
             self._tell_refusals()
         if not self.is_open:
             return
         previous = self._publisher.snapshot
-        pools = self._instances.pools()
-        version_table = self.versions.of_table
-        snapshot = build_snapshot(self.overlay(self._table), pools, previous=previous, version_table=version_table)
+        snapshot = self._next(previous, self.overlay(self.table), self._instances.take_changed())
         if self._publisher.publish(snapshot):
             log.info(
                 "snapshot_published",
@@ -125,3 +118,35 @@ class Composer:
             if one not in self._told:
                 log.warning("offered_routes_refused", service_name=one.service, reasons=one.reasons)
         self._told = refused
+
+    def _next(self, previous: Snapshot | None, table: RouteTable, services: set[str]) -> Snapshot:
+        """The snapshot of this table, while the endpoints of these services may be others."""
+        pools, clusters = self._instances.pools(), table.clusters
+        if previous is None:
+            return build_snapshot(table, pools)
+        changed = {name for name in compare(previous.table, table).clusters if name in clusters}
+        followers = self._followers.of(table)
+        changed.update(name for service in services for name in followers.get(service, ()))
+        found = {name: _pool_of(clusters[name], pools) for name in changed}
+        return with_pools(previous, table, table_version(table), found)
+
+
+class _Followers:
+    """Which clusters follow a service; as long as the clusters are the same it costs nothing to ask."""
+
+    def __init__(self) -> None:
+        self._clusters: Mapping[str, Cluster] = {}
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, table: RouteTable) -> Mapping[str, Sequence[str]]:
+        """The names of clusters by service."""
+        if table.clusters is not self._clusters:
+            self._clusters, self._known = table.clusters, {}
+            for name, cluster in table.clusters.items():
+                if cluster.service is not None:
+                    self._known.setdefault(cluster.service, []).append(name)
+        return self._known
+
+
+def _pool_of(cluster: Cluster, pools: Mapping[str, ClusterEndpoints]) -> ClusterEndpoints:
+    return pools.get(cluster.service, EMPTY) if cluster.service is not None else pool(cluster.endpoints)

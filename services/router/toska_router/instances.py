@@ -23,7 +23,7 @@ from toska_common.contracts.offers import decode_offer
 from toska_common.contracts.profile import meta_key
 from toska_common.contracts.reports import SCORE_STEPS, score_steps
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint
-from toska_common.routing.snapshot import pool
+from toska_common.routing.pools import pool
 from toska_common.targets import TargetRules
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,9 @@ class Instances:
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._services: dict[str, _Service] = {}
+        self._pools: dict[str, ClusterEndpoints] = {}
+        self._changed: set[str] = set()
+        self._asking: tuple[frozenset[str], Mapping[str, tuple[str, ...]]] | None = None
 
     def outage_over(self, service: str, now: float) -> None:
         """The registry answers about `service` again after it did not."""
@@ -70,10 +73,7 @@ class Instances:
             _hold(before, after, mentioned)
         if before is None and not entries:
             return False
-        if entries or after.held or now < after.held_until:
-            self._services[service] = after
-        else:
-            self._services.pop(service, None)
+        self._set(service, after if entries or after.held or now < after.held_until else None)
         return before is None or _told(before) != _told(after)
 
     def expire(self, now: float) -> bool:
@@ -83,26 +83,49 @@ class Instances:
             left = [endpoint for endpoint in known.pool.endpoints if endpoint.key not in known.held]
             log.info("endpoints_let_go", service_name=name, count=len(known.held))
             exposed = known.exposed and not known.held_exposed
-            if left or exposed:
-                self._services[name] = _Service(pool(left), exposed, known.offers if left else ())
-            else:
-                del self._services[name]
+            self._set(name, _Service(pool(left), exposed, known.offers if left else ()) if left or exposed else None)
         return bool(over)
 
+    def _set(self, name: str, after: _Service | None) -> None:
+        before = self._services.pop(name, None)
+        if after is None:
+            self._pools.pop(name, None)
+        else:
+            self._services[name], self._pools[name] = after, after.pool
+        self._changed.add(name)
+        if _asks(before) != _asks(after):
+            self._asking = None
+
     def pools(self) -> Mapping[str, ClusterEndpoints]:
-        """The endpoints of every service that has any."""
-        return {name: known.pool for name, known in self._services.items()}
+        """The endpoints of every service that has any; it changes with them."""
+        return self._pools
+
+    def take_changed(self) -> set[str]:
+        """The services whose endpoints may be others than when this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def exposed(self) -> frozenset[str]:
-        """The services that asked for an automatic route."""
-        return frozenset(name for name, known in self._services.items() if known.exposed)
+        """The services that asked for an automatic route; the same object while they are the same."""
+        return self._asked[0]
 
     def offers(self) -> Mapping[str, tuple[str, ...]]:
-        """What services ask for in their metadata: by service, what most instances say first."""
-        return {name: known.offers for name, known in self._services.items() if known.offers}
+        """What services ask for in their metadata, likewise: by service, what most instances say first."""
+        return self._asked[1]
+
+    @property
+    def _asked(self) -> tuple[frozenset[str], Mapping[str, tuple[str, ...]]]:
+        if self._asking is None:
+            exposed = frozenset(name for name, known in self._services.items() if known.exposed)
+            self._asking = exposed, {name: known.offers for name, known in self._services.items() if known.offers}
+        return self._asking
 
     def __len__(self) -> int:
         return len(self._services)
+
+
+def _asks(service: _Service | None) -> tuple[bool, tuple[str, ...]]:
+    return (False, ()) if service is None else (service.exposed, service.offers)
 
 
 def _told(service: _Service) -> tuple[object, ...]:

@@ -14,7 +14,8 @@ from toska_common.routing.document import load_resource
 from toska_common.routing.problems import InvalidDocument, Problem
 from toska_common.routing.written import written, written_version
 
-from toska_router.sources import KINDS, Change, Sources, changes_between
+from toska_router.documents import KINDS, Change, changes_between
+from toska_router.sources import Sources
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from toska_common.clock import Clock
 from toska_common.contracts.routing import ClusterEndpoints, Inventory, Snapshot, SnapshotDelta, SnapshotPoll
 from toska_common.routing.delta import build_delta, compare_inventory, inventory_version
 from toska_common.routing.history import Difference, History
-from toska_common.routing.versions import ResourceVersions
 
 from toska_router.errors import NoSnapshotYet
 
@@ -25,15 +24,13 @@ class Publisher:
     """Hands out snapshots; `publish` wakes everybody who waits.
 
     Args:
-        versions: Remembers those of single routes and clusters.
         clock: Tells when each snapshot was published.
 
     Attributes:
         published_at: When the newest was, in monotonic seconds.
     """
 
-    def __init__(self, versions: ResourceVersions, clock: Clock) -> None:
-        self._versions = versions
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.published_at: float | None = None
         self._snapshot: Snapshot | None = None
@@ -144,7 +141,7 @@ class Publisher:
         known = self._history.since(base)
         if known is not None or inventory is None:
             return known
-        return compare_inventory(inventory, snapshot, self._versions.of)
+        return compare_inventory(inventory, snapshot)
 
 
 def _nothing_new(version: str) -> bytes:

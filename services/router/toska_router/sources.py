@@ -5,7 +5,7 @@ Immutable: each change makes a new `Sources`, or is refused whole and changes no
 order; then the router's own, by name. Only the file has `server` settings.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,27 +14,17 @@ from toska_common.contracts import Document
 from toska_common.contracts.revisions import Kind
 from toska_common.contracts.routing import Cluster, NamedPolicy, Route, RoutingDocument
 from toska_common.errors import NotFound
-from toska_common.routing.checks import check_document
+from toska_common.routing.checks import check_document, is_right_among
 from toska_common.routing.order import AUTOMATIC_PREFIX
+from toska_common.routing.policy_checks import check_use
 from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem, format_location
-from toska_common.routing.written import written
 
+from toska_router.documents import NOTHING, Change, apply, build_document, by_kind, routes_of
 from toska_router.errors import ClusterInUse, OwnedElsewhere, PolicyInUse
 
 Source = Literal["file", "api", "service", "automatic"]
 
-NOTHING = RoutingDocument()
-KINDS: dict[Kind, type[Document]] = {"route": Route, "cluster": Cluster, "policy": NamedPolicy}
 _PLACES: dict[str, Kind] = {"routes": "route", "clusters": "cluster", "policies": "policy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A resource as it is to be; `None` takes it away."""
-
-    kind: Kind
-    name: str
-    resource: Document | None
 
 
 @dataclass(frozen=True)  # without slots, for the cached properties
@@ -48,12 +38,16 @@ class Sources:
         """Both as one."""
         return _join(self.file, self.own)
 
+    def policies(self) -> Mapping[str, NamedPolicy]:
+        """The policies of both."""
+        return {**self.file.policies, **self.own.policies}
+
     @cached_property
-    def _of_file(self) -> dict[Kind, Mapping[str, Document]]:
+    def _of_file(self) -> Mapping[Kind, Mapping[str, Document]]:
         return by_kind(self.file)
 
     @cached_property
-    def _of_api(self) -> dict[Kind, Mapping[str, Document]]:
+    def _of_api(self) -> Mapping[Kind, Mapping[str, Document]]:
         return by_kind(self.own)
 
     def source_of(self, kind: Kind, name: str) -> Source:
@@ -95,10 +89,10 @@ class Sources:
             if self.find(change.kind, change.name) is None and change.resource is None:
                 raise NotFound(f"there is no {change.kind} {change.name}")
         after = Sources(self.file, apply(self.own, changes))
-        document = after.document()
-        for change in changes:
-            if change.resource is None:
-                _require_unused(change.kind, change.name, document)
+        removed = [change for change in changes if change.resource is None and change.kind != "route"]
+        document = after.document() if removed else NOTHING
+        for change in removed:
+            _require_unused(change.kind, change.name, document)
         findings = find_problems_of(changes, self.file, after.own)
         if findings:
             raise _refusal(changes, findings)
@@ -110,57 +104,16 @@ def users_of_policy(name: str, document: RoutingDocument) -> list[str]:
     return [route.name for route in document.routes if name in route.policies_from]
 
 
-def by_kind(document: RoutingDocument) -> dict[Kind, Mapping[str, Document]]:
-    """A document's resources by kind and name."""
-    routes = {route.name: route for route in document.routes}
-    return {"route": routes, "cluster": document.clusters, "policy": document.policies}
-
-
-def build_document(resources: Mapping[Kind, Mapping[str, Any]]) -> RoutingDocument:
-    """The document of these resources, by name."""
-    return RoutingDocument(
-        clusters=dict(sorted(resources["cluster"].items())),
-        policies=dict(sorted(resources["policy"].items())),
-        routes=tuple(route for _, route in sorted(resources["route"].items())),
-    )
-
-
-def apply(own: RoutingDocument, changes: Iterable[Change]) -> RoutingDocument:
-    """Make changes without asking whether they are right."""
-    resources: dict[Kind, dict[str, Document]] = {kind: dict(found) for kind, found in by_kind(own).items()}
-    for change in changes:
-        if change.resource is None:
-            resources[change.kind].pop(change.name, None)
-        else:
-            resources[change.kind][change.name] = change.resource
-    return build_document(resources)
-
-
-def changes_between(before: RoutingDocument, after: RoutingDocument) -> list[Change]:
-    """What has to be changed to get from one state to another."""
-    old, new = by_kind(before), by_kind(after)
-    return [
-        Change(kind, name, new[kind].get(name))
-        for kind in KINDS
-        for name in sorted({*old[kind], *new[kind]})
-        if not _is_same(old[kind].get(name), new[kind].get(name))
-    ]
-
-
-def _is_same(before: Document | None, after: Document | None) -> bool:
-    if before is after:
-        return True
-    return before is not None and after is not None and written(before) == written(after)
-
-
 def find_problems(file: RoutingDocument, own: RoutingDocument) -> list[Finding]:
     """Everything that is wrong with both together."""
     document = _join(file, own)
     return check_document(document.routes, document.clusters, policies=document.policies)
 
 
-def find_problems_of(changes: Iterable[Change], file: RoutingDocument, own: RoutingDocument) -> list[Finding]:
+def find_problems_of(changes: Collection[Change], file: RoutingDocument, own: RoutingDocument) -> list[Finding]:
     """What is wrong now that these changes were made; all that stays was right by itself."""
+    if _are_right(changes, file, own):
+        return []
     changed = {(change.kind, change.name) for change in changes if change.resource is not None}
     resources = by_kind(own)
     stays = build_document(
@@ -175,6 +128,28 @@ def find_problems_of(changes: Iterable[Change], file: RoutingDocument, own: Rout
     routes = list(fresh["route"].values())
     findings = check_document(routes, fresh["cluster"], policies=fresh["policy"], beside=_join(file, stays))
     return [_by_name(finding, routes) for finding in findings]
+
+
+def _are_right(changes: Collection[Change], file: RoutingDocument, own: RoutingDocument) -> bool:
+    """Whether it can be told without a look at all the rest that nothing is wrong."""
+    if any(change.kind == "policy" or (change.kind == "cluster" and change.resource is None) for change in changes):
+        return False  # others may refer to it
+    routes = [
+        own_route for change in changes if (own_route := routes_of(own).get(change.name)) and change.kind == "route"
+    ]
+    clusters = {
+        change.name: own.clusters[change.name]
+        for change in changes
+        if change.kind == "cluster" and change.name in own.clusters
+    }
+    if any(route.name in routes_of(file) or route.policies.watch is not None for route in routes):
+        return False
+    if any(name in file.clusters for name in clusters):
+        return False
+    policies = {**file.policies, **own.policies}
+    if any(any(check_use((), route, policies, policies)) for route in routes):
+        return False
+    return is_right_among(routes, clusters, (file, own), {**file.clusters, **own.clusters})
 
 
 def _by_name(finding: Finding, routes: Sequence[Route]) -> Finding:

@@ -10,7 +10,7 @@ from toska_common.contracts.revisions import Kind, ResourceChange, ResourceRevis
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.routing.written import written, written_version
 
-from toska_router.sources import KINDS, Change, build_document
+from toska_router.documents import KINDS, Change, build_document
 from toska_router.stored import Author, News, Stored, readable
 from toska_router.tables import CHANGES, RESOURCES, REVISIONS
 

@@ -15,7 +15,7 @@ from toska_common.contracts.revisions import Kind, ResourceRevision, Revision
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.database import Database
 
-from toska_router.sources import Change
+from toska_router.documents import Change
 from toska_router.stored import Author, News, Stored
 
 if TYPE_CHECKING:

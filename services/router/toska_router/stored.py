@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from toska_common.contracts.routing import RoutingDocument
 from toska_common.errors import ConfigurationError
 
-from toska_router.sources import NOTHING, Change
+from toska_router.documents import NOTHING, Change
 
 
 @dataclass(frozen=True, slots=True)

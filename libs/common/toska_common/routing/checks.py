@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 from toska_common.contracts.names import RESERVED_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Match, Policies, Route, RoutingDocument
-from toska_common.path_templates import PathTemplate
-from toska_common.routing.order import AUTOMATIC_PREFIX, match_identity
+from toska_common.routing.neighbours import Owner, neighbours_of, place_of
+from toska_common.routing.order import AUTOMATIC_PREFIX, is_automatic, match_identity
 from toska_common.routing.policy_checks import check_policies
 from toska_common.routing.problems import Finding, Location, suggestion
 from toska_common.targets import TargetRules
@@ -63,6 +63,36 @@ def check_document(
         if name in beside.clusters
     )
     return findings
+
+
+def is_right_among(
+    routes: Sequence[Route], clusters: Mapping[str, Cluster], owners: Sequence[Owner], known: Collection[str]
+) -> bool:
+    """Whether these are as right as `check_document` wants them, in time that depends on them alone.
+
+    Args:
+        routes: Those that are new or have changed.
+        clusters: Likewise.
+        owners: What all routes of the table are in, these included; the others were right until now, and nothing that
+            they refer to is gone.
+        known: Names of all clusters.
+    """
+    for name, cluster in clusters.items():
+        if any(_check_cluster(name, cluster, registry=True)) or any(_check_failover(name, cluster, known)):
+            return False
+    for route in routes:
+        if any(_check_route((), route, known)):
+            return False
+        for owner in owners:
+            others = neighbours_of(owner).get(place_of(route.match), ())
+            if any(one is not route and _collide(one, route) for one in others):
+                return False
+    return True
+
+
+def _collide(one: Route, other: Route) -> bool:
+    own = not is_automatic(one) and not is_automatic(other)
+    return own and match_identity(one.match) == match_identity(other.match)
 
 
 def _check_cluster(name: str, cluster: Cluster, registry: bool) -> Iterator[Finding]:
@@ -126,10 +156,9 @@ def _check_exceptions(at: Location, match: Match) -> Iterator[Finding]:
 
 def _conflicts(routes: Sequence[Route | None], beside: Sequence[Route]) -> Iterator[Finding]:
     names = {route.name: "of another source" for route in beside}
-    places = {_place(route.match) for route in routes if route is not None}
-    # Comparing whole matches costs 30 times as much as their places, and most routes have a place of their own.
-    nearby = [route for route in beside if _place(route.match) in places]
-    shared = Counter(_place(route.match) for route in (*routes, *nearby) if route is not None)
+    places = {place_of(route.match) for route in routes if route is not None}
+    nearby = [route for route in beside if place_of(route.match) in places]
+    shared = Counter(place_of(route.match) for route in (*routes, *nearby) if route is not None)
     matches = {match_identity(route.match): route.name for route in nearby}
     for index, route in enumerate(routes):
         if route is None:
@@ -137,17 +166,12 @@ def _conflicts(routes: Sequence[Route | None], beside: Sequence[Route]) -> Itera
         if route.name in names:
             yield Finding(("routes", index, "name"), f'"{route.name}" is the name of a route {names[route.name]} too')
         names[route.name] = "before it"
-        if shared[_place(route.match)] == 1:
+        if shared[place_of(route.match)] == 1:
             continue
         other = matches.setdefault(match_identity(route.match), route.name)
         if other != route.name:
             reason = f'"{route.name}" and "{other}" match the same requests; change one of them or add a condition'
             yield Finding(("routes", index, "match"), reason)
-
-
-def _place(match: Match) -> tuple[str | None, ...]:
-    template = match.path_template and PathTemplate(match.path_template).anonymous
-    return match.host, match.path, match.path_regex, template, match.path_prefix and match.path_prefix.rstrip("/")
 
 
 def _left_behind(beside: RoutingDocument, known: Collection[str]) -> Iterator[Finding]:

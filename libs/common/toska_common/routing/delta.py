@@ -6,9 +6,6 @@ Both ends are pure. Versions are hashes of content, so applying checks the resul
 have; whatever goes wrong on the way ends in `DeltaMismatch`, and the gateway asks again with no version.
 """
 
-from collections.abc import Callable, Mapping
-
-from toska_common.contracts import Document
 from toska_common.contracts.routing import (
     ClusterEndpoints,
     Endpoint,
@@ -19,7 +16,7 @@ from toska_common.contracts.routing import (
     SnapshotDelta,
 )
 from toska_common.routing.history import Difference, EndpointsChange
-from toska_common.routing.snapshot import pool
+from toska_common.routing.pools import pool, with_pools
 from toska_common.routing.tables import (
     DeltaMismatch,
     apply_table_delta,
@@ -28,38 +25,41 @@ from toska_common.routing.tables import (
     whole_table_delta,
 )
 from toska_common.routing.versions import (
-    joined_snapshot_version,
-    joined_table_version,
+    inventory_digest,
+    joined_version,
     resource_version,
     snapshot_version,
+    sum_pools,
     table_version,
 )
 
 __all__ = ["DeltaMismatch", "apply_delta", "build_delta", "compare_inventory", "inventory_of", "inventory_version"]
 
-VersionOf = Callable[[Document], str]
+
+NOTHING = Snapshot(routes_version="", table=RouteTable())
+"""What a gateway has at first."""
 
 
-def inventory_of(snapshot: Snapshot, version_of: VersionOf = resource_version) -> Inventory:
+def inventory_of(snapshot: Snapshot) -> Inventory:
     """Everything in a snapshot by its version."""
     table = snapshot.table
     return Inventory(
-        server=version_of(table.server),
-        clusters={name: version_of(cluster) for name, cluster in table.clusters.items()},
-        routes={route.name: version_of(route) for route in table.routes},
+        server=resource_version(table.server),
+        clusters={name: resource_version(cluster) for name, cluster in table.clusters.items()},
+        routes={route.name: resource_version(route) for route in table.routes},
         endpoints={name: cluster.version for name, cluster in snapshot.endpoints.items()},
     )
 
 
 def inventory_version(has: Inventory) -> str:
     """`Snapshot.version` of what is in an inventory."""
-    return joined_snapshot_version(joined_table_version(has.server, has.clusters, has.routes), has.endpoints)
+    return joined_version(inventory_digest(has.server, has.clusters, has.routes).version, sum_pools(has.endpoints))
 
 
-def compare_inventory(has: Inventory, snapshot: Snapshot, version_of: VersionOf = resource_version) -> Difference:
+def compare_inventory(has: Inventory, snapshot: Snapshot) -> Difference:
     """What a gateway with this inventory lacks; of a cluster whose endpoints differ that is all of them."""
     return Difference(
-        table=compare_versions(has, snapshot.table, version_of),
+        table=compare_versions(has, snapshot.table),
         endpoints={
             name: EndpointsChange()
             for name, cluster in snapshot.endpoints.items()
@@ -85,13 +85,8 @@ def build_delta(base: str, difference: Difference | None, snapshot: Snapshot, ve
     return SnapshotDelta.model_construct(version=version, base=base, table=table, endpoints=endpoints)
 
 
-def apply_delta(snapshot: Snapshot | None, delta: SnapshotDelta, version_of: VersionOf | None = None) -> Snapshot:
+def apply_delta(snapshot: Snapshot | None, delta: SnapshotDelta) -> Snapshot:
     """Put a delta on top of what a gateway has (`None`: nothing), verifying every version that it changes.
-
-    Args:
-        snapshot: What it has.
-        delta: What the router sent.
-        version_of: `resource_version`, or one that remembers (`ResourceVersions.of`).
 
     Raises:
         DeltaMismatch: It was made for something else; nothing of it holds.
@@ -99,29 +94,26 @@ def apply_delta(snapshot: Snapshot | None, delta: SnapshotDelta, version_of: Ver
     base = "" if snapshot is None or not delta.base else snapshot.version
     if base != delta.base:
         raise DeltaMismatch(f"what is here is {base or 'nothing'}, not {delta.base}")
-    has = snapshot if delta.base else None
-    table, routes_version = _apply_table(has, delta, version_of or resource_version)
-    known: Mapping[str, ClusterEndpoints] = {} if has is None else has.endpoints
-    endpoints: dict[str, ClusterEndpoints] = {}
-    for name in table.clusters:
-        change = delta.endpoints.get(name)
-        cluster = known.get(name) if change is None else _apply_endpoints(name, known.get(name), change)
-        if cluster is None:
-            raise DeltaMismatch(f"the cluster {name} has no list of endpoints, not even an empty one")
-        endpoints[name] = cluster
-    version = snapshot_version(routes_version, endpoints)
+    has = NOTHING if snapshot is None or not delta.base else snapshot
+    table, routes_version = _apply_table(has, delta)
+    pools = {name: _apply_endpoints(name, has.endpoints.get(name), change) for name, change in delta.endpoints.items()}
+    try:
+        result = with_pools(has, table, routes_version, pools)
+    except KeyError as error:
+        raise DeltaMismatch(f"the cluster {error.args[0]} has no list of endpoints, not even an empty one") from error
+    version = snapshot_version(result)
     if version != delta.version:
         raise DeltaMismatch(f"the snapshot comes to {version}, not to {delta.version}")
-    return Snapshot.model_construct(routes_version=routes_version, table=table, endpoints=endpoints)
+    return result
 
 
-def _apply_table(has: Snapshot | None, delta: SnapshotDelta, version_of: VersionOf) -> tuple[RouteTable, str]:
+def _apply_table(has: Snapshot, delta: SnapshotDelta) -> tuple[RouteTable, str]:
     if delta.table is None:
-        if has is None:
+        if has is NOTHING:
             raise DeltaMismatch("the delta has no routes, and there are none yet")
         return has.table, has.routes_version
-    table = apply_table_delta(None if has is None else has.table, delta.table)
-    version = table_version(table, version_of)
+    table = apply_table_delta(None if has is NOTHING else has.table, delta.table)
+    version = table_version(table)
     if version != delta.table.version:
         raise DeltaMismatch(f"the routes are {version}, not {delta.table.version}")
     return table, version

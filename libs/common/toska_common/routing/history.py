@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from toska_common.contracts.routing import ClusterEndpoints, Endpoint, Snapshot
+from toska_common.contracts.routing import Endpoint, Snapshot
+from toska_common.routing.pools import changed_pools
 from toska_common.routing.tables import NO_CHANGE, TableChange, compare
 
 STEPS = 512
@@ -59,7 +60,7 @@ class History:
     def record(self, base: str, before: Snapshot, after: Snapshot) -> None:
         """Remember what changed from the snapshot of version `base` to the next."""
         table = compare(before.table, after.table)
-        endpoints = _changed_endpoints(before.endpoints, after.endpoints)
+        endpoints = _changed_endpoints(before, after)
         size = len(table) + sum(1 + len(change.keys) for change in endpoints.values())
         self._steps.append(_Step(base, Difference(table, endpoints), size))
         self._names += size
@@ -86,15 +87,13 @@ def _both(earlier: EndpointsChange, later: EndpointsChange) -> EndpointsChange:
     return EndpointsChange(earlier.base, earlier.keys | later.keys)
 
 
-def _changed_endpoints(
-    before: Mapping[str, ClusterEndpoints], after: Mapping[str, ClusterEndpoints]
-) -> dict[str, EndpointsChange]:
+def _changed_endpoints(before: Snapshot, after: Snapshot) -> dict[str, EndpointsChange]:
     changed: dict[str, EndpointsChange] = {}
-    for name, now in after.items():
-        had = before.get(name)
+    for name in changed_pools(before, after):
+        had, now = before.endpoints.get(name), after.endpoints[name]
         if had is None:
             changed[name] = _ALL
-        elif had is not now and had.version != now.version:
+        elif had.version != now.version:
             changed[name] = EndpointsChange(had.version, _changed_keys(had.endpoints, now.endpoints))
     return changed
 

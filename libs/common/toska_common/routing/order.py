@@ -20,9 +20,12 @@ from typing import Any, Final
 
 from toska_common.contracts.routing import Match, Route
 from toska_common.path_templates import PathTemplate
+from toska_common.routing.memory import Memo
 
 AUTOMATIC_PREFIX = "auto:"
 """How the names of automatic routes begin; operators' routes cannot take such a name."""
+_KEYS: Final = Memo[Route, tuple[Any, ...]]()
+_IDENTITIES: Final = Memo[Match, Hashable]()
 
 
 def is_automatic(route: Route) -> bool:
@@ -35,28 +38,12 @@ def order_routes(routes: Iterable[Route]) -> tuple[Route, ...]:
     return tuple(sorted(routes, key=precedence))
 
 
-class RouteOrder:
-    """Orders the routes of one table after another, and remembers the keys of those that stayed: 10,000 take 50 ms."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[Route, tuple[object, ...]]] = {}
-
-    def sort(self, routes: Iterable[Route]) -> tuple[Route, ...]:
-        """The same as `order_routes`."""
-        before, now = self._known, dict[int, tuple[Route, tuple[object, ...]]]()
-        for route in routes:
-            # The entry holds the route, so its id is nobody else's.
-            now[id(route)] = before.get(id(route)) or (route, precedence(route))
-        self._known = now
-        return tuple(route for route, _ in sorted(now.values(), key=_key))
+def precedence(route: Route) -> tuple[Any, ...]:
+    """Sort key of a route: the smaller goes first. Worked out once for each, since 10,000 take 50 ms."""
+    return _KEYS.get(route) or _KEYS.put(route, _precedence(route))
 
 
-def _key(known: tuple[Route, tuple[object, ...]]) -> Any:
-    return known[1]
-
-
-def precedence(route: Route) -> tuple[object, ...]:
-    """Sort key of a route: the smaller goes first."""
+def _precedence(route: Route) -> tuple[Any, ...]:
     match = route.match
     return (
         is_automatic(route),
@@ -110,7 +97,11 @@ def _loose_conditions(match: Match) -> int:
 
 
 def match_identity(match: Match) -> Hashable:
-    """What two matches have in common if they take exactly the same requests."""
+    """What two matches have in common if they take exactly the same requests; worked out once for each."""
+    return _IDENTITIES.get(match) or _IDENTITIES.put(match, _match_identity(match))
+
+
+def _match_identity(match: Match) -> Hashable:
     return (
         match.host,
         match.path,

@@ -40,15 +40,16 @@ def check_policies(
                 yield Finding(("policies", name, *where), f'there is no cluster "{cluster}"{meant}')
     for index, route in enumerate(routes):
         if route is not None and route.policies_from:
-            yield from _check_use(("routes", index, "policies_from"), route, names, named)
+            yield from check_use(("routes", index, "policies_from"), route, names, named)
     for route in beside.routes:
         # Those whose policies are as they were are right still.
         if any(name in policies or name not in names for name in route.policies_from):
-            for finding in _check_use((), route, names, named):
+            for finding in check_use((), route, names, named):
                 yield Finding(("policies",), f'the route "{route.name}" of another source: {finding.reason}')
 
 
-def _check_use(at: Location, route: Route, names: Collection[str], named: Mapping[str, Policies]) -> Iterator[Finding]:
+def check_use(at: Location, route: Route, names: Collection[str], named: Mapping[str, Policies]) -> Iterator[Finding]:
+    """Find what is wrong with the policies that a route names, out of `names`; those that can be read are `named`."""
     missing = [(index, name) for index, name in enumerate(route.policies_from) if name not in names]
     for index, name in missing:
         yield Finding((*at, index), f'there is no policy "{name}"{suggestion(name, names)}')

@@ -4,14 +4,13 @@ Pure and deterministic, so any two routers of the same inputs serve the same ver
 mesh, and the gateway for `--routes FILE`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from toska_common.contracts.names import is_reserved
 from toska_common.contracts.routing import (
     Cluster,
     ClusterEndpoints,
-    Endpoint,
     Match,
     Policies,
     Route,
@@ -20,9 +19,10 @@ from toska_common.contracts.routing import (
     Snapshot,
     WeightedCluster,
 )
-from toska_common.routing.merging import Merger
-from toska_common.routing.order import AUTOMATIC_PREFIX, RouteOrder
-from toska_common.routing.versions import endpoints_version, table_version
+from toska_common.routing.merging import merge_known
+from toska_common.routing.order import AUTOMATIC_PREFIX, order_routes
+from toska_common.routing.pools import EMPTY, pool
+from toska_common.routing.versions import table_version
 
 MAX_REMEMBERED = 1 << 16
 """Automatic routes and clusters that are kept: as the same objects they cost nothing in the next table."""
@@ -35,8 +35,6 @@ def build_table(
     automatic: Iterable[str] = (),
     *,
     offered: Mapping[str, Sequence[Route]] = _NOTHING_OFFERED,
-    merger: Merger | None = None,
-    order: RouteOrder | None = None,
 ) -> RouteTable:
     """The table of a checked document, of the services that asked for an automatic route, and of what they offered.
 
@@ -47,15 +45,16 @@ def build_table(
     exposed = sorted({service for service in automatic if not is_reserved(service)})
     services = {*exposed, *offered}
     asked_for = [route for _, routes in sorted(offered.items()) for route in routes]
-    operators = (merger or Merger()).merge_all(document.routes, document.policies)
-    routes = (order or RouteOrder()).sort([*operators, *asked_for, *(automatic_route(service) for service in exposed)])
-    clusters = {service: _cluster_of(service) for service in services} | dict(document.clusters)
+    operators = [merge_known(route, document.policies) for route in document.routes]
+    routes = order_routes([*operators, *asked_for, *(automatic_route(service) for service in exposed)])
+    clusters = {service: automatic_cluster(service) for service in services} | dict(document.clusters)
     # Not validated: it is made of what has been.
     return RouteTable.model_construct(server=document.server, clusters=dict(sorted(clusters.items())), routes=routes)
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)
-def _cluster_of(service: str) -> Cluster:
+def automatic_cluster(service: str) -> Cluster:
+    """The cluster of such a service, unless an operator has one of its name."""
     return Cluster(service=service)
 
 
@@ -77,7 +76,6 @@ def build_snapshot(
     instances: Mapping[str, ClusterEndpoints] = _NO_INSTANCES,
     *,
     previous: Snapshot | None = None,
-    version_table: Callable[[RouteTable], str] = table_version,
 ) -> Snapshot:
     """Join a table with the endpoints that the registry has.
 
@@ -85,7 +83,6 @@ def build_snapshot(
         table: What `build_table` made.
         instances: By service, made by `pool`; a service that is absent has no endpoints.
         previous: The snapshot before; what is the same in it is taken over and not hashed again.
-        version_table: `table_version`, or one that remembers (`ResourceVersions.of_table`).
     """
     known: Mapping[str, ClusterEndpoints] = previous.endpoints if previous is not None else {}
     endpoints: dict[str, ClusterEndpoints] = {}
@@ -96,17 +93,5 @@ def build_snapshot(
             endpoints[name] = known[name]
         else:
             endpoints[name] = pool(cluster.endpoints)
-    same_table = previous is not None and previous.table is table
-    version = previous.routes_version if previous is not None and same_table else version_table(table)
     # Not validated: it is made of what has been, and 10,000 clusters would take 10 ms with each change.
-    return Snapshot.model_construct(routes_version=version, table=table, endpoints=endpoints)
-
-
-def pool(endpoints: Iterable[Endpoint]) -> ClusterEndpoints:
-    """Endpoints under their version, sorted by key, so that it does not matter who was first."""
-    found = tuple(sorted(endpoints, key=lambda endpoint: endpoint.key))
-    return ClusterEndpoints(version=endpoints_version(found), endpoints=found)
-
-
-EMPTY = pool(())
-"""A cluster without endpoints."""
+    return Snapshot.model_construct(routes_version=table_version(table), table=table, endpoints=endpoints)

@@ -15,12 +15,13 @@ from toska_common.errors import MeshError
 from toska_common.routing.written import written
 
 from toska_router.batches import Several, read_apply, read_changes
+from toska_router.documents import by_kind
 from toska_router.handlers.authors import HEADERS
 from toska_router.handlers.bodies import is_yaml, read_body
 from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_or_preview
 from toska_router.handlers.entries import answer
 from toska_router.parts import Parts
-from toska_router.sources import Sources, by_kind
+from toska_router.sources import Sources
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 PRUNE = Annotated[bool, Query(description="Take away what the API has and the document has not")]

@@ -6,6 +6,8 @@ from starlette.responses import Response
 from toska_common.contracts.revisions import Kind
 from toska_common.contracts.routing import Cluster, Endpoint, Policies, Route
 from toska_common.errors import NotFound
+from toska_common.routing.table_index import index_of
+from toska_common.routing.versions import resource_version
 from toska_common.routing.written import written, written_version
 
 from toska_router.handlers.bodies import entity_tag, to_json
@@ -36,7 +38,7 @@ def get_entry(parts: Parts, kind: Kind, name: str) -> dict[str, Any]:
         cluster = parts.composer.table.clusters.get(name)
         entry = None if cluster is None else _cluster(parts, name, cluster)
     else:
-        route = next((route for route in parts.composer.table.routes if route.name == name), None)
+        route = index_of(parts.composer.table).by_name.get(name)
         entry = None if route is None else _route(parts, route)
     if entry is None:
         raise NotFound(f"there is no {kind} {name}")
@@ -60,7 +62,7 @@ def _route(parts: Parts, route: Route) -> dict[str, Any]:
     if route.policies_from:
         entry["effective_policies"] = route.policies.model_dump(mode="json", exclude_defaults=True)
         return {**entry, "version": written_version(as_written)}
-    return {**entry, "version": parts.composer.versions.of(route)}
+    return {**entry, "version": resource_version(route)}
 
 
 def _cluster(parts: Parts, name: str, cluster: Cluster) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def _cluster(parts: Parts, name: str, cluster: Cluster) -> dict[str, Any]:
         "name": name,
         "cluster": written(cluster),
         "source": parts.book.sources.source_of("cluster", name),
-        "version": parts.composer.versions.of(cluster),
+        "version": resource_version(cluster),
         "endpoints": [endpoint.model_dump(mode="json") for endpoint in _endpoints(parts, name)],
     }
 

@@ -16,12 +16,13 @@ from toska_common.errors import NotFound
 from toska_common.routing.differences import diff_resources
 
 from toska_router.book import Outcome
+from toska_router.documents import by_kind, changes_between
 from toska_router.handlers.bodies import read_precondition
 from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_or_preview, written_differences
 from toska_router.handlers.resources import COLLECTIONS, NAME, PARAMETERS, Collection
 from toska_router.parts import Parts
 from toska_router.proposals import Restore, RestoreAll
-from toska_router.sources import Sources, by_kind, changes_between
+from toska_router.sources import Sources
 
 LIMIT = Annotated[int, Query(ge=1, le=500, description="At most so many, the newest first")]
 BEFORE = Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Only those before this revision")]

@@ -12,13 +12,13 @@ from toska_common.contracts.routing import ClusterEntry, PolicyEntry, Route, Rou
 from toska_common.errors import InvalidInput
 from toska_common.merge_patch import MEDIA_TYPE as MERGE_PATCH
 
+from toska_router.documents import KINDS
 from toska_router.handlers.authors import HEADERS
 from toska_router.handlers.bodies import read_patch, read_precondition, read_resource
 from toska_router.handlers.changing import DRY_RUN, REFUSALS, make_change, preview_change
 from toska_router.handlers.entries import answer, get_entry, list_entries
 from toska_router.parts import Parts
 from toska_router.proposals import Delete, Patch, Put
-from toska_router.sources import KINDS
 
 NAME = Annotated[
     str, InPath(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$", description="Name of the resource")

@@ -7,11 +7,12 @@ from toska_common.contracts.routing import Route, RouteTable, WeightedCluster
 from toska_common.errors import MeshError, PreconditionFailed
 
 from toska_router.book import RoutesBook
+from toska_router.documents import Change
 from toska_router.rollouts.changes import find_route
 from toska_router.runs.book import RunsBook
 from toska_router.runs.overlays import why_not
 from toska_router.runs.records import RolloutRecord
-from toska_router.sources import Change, Sources
+from toska_router.sources import Sources
 from toska_router.stored import Author
 
 log = structlog.get_logger(__name__)

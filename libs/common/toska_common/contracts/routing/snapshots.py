@@ -53,7 +53,7 @@ class Snapshot(Contract):
         """One stamp for the whole."""
         from toska_common.routing.versions import snapshot_version
 
-        return snapshot_version(self.routes_version, self.endpoints)
+        return snapshot_version(self)
 
 
 class Inventory(Contract):
