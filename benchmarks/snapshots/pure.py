@@ -1,36 +1,36 @@
 """Snapshots by themselves: built from nothing, and changed by one endpoint or one route, at both ends of the wire."""
 
+import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from toska_common.contracts.routing import (
-    Cluster,
-    Endpoint,
-    Match,
-    Route,
-    RoutingDocument,
-    Snapshot,
-    SnapshotDelta,
-    WeightedCluster,
-)
-from toska_common.routing.delta import apply_delta, build_delta
-from toska_common.routing.history import History
-from toska_common.routing.pools import pool
-from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.clients.consul_records import Check, Node, ServiceEntry, ServiceInstance
+from toska_common.clock import SystemClock
+from toska_common.contracts.discovery import Health
+from toska_common.contracts.routing import Cluster, Match, Route, Snapshot, SnapshotDelta, SnapshotPoll, WeightedCluster
+from toska_common.routing.delta import apply_delta
 from toska_gateway.routing import check_change
+from toska_router.composer import Composer
+from toska_router.documents import Change, build_document
+from toska_router.instances import Instances
+from toska_router.publisher import Publisher
+from toska_router.sources import Sources
 
 from benchmarks.figures import Record
 
 ENDPOINTS = 10
 """Of each cluster."""
 _REPEATS = 5
+_NODE = Node("node", "10.0.0.1")
 T = TypeVar("T")
+_Run = Callable[[Coroutine[Any, Any, bytes]], bytes]
 
 
-class Change(Record):
+class Cost(Record):
     """One change: what the router does until it can be sent, its size, and what a gateway's parent does with it."""
 
     router_ms: float
@@ -48,47 +48,56 @@ class Pure(Record):
     encode_ms: float
     decode_ms: float
     memory_mib: float
-    endpoint: Change
-    route: Change
+    endpoint: Cost
+    route: Cost
 
 
 class _Router:
-    """The router's side: inputs, snapshots and history."""
+    """The router's side, from what operators and the registry say to the bytes of an answer."""
 
     def __init__(self, size: int) -> None:
-        self.routes = {f"r{number}": _route(number, f"c{number}") for number in range(size)}
-        self.clusters = {f"c{number}": Cluster(service=f"s{number}") for number in range(size)}
-        self.pools = {f"s{number}": pool(_endpoints(number, 8000)) for number in range(size)}
-        self.history = History()
-        self.snapshot: Snapshot | None = None
+        self.instances = Instances(grace_s=0.0)
+        for number in range(size):
+            self.register(number, _endpoints(number, 8000))
+        clusters = {f"c{number}": Cluster(service=f"s{number}") for number in range(size)}
+        routes = {f"r{number}": _route(number, f"c{number}") for number in range(size)}
+        self.sources = Sources(own=build_document({"route": routes, "cluster": clusters, "policy": {}}))
+        self.publisher = Publisher(SystemClock())
+        self.composer = Composer(self.instances, self.publisher, self.sources)
 
-    def compose(self) -> Snapshot:
-        """The snapshot of what holds now, remembered as the newest."""
-        before = self.snapshot
-        table = before.table if before is not None else None
-        if table is None or self._changed(table.routes):
-            table = build_table(RoutingDocument(clusters=self.clusters, routes=tuple(self.routes.values())))
-        after = build_snapshot(table, self.pools, previous=before)
-        if before is not None:
-            self.history.record(before.version, before, after)
-        self.snapshot = after
-        return after
+    def register(self, number: int, entries: Sequence[ServiceEntry]) -> None:
+        """Have a service these instances."""
+        self.instances.replace(f"s{number}", entries, 0.0)
 
-    def _changed(self, had: tuple[Route, ...]) -> bool:
-        return any(self.routes[route.name] is not route for route in had)
+    def change(self, *changes: Change) -> None:
+        """Change resources of the API, checked as ever."""
+        self.sources = self.sources.with_changes(changes)
+        self.composer.set_sources(self.sources)
+
+    async def answer(self, base: str) -> bytes:
+        """What a gateway is answered that has this version."""
+        answer = await self.publisher.answer(SnapshotPoll(gateway="", version=base), timedelta(0))
+        assert answer is not None
+        return answer
 
 
 def measure(size: int) -> Pure:
     """Measure a table of `size` routes; medians of a few repeats."""
+    with asyncio.Runner() as runner:
+        return _measure(size, runner.run)
+
+
+def _measure(size: int, run: _Run) -> Pure:
     before_mib = _held_mib()
-    router = _Router(size)
-    build_ms, first = _timed(router.compose)
+    build_ms, router = _timed(lambda: _opened(size))
     memory = _held_mib() - before_mib
-    encode_ms, whole = _timed(lambda: _encode(build_delta("", None, first, first.version)))
+    encode_ms, whole = _timed(lambda: run(router.answer("")))
     decode_ms, has = _timed(lambda: apply_delta(None, SnapshotDelta.model_validate_json(whole)))
     gateway = _Gateway(has)
-    endpoint = [_change(router, gateway, lambda turn=turn: _move_endpoint(router, turn)) for turn in range(_REPEATS)]
-    route = [_change(router, gateway, lambda turn=turn: _redirect_route(router, turn)) for turn in range(_REPEATS)]
+
+    def change(edit: Callable[[int], None]) -> Cost:
+        return _median([_change(router, gateway, lambda turn=turn: edit(turn), run) for turn in range(_REPEATS)])
+
     return Pure(
         routes=size,
         endpoints=size * ENDPOINTS,
@@ -97,9 +106,15 @@ def measure(size: int) -> Pure:
         encode_ms=encode_ms,
         decode_ms=decode_ms,
         memory_mib=memory,
-        endpoint=_median(endpoint),
-        route=_median(route),
+        endpoint=change(lambda turn: _move_endpoint(router, turn)),
+        route=change(lambda turn: _redirect_route(router, turn)),
     )
+
+
+def _opened(size: int) -> _Router:
+    router = _Router(size)
+    router.composer.open()
+    return router
 
 
 class _Gateway:
@@ -115,25 +130,25 @@ class _Gateway:
         self.has = after
 
 
-def _change(router: _Router, gateway: _Gateway, edit: Callable[[], None]) -> Change:
-    edit()
+def _change(router: _Router, gateway: _Gateway, edit: Callable[[], None], run: _Run) -> Cost:
     base = gateway.has.version
 
     def answer() -> bytes:
-        newest = router.compose()
-        return _encode(build_delta(base, router.history.since(base), newest, newest.version))
+        edit()
+        router.composer.compose()
+        return run(router.answer(base))
 
     router_ms, sent = _timed(answer)
     gateway_ms, _ = _timed(lambda: gateway.take(sent))
-    return Change(router_ms=router_ms, sent_bytes=len(sent), gateway_ms=gateway_ms)
+    return Cost(router_ms=router_ms, sent_bytes=len(sent), gateway_ms=gateway_ms)
 
 
 def _move_endpoint(router: _Router, turn: int) -> None:
-    router.pools["s7"] = pool([*_endpoints(7, 8000)[1:], *_endpoints(7, 9000 + turn)[:1]])
+    router.register(7, [*_endpoints(7, 8000)[1:], *_endpoints(7, 9000 + turn)[:1]])
 
 
 def _redirect_route(router: _Router, turn: int) -> None:
-    router.routes["r7"] = _route(7, f"c{8 + turn}")
+    router.change(Change("route", "r7", _route(7, f"c{8 + turn}")))
 
 
 def _route(number: int, cluster: str) -> Route:
@@ -141,13 +156,16 @@ def _route(number: int, cluster: str) -> Route:
     return Route(name=f"r{number}", match=match, to=(WeightedCluster(cluster=cluster),))
 
 
-def _endpoints(number: int, port: int) -> list[Endpoint]:
+def _endpoints(number: int, port: int) -> list[ServiceEntry]:
     address = f"10.{number % 200}.{number // 200}"
-    return [Endpoint(id=f"s{number}-{one}", address=f"{address}.{one}", port=port) for one in range(ENDPOINTS)]
-
-
-def _encode(delta: SnapshotDelta) -> bytes:
-    return delta.model_dump_json(exclude_defaults=True).encode()
+    return [
+        ServiceEntry(
+            _NODE,
+            ServiceInstance(id=f"s{number}-{one}", service=f"s{number}", address=f"{address}.{one}", port=port),
+            (Check("up", Health.PASSING),),
+        )
+        for one in range(ENDPOINTS)
+    ]
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
@@ -156,7 +174,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return (time.process_time() - began) * 1000, result
 
 
-def _median(found: list[Change]) -> Change:
+def _median(found: list[Cost]) -> Cost:
     return sorted(found, key=lambda change: change.router_ms)[len(found) // 2]
 
 

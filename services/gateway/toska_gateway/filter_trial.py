@@ -8,13 +8,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 from toska_common.child_process import ChildProcess, start_child
-from toska_common.contracts.routing import FilterUse, RouteTable
+from toska_common.contracts.routing import FilterUse, Route, RouteTable
+
+from toska_gateway.picking import PickedRoutes
 
 TRIAL_S = 10.0
 
@@ -31,18 +33,25 @@ class FilterTrial:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._passed: set[str] = set()
+        self._filtered = PickedRoutes(lambda route: bool(route.policies.filters))
+        self._tried: Mapping[str, Route] | None = None
 
     def forget(self) -> None:
         """The code may have changed: what passed is tried again."""
         self._passed.clear()
+        self._tried = None
 
     async def problems(self, table: RouteTable) -> list[dict[str, str]]:
         """What is wrong with the filters of a table, each with its field and the reason."""
-        found = {_identity(item): (at, item) for at, item in _filters(table)}
+        filtered = self._filtered.of(table)
+        if filtered is self._tried:
+            return []
+        found = {_identity(item): (at, item) for at, item in _filters(table)} if filtered else {}
         new = {identity: one for identity, one in found.items() if identity not in self._passed}
         problems = await self._try(list(new.values())) if new else []
         wrong = {problem["field"] for problem in problems}
         self._passed = {identity for identity, (at, _) in found.items() if at not in wrong}
+        self._tried = None if problems else filtered
         return problems
 
     async def _try(self, filters: list[tuple[str, FilterUse]]) -> list[dict[str, str]]:

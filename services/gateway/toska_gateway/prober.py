@@ -12,6 +12,8 @@ from typing import Any
 
 import structlog
 from toska_common.contracts.routing import Cluster, RouteTable, Snapshot
+from toska_common.routing.pools import changed_pools, with_pools
+from toska_common.routing.tables import compare
 from toska_common.targets import TargetRules
 
 from toska_gateway.health_verdict import Verdict
@@ -81,6 +83,7 @@ class Prober:
         self.plane.draining = True  # a connection that nobody wants any more is closed, and not kept
         self._on_change = on_change
         self._known = Known()
+        self._whole: Snapshot | None = None  # of which the known one is a part
         self._watches: dict[str, dict[str, _Watch]] = {}
 
     @property
@@ -88,19 +91,43 @@ class Prober:
         """The keys of unhealthy endpoints, by cluster; of every cluster that is checked."""
         return {name: self._unhealthy_in(name) for name in self._watches}
 
-    def use(self, snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> None:
-        """Check the clusters of `snapshot`; those that go on being checked keep their verdicts."""
-        checked = {name: one for name, one in snapshot.table.clusters.items() if one.health_check is not None}
-        if not checked and not self._watches:
+    def use(
+        self,
+        snapshot: Snapshot,
+        checked: Mapping[str, Cluster],
+        mesh_owned: frozenset[str],
+        tls: TlsMaterial = NO_TLS,
+    ) -> None:
+        """Check these clusters of `snapshot`; those that go on being checked keep their verdicts."""
+        before, part = self._known.snapshot, self._part(snapshot, checked)
+        self._whole = snapshot
+        if part is before and tls.version == self._known.tls_version:
             return
         ours = {name: material for name, material in tls.clusters.items() if name in checked}
-        self._stage(_part(snapshot, checked), mesh_owned, TlsMaterial(tls.version, clusters=ours))
+        touched = checked.keys() if before is None or ours else _touched(before, part)
+        self._stage(part, mesh_owned, TlsMaterial(tls.version, clusters=ours))
         for name in [name for name in self._watches if name not in checked]:
             for watch in self._watches.pop(name).values():
                 watch.stop()
-        for name, cluster in checked.items():
-            assert cluster.health_check is not None  # noqa: S101 - as chosen above
-            self._watch(name, plain(cluster.health_check.model_dump()))
+        for name in touched:
+            rules = checked[name].health_check
+            assert rules is not None  # noqa: S101 - as chosen by the caller
+            self._watch(name, plain(rules.model_dump()))
+
+    def _part(self, snapshot: Snapshot, checked: Mapping[str, Cluster]) -> Snapshot:
+        """What of a snapshot matters to checks: their clusters. The same object as before if it has not changed."""
+        before, whole = self._known.snapshot, self._whole
+        table = RouteTable.model_construct(clusters=checked)
+        if before is None or whole is None:
+            endpoints = {name: snapshot.endpoints[name] for name in checked}
+            return Snapshot.model_construct(routes_version=snapshot.routes_version, table=table, endpoints=endpoints)
+        if before.table.clusters is checked:
+            table = before.table
+        names = changed_pools(whole, snapshot) | (checked.keys() - before.table.clusters.keys())
+        pools = {name: snapshot.endpoints[name] for name in names if name in checked}
+        if table is before.table and not pools:
+            return before
+        return with_pools(before, table, snapshot.routes_version, pools)
 
     def close(self) -> None:
         """Check no more."""
@@ -155,8 +182,6 @@ class Prober:
         return [key for key, watch in self._watches.get(name, {}).items() if watch.verdict.healthy is False]
 
 
-def _part(snapshot: Snapshot, checked: Mapping[str, Cluster]) -> Snapshot:
-    """What of a snapshot matters to checks: their clusters."""
-    table = RouteTable(clusters=checked)
-    endpoints = {name: snapshot.endpoints[name] for name in checked}
-    return Snapshot(routes_version=snapshot.routes_version, table=table, endpoints=endpoints)
+def _touched(before: Snapshot, part: Snapshot) -> frozenset[str]:
+    changed = compare(before.table, part.table).clusters | changed_pools(before, part)
+    return changed & part.table.clusters.keys()

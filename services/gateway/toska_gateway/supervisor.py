@@ -27,8 +27,9 @@ from toska_gateway.filter_trial import FilterTrial
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
+from toska_gateway.picking import PickedClusters
 from toska_gateway.prober import Prober
-from toska_gateway.refusals import find_refusals
+from toska_gateway.refusals import is_refused, refusal
 from toska_gateway.shared_memory import open_shared_memory
 from toska_gateway.sockets import open_all
 from toska_gateway.span_exporter import SpanExporter
@@ -37,7 +38,7 @@ from toska_gateway.tls_files import TlsFiles
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial
 from toska_gateway.totals import Totals
 from toska_gateway.watches import Watches
-from toska_gateway.wire import owned_by_the_mesh, rehearse
+from toska_gateway.wire import is_owned_by_the_mesh, rehearse
 from toska_gateway.worker.allowances import DEFAULT_ENTRIES, size_of
 from toska_gateway.worker.via import NAME
 from toska_gateway.worker_process import Hearers, WorkerLost, WorkerProcess, WorkerStatus
@@ -105,6 +106,9 @@ class Supervisor:
         self._folder = tls_folder.absolute()
         self._tls_files = TlsFiles(tls_folder)
         self._tls = NO_TLS
+        self._refused = PickedClusters(lambda _, cluster: is_refused(cluster))
+        self._checked = PickedClusters(lambda _, cluster: cluster.health_check is not None)
+        self._owned = PickedClusters(lambda name, _: is_owned_by_the_mesh(name))
         self._keys = KeyKeeper(tls_folder, TargetRules(frozenset(self._management)).refusal, self._workers.tell, home)
         self._followers: Followers = {}
         self._shared_fd = open_shared_memory(size_of(DEFAULT_ENTRIES))
@@ -176,7 +180,7 @@ class Supervisor:
             SnapshotRejected: It asks for what workers cannot do, a file that it names cannot be used, or a worker
                 cannot compile it. All workers go on with the one before.
         """
-        if refusals := find_refusals(snapshot.table):
+        if refusals := [refusal(name) for name in self._refused.of(snapshot.table)]:
             raise SnapshotRejected([{"field": format_location(one.location), "reason": one.reason} for one in refusals])
         async with self._lock:
             try:
@@ -193,7 +197,7 @@ class Supervisor:
             await self._workers.until_listening()
 
     async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial, followers: Followers) -> None:
-        mesh_owned = owned_by_the_mesh(snapshot.table.clusters)
+        mesh_owned = frozenset(self._owned.of(snapshot.table))
         if self._workers.live:
             problems = await self._offer(snapshot, mesh_owned, tls, followers)
         else:
@@ -217,10 +221,11 @@ class Supervisor:
         """Check the endpoints of the clusters in force that ask for it."""
         if self._snapshot is None:
             return
-        if self._prober is None and any(one.health_check for one in self._snapshot.table.clusters.values()):
+        checked = self._checked.of(self._snapshot.table)
+        if self._prober is None and checked:
             self._prober = Prober(TargetRules(frozenset(self._management)), self._on_health)
         if self._prober is not None:
-            self._prober.use(self._snapshot, self._mesh_owned, self._tls)
+            self._prober.use(self._snapshot, checked, self._mesh_owned, self._tls)
 
     def _on_health(self, cluster: str, unhealthy: list[str]) -> None:
         for worker in self._workers.live:

@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 import structlog
 from anyio import to_thread
-from toska_common.contracts.routing import RouteTable
+from toska_common.contracts.routing import Cluster, RouteTable, Server
 from toska_common.files import Stamp, stamp
 
 from toska_gateway.errors import SnapshotRejected
+from toska_gateway.picking import PickedClusters
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial, read_material
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,9 @@ class TlsFiles:
         self._folder = folder
         self._watched: Mapping[Path, Stamp] = {}
         self._said: set[tuple[str, str]] = set()
+        self._speaking = PickedClusters(lambda _, cluster: cluster.tls is not None)
+        self._asked: tuple[Server, Mapping[str, Cluster]] | None = None
+        self._read = NO_TLS
 
     async def read(self, table: RouteTable) -> TlsMaterial:
         """Read everything that a table names.
@@ -37,9 +41,17 @@ class TlsFiles:
         Raises:
             toska_gateway.tls_material.TlsFilesRefused: With all that is wrong.
         """
-        if table.server.tls is None and all(cluster.tls is None for cluster in table.clusters.values()):
+        speaking = self._speaking.of(table)
+        if table.server.tls is None and not speaking:
             return NO_TLS
-        return await to_thread.run_sync(read_material, table, self._folder)
+        asked = (table.server, speaking)
+        same = self._asked is not None and all(now is then for now, then in zip(asked, self._asked, strict=True))
+        if same and {path: stamp(path) for path in self._read.files} == self._read.files:
+            return self._read
+        self._asked = None
+        self._read = await to_thread.run_sync(read_material, table, self._folder)
+        self._asked = asked
+        return self._read
 
     def use(self, material: TlsMaterial) -> None:
         """Watch the files of what is in force from now on, and tell what should be known about them."""

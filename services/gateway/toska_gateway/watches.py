@@ -20,6 +20,7 @@ from toska_common.contracts.tallies import (
     WholeCounts,
 )
 
+from toska_gateway.picking import PickedRoutes
 from toska_gateway.system_routes import MESH_ROUTE_PREFIX
 from toska_gateway.totals import OTHER, Counts, add_counts
 
@@ -50,6 +51,7 @@ class Watches:
         self._epoch = epoch
         self._sequence = 0
         self._known: dict[str, _Watched] = {}
+        self._carrying = PickedRoutes(lambda route: route.policies.watch is not None)
 
     @property
     def is_watching(self) -> bool:
@@ -58,7 +60,9 @@ class Watches:
 
     def use(self, table: RouteTable, now: float) -> None:
         """Watch what the routes of a table say, from now on."""
-        tokens = {route.policies.watch for route in table.routes if route.policies.watch is not None}
+        tokens = {
+            route.policies.watch for route in self._carrying.of(table).values() if route.policies.watch is not None
+        }
         for token in tokens:
             self._get(token).left_at = None
         for token, watched in self._known.items():

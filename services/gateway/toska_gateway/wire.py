@@ -8,17 +8,17 @@ from typing import Any, cast
 
 from anyio.lowlevel import checkpoint
 from toska_common.contracts.names import RESERVED_PREFIX
-from toska_common.contracts.routing import ClusterEndpoints, Endpoint, RouteTable, Snapshot
+from toska_common.contracts.routing import Cluster, ClusterEndpoints, Endpoint, RouteTable, Snapshot
 from toska_common.routing.pools import changed_pools
 from toska_common.routing.tables import build_table_delta, compare, whole_table_delta
 from toska_common.targets import TargetRules
 
 from toska_gateway.tls_material import NO_TLS, TlsMaterial
 from toska_gateway.worker.plane import Plane
-from toska_gateway.worker.staging import BUILD_SLICE, Staging
+from toska_gateway.worker.staging import Staging
 
 _SLICE = 40
-"""Routes in one message: compiled by a worker in well under a millisecond."""
+"""Routes or clusters in one message: compiled by a worker in well under a millisecond."""
 _PLACES_SLICE = 500
 _ENDPOINT_SLICE = 500
 _PARENTS_OWN: Any = {"tls": True, "tracing": {"endpoint", "headers", "header_files", "service_name"}}
@@ -67,18 +67,14 @@ def _table_messages(
     yield {
         "op": "table",
         "server": plain(table.server.model_dump(exclude=_PARENTS_OWN)),
-        "clusters": {
-            name: {
-                **plain(table.clusters[name].model_dump(exclude={"endpoints", "service", "tls"})),
-                "mesh_owned": name in mesh_owned,
-                "fixed": table.clusters[name].service is None,
-            }
-            for name in sorted(change.clusters & table.clusters.keys())
-        },
         "removed_clusters": sorted(change.clusters - table.clusters.keys()),
         "anew": anew,
         "removed_routes": list(delta.removed_routes),
     }
+    clusters = sorted(change.clusters & table.clusters.keys())
+    for start in range(0, len(clusters), _SLICE):
+        part = {name: table.clusters[name] for name in clusters[start : start + _SLICE]}
+        yield {"op": "clusters", "clusters": {name: _cluster(one, name in mesh_owned) for name, one in part.items()}}
     for start in range(0, len(delta.routes), _SLICE):
         yield {
             "op": "routes",
@@ -87,8 +83,6 @@ def _table_messages(
     for start in range(0, len(delta.routes), _PLACES_SLICE):
         part = delta.routes[start : start + _PLACES_SLICE]
         yield {"op": "places", "places": [[one.route.name, one.after] for one in part]}
-    for _ in range(0, len(table.routes), BUILD_SLICE // 2):
-        yield {"op": "build"}
 
 
 async def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMaterial = NO_TLS) -> list[str]:
@@ -97,6 +91,8 @@ async def rehearse(snapshot: Snapshot, mesh_owned: frozenset[str], tls: TlsMater
     for message in messages(Known(), snapshot, mesh_owned, tls):
         staging.take(message)
         await checkpoint()  # others have this loop too
+    while staging.prepare():
+        await checkpoint()
     return staging.commit()
 
 
@@ -115,6 +111,11 @@ def _endpoint_messages(name: str, before: ClusterEndpoints | None, now: ClusterE
             "upsert": upsert[start : start + _ENDPOINT_SLICE],
             "remove": remove if start == 0 else [],
         }
+
+
+def _cluster(cluster: Cluster, mesh_owned: bool) -> dict[str, Any]:
+    settings = plain(cluster.model_dump(exclude={"endpoints", "service", "tls"}))
+    return {**settings, "mesh_owned": mesh_owned, "fixed": cluster.service is None}
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
@@ -142,4 +143,9 @@ def plain(value: Any) -> Any:
 
 def owned_by_the_mesh(names: Mapping[str, Any]) -> frozenset[str]:
     """Clusters whose names only the mesh itself can give."""
-    return frozenset(name for name in names if name.startswith(RESERVED_PREFIX))
+    return frozenset(name for name in names if is_owned_by_the_mesh(name))
+
+
+def is_owned_by_the_mesh(cluster: str) -> bool:
+    """Whether only the mesh itself can give a cluster this name."""
+    return cluster.startswith(RESERVED_PREFIX)

@@ -97,13 +97,11 @@ def is_same(before: Document | None, after: Document | None) -> bool:
 def _apply_few(own: RoutingDocument, changes: Sequence[Change]) -> RoutingDocument:
     latest = {(change.kind, change.name): change for change in changes}
     old = by_kind(own)
-    new: dict[Kind, dict[str, Any]] = {}
+    new: dict[Kind, Mapping[str, Any]] = {}
     for kind in KINDS:
         found = [change for change in latest.values() if change.kind == kind]
-        new[kind] = _with(old[kind], found) if kind != "route" else dict(old[kind])
+        new[kind] = _with(old[kind], found, in_order=kind != "route")
     routes = [change for change in latest.values() if change.kind == "route"]
-    for change in routes:
-        _set(new["route"], change)
     document = RoutingDocument.model_construct(
         clusters=new["cluster"], policies=new["policy"], routes=_with_routes(own.routes, routes)
     )
@@ -116,11 +114,13 @@ def _apply_few(own: RoutingDocument, changes: Sequence[Change]) -> RoutingDocume
     return document
 
 
-def _with(had: Mapping[str, Document], changes: Sequence[Change]) -> dict[str, Any]:
+def _with(had: Mapping[str, Any], changes: Sequence[Change], *, in_order: bool) -> Mapping[str, Any]:
+    if not changes:
+        return had
     found = dict(had)
     for change in changes:
         _set(found, change)
-    return found if found.keys() == had.keys() else _sorted(found)
+    return _sorted(found) if in_order and found.keys() != had.keys() else found
 
 
 def _with_routes(had: Sequence[Route], changes: Iterable[Change]) -> tuple[Route, ...]:

@@ -59,24 +59,25 @@ class TableEdit:
         index, digest = index_of(before), table_digest(before)
         self._before = before
         self._names = list(index.names)
+        self._routes = list(before.routes)
         self._by_name = dict(index.by_name)
-        self._clusters = dict(before.clusters)
+        self._clusters: dict[str, Cluster] | None = None  # copied by the first change of one
         self._sums = [digest.clusters, digest.routes]
         self._server = digest.server
         self._changed = _Changed()
 
     def put_cluster(self, name: str, cluster: Cluster) -> None:
         """Make a cluster what it is to be."""
-        if self._clusters.get(name) is cluster:
+        if self._before.clusters.get(name) is cluster and name not in self._changed.clusters:
             return
         self.remove_cluster(name)
-        self._clusters[name] = cluster
+        self._own_clusters()[name] = cluster
         self._sums[0] += cluster_weight(name, resource_version(cluster))
         self._changed.clusters.add(name)
 
     def remove_cluster(self, name: str) -> None:
         """Take a cluster away, if there is one of this name."""
-        known = self._clusters.pop(name, None)
+        known = self._own_clusters().pop(name, None)
         if known is not None:
             self._sums[0] -= cluster_weight(name, resource_version(known))
             self._changed.clusters.add(name)
@@ -89,7 +90,7 @@ class TableEdit:
         before, after = self._at(place - 1), self._at(place + 1)
         self._tell(before, name, -1)
         self._tell(name, after, -1)
-        del self._names[place], self._by_name[name]
+        del self._names[place], self._routes[place], self._by_name[name]
         self._tell(before, after, 1)
         self._changed.routes.add(name)
 
@@ -109,6 +110,7 @@ class TableEdit:
         before, after = self._at(place - 1), self._at(place)
         self._tell(before, after, -1)
         self._names.insert(place, name)
+        self._routes.insert(place, route)
         self._by_name[name] = route
         self._tell(before, name, 1)
         self._tell(name, after, 1)
@@ -119,10 +121,10 @@ class TableEdit:
         before, changed = self._before, self._changed
         clusters = before.clusters
         if changed.clusters:
-            clusters = self._clusters
+            clusters = self._own_clusters()
             if clusters.keys() != before.clusters.keys():
                 clusters = dict(sorted(clusters.items()))
-        routes = tuple(map(self._by_name.__getitem__, self._names)) if changed.routes else before.routes
+        routes = tuple(self._routes) if changed.routes else before.routes
         table = RouteTable.model_construct(server=before.server, clusters=clusters, routes=routes)
         remember_index(table, TableIndex(self._names, self._by_name))
         remember_digest(table, TableDigest(self._server, *self._sums))
@@ -135,6 +137,11 @@ class TableEdit:
         )
         TABLES.record(before, table, TableChange(False, frozenset(changed.clusters), frozenset(changed.routes)))
         return table
+
+    def _own_clusters(self) -> dict[str, Cluster]:
+        if self._clusters is None:
+            self._clusters = dict(self._before.clusters)
+        return self._clusters
 
     def _at(self, place: int) -> str:
         """The name there; `FIRST` beyond either end."""

@@ -8,13 +8,14 @@ import anyio
 from anyio import CancelScope, to_thread
 from anyio.abc import TaskGroup
 from toska_common.contracts.gateway import IssuerKeys
-from toska_common.contracts.routing import RouteTable
+from toska_common.contracts.routing import Route, RouteTable
 
 from toska_gateway.issuer_keys.fetch import Refusal
 from toska_gateway.issuer_keys.follower import Answer, KeyFollower
 from toska_gateway.issuer_keys.readers import local_problems, reader_of
-from toska_gateway.issuer_keys.sources import KeysRefused, sources_of
+from toska_gateway.issuer_keys.sources import KeySource, KeysRefused, sources_of
 from toska_gateway.issuer_keys.store import KeyStore
+from toska_gateway.picking import PickedRoutes
 
 Followers = Mapping[str, KeyFollower]
 
@@ -39,6 +40,8 @@ class KeyKeeper:
         self._followers: dict[str, KeyFollower] = {}
         self._scopes: dict[str, CancelScope] = {}
         self._group: TaskGroup | None = None
+        self._guarded = PickedRoutes(lambda route: route.policies.auth is not None)
+        self._known: tuple[Mapping[str, Route], Mapping[str, KeySource]] = {}, {}
 
     async def prepare(self, table: RouteTable) -> Followers:
         """The followers of a table's sources, not running yet if they are new; keys of files are read already.
@@ -46,7 +49,7 @@ class KeyKeeper:
         Raises:
             KeysRefused: Keys that are here, in a file or in the table, cannot be used.
         """
-        sources = sources_of(table)
+        sources = self._sources_of(table)
         new = [source for name, source in sources.items() if name not in self._followers]
         if any(source.url is None for source in new):
             findings = await to_thread.run_sync(local_problems, table, self._folder)
@@ -61,6 +64,12 @@ class KeyKeeper:
             elif self._store is not None:
                 await self._store.fill(follower)
         return prepared
+
+    def _sources_of(self, table: RouteTable) -> Mapping[str, KeySource]:
+        guarded = self._guarded.of(table)
+        if guarded is not self._known[0]:
+            self._known = guarded, sources_of(table) if guarded else {}
+        return self._known[1]
 
     def use(self, followers: Followers) -> None:
         """Follow these from now on, and no others."""

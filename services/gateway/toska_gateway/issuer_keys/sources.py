@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from toska_common.contracts.routing import RouteTable
+from toska_common.contracts.routing import Jwt, RouteTable
+from toska_common.routing.memory import Memo
 from toska_common.routing.problems import Finding, Location, format_location
 
 from toska_gateway.wire import plain
 from toska_gateway.worker.auth.sources import source_name
+
+_NAMES: Final = Memo[Jwt, str]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def sources_of(table: RouteTable) -> dict[str, KeySource]:
         if auth is None:
             continue
         jwt = auth.jwt
-        name = source_name(plain(jwt.model_dump()))
+        name = _NAMES.get(jwt) or _NAMES.put(jwt, source_name(plain(jwt.model_dump())))
         if name not in found:
             found[name] = KeySource(
                 name=name,

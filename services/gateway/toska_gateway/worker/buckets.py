@@ -9,14 +9,13 @@
 What a request is compared with besides are the routes that nothing exact tells apart.
 """
 
-from bisect import insort
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.conditions import UNIX_CLIENT, UNIX_NETWORK, query_of
 from toska_gateway.worker.edge.cors import preflighted_method
 from toska_gateway.worker.edge.networks import address_of, placed
-from toska_gateway.worker.http1 import ASTERISK, RequestHead, field_name, field_value
+from toska_gateway.worker.http1 import RequestHead, field_name, field_value
 
 if TYPE_CHECKING:
     from toska_gateway.worker.forwarding import Forwarding
@@ -70,6 +69,14 @@ class Bucket:
     def _put(self, keyed: "Keyed", route: "Route") -> None:
         if not keyed.add(route):
             self.routes.append(route)
+
+    def collect(self, found: "dict[str, Route]") -> None:
+        """Add every route that stands here, by name."""
+        for route in self.routes:
+            found[route.name] = route
+        if self.keyed is not None:
+            for bucket in self.keyed.buckets():
+                bucket.collect(found)
 
     def find(self, head: RequestHead, forwarding: "Forwarding", rank: int) -> "Route | None":
         """The first route that takes a request, if it ranks before `rank`."""
@@ -138,6 +145,12 @@ class Keyed:
             self._preflights.append(route)
         return True
 
+    def buckets(self) -> "list[Bucket]":
+        """All of them."""
+        named = (*self._headers.values(), *self._cookies.values(), *self._query.values())
+        found = [bucket for values in named for bucket in values.values()]
+        return [*found, *self._methods.values(), *self._clients.values()]
+
     def _known_places(self, key: Key) -> dict[bytes, Bucket]:
         kind, name = key
         named = self._named(kind)
@@ -192,7 +205,7 @@ class Keyed:
             if any_method:
                 found += self._methods.values()
             else:
-                _append(self._methods.get(head.method), found)
+                append(self._methods.get(head.method), found)
         if self._clients:
             self._by_client(forwarding.client(head), found)
         return found
@@ -206,18 +219,18 @@ class Keyed:
         for name in names:
             value = head.field(name)
             if value is not None:
-                _append(headers[name].get(value), found)
+                append(headers[name].get(value), found)
 
     def _by_client(self, client: bytes, found: list[Bucket]) -> None:
         if client == UNIX_CLIENT:
-            _append(self._clients.get(client), found)
+            append(self._clients.get(client), found)
             return
         address = address_of(client)
         if address is not None:
             value = int(address)
             for version, shift in self._shifts:
                 if version == address.version:
-                    _append(self._clients.get(network_key(version, shift, value >> shift)), found)
+                    append(self._clients.get(network_key(version, shift, value >> shift)), found)
 
 
 def network_key(version: int, shift: int, prefix: int) -> bytes:
@@ -225,7 +238,8 @@ def network_key(version: int, shift: int, prefix: int) -> bytes:
     return b"%d/%d/%d" % (version, shift, prefix)
 
 
-def _append(bucket: Bucket | None, found: list[Bucket]) -> None:
+def append(bucket: Bucket | None, found: list[Bucket]) -> None:
+    """Add a bucket, if there is one."""
     if bucket is not None:
         found.append(bucket)
 
@@ -254,123 +268,3 @@ def _cookies_of(head: RequestHead) -> list[tuple[bytes, bytes]]:
 
 def _text(value: str) -> bytes:
     return value.encode("utf-8", "surrogatepass")
-
-
-class _Segment:
-    """A place in the templates of a host."""
-
-    __slots__ = ("any", "here", "literal", "rest")
-
-    def __init__(self) -> None:
-        self.literal: dict[bytes, _Segment] = {}
-        self.any: _Segment | None = None
-        self.here: Bucket | None = None
-        self.rest: Bucket | None = None
-
-    def add(self, route: "Route", segments: tuple[bytes | None, ...], *, tail: bool) -> None:
-        """Put a route at the end of its segments."""
-        node = self
-        for segment in segments:
-            if segment is not None:
-                node = node.literal.setdefault(segment, _Segment())
-            else:
-                if node.any is None:
-                    node.any = _Segment()
-                node = node.any
-        bucket = node.rest if tail else node.here
-        if bucket is None:
-            bucket = Bucket(route.rank)
-            if tail:
-                node.rest = bucket
-            else:
-                node.here = bucket
-        bucket.add(route)
-
-    def walk(self, path: bytes, start: int, found: list[Bucket]) -> None:
-        """Add every bucket whose template the rest of a path fits; that begins at `start`, after its slash."""
-        if start > len(path):
-            _append(self.here, found)
-            return
-        _append(self.rest, found)
-        end = path.find(b"/", start)
-        if end < 0:
-            end = len(path)
-        segment = path[start:end]
-        literal = self.literal.get(segment)
-        if literal is not None:
-            literal.walk(path, end + 1, found)
-        if self.any is not None and segment:
-            self.any.walk(path, end + 1, found)
-
-
-class Buckets:
-    """The routes of one host pattern."""
-
-    __slots__ = ("_depth", "_exact", "_expressions", "_lengths", "_prefixes", "_root", "_templates")
-
-    def __init__(self) -> None:
-        self._root: Bucket | None = None  # the bucket that every path falls into
-        self._depth = 0  # segments of the longest prefix
-        self._exact: dict[bytes, Bucket] = {}
-        self._prefixes: dict[bytes, Bucket] = {}
-        self._expressions: dict[bytes, Bucket] = {}
-        self._lengths: list[int] = []  # of what expressions begin with, in order
-        self._templates: _Segment | None = None
-
-    def add(self, route: "Route") -> None:
-        """Append a route: it ranks below all that are here."""
-        template = route.template
-        if route.path is not None:
-            _put(self._exact, route.path, route)
-        elif template is not None:
-            if self._templates is None:
-                self._templates = _Segment()
-            self._templates.add(route, template.segments, tail=template.tail)
-        elif route.path_regex is not None:
-            # It stands with what all paths begin with that fit, so it costs those nothing that do not.
-            prefix = route.path_regex.prefix
-            _put(self._expressions, prefix, route)
-            if len(prefix) not in self._lengths:
-                insort(self._lengths, len(prefix))
-        else:
-            prefix = route.prefix.rstrip(b"/")
-            _put(self._prefixes, prefix, route)
-            if not prefix:
-                self._root = self._prefixes[prefix]
-            self._depth = max(self._depth, prefix.count(b"/"))
-
-    def candidates(self, path: bytes) -> list[Bucket]:
-        """Every bucket that a path falls into."""
-        found: list[Bucket] = []
-        if self._exact:
-            bucket = self._exact.get(path)
-            if bucket is not None:
-                found.append(bucket)
-        if self._templates is not None and path != ASTERISK:
-            self._templates.walk(path, 1, found)
-        for length in self._lengths:
-            if length > len(path) or path == ASTERISK:
-                break
-            bucket = self._expressions.get(path[:length])
-            if bucket is not None:
-                found.append(bucket)
-        prefixes = self._prefixes
-        # No prefix has more segments than `depth`, so what lies beyond need not be looked up.
-        end = 0
-        for _ in range(self._depth):
-            end = path.find(b"/", end + 1)
-            bucket = prefixes.get(path[:end] if end >= 0 else path)
-            if bucket is not None:
-                found.append(bucket)
-            if end < 0:
-                break
-        if self._root is not None and path != ASTERISK:
-            found.append(self._root)
-        return found
-
-
-def _put(places: dict[bytes, Bucket], key: bytes, route: "Route") -> None:
-    bucket = places.get(key)
-    if bucket is None:
-        bucket = places[key] = Bucket(route.rank)
-    bucket.add(route)

@@ -4,18 +4,19 @@ Parent to worker:
     {"op": "hello", "management": [[address, port], ...], "pseudonym", "listeners": [spec, ...], "ticket_secret",
      "filters_folder", "cache_url", "zone"}
                                    (the pseudonym is the gateway's name in Via)
-    {"op": "table", "server": {...}, "clusters": {name: settings}, "removed_clusters", "anew", "removed_routes"}
+    {"op": "table", "server": {...}, "removed_clusters", "anew", "removed_routes"}
                                    begins a change of the table in force, or a new one; only what changes is told
+    {"op": "clusters", "clusters": {name: settings}}   a slice of the clusters in it that are new or have changed
     {"op": "routes", "routes": [...]}                  a slice of the routes in it, small enough to compile in one go
     {"op": "places", "places": [[name, after], ...]}   where they stand, in order; an `after` of null: after the last
-    {"op": "build"}                                    put a slice of the table together
     {"op": "endpoints", "cluster", "version", "reset", "upsert": [...], "remove": [...]}
     {"op": "tls", "server": material, "clusters": {name: material}}   certificates and keys, as text
     {"op": "health", "cluster", "unhealthy": [key, ...]}              those that fail its health check, from now on
     {"op": "tickets", "secret"}                                       what TLS sessions are sealed with from now on
     {"op": "keys", "source", "version", "keys": [jwk, ...], "fresh", "answer", "quiet_s"}
                                    what tokens are verified with; an answer says for how long not to ask again
-    {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does
+    {"op": "commit", "seq"}        everything since the last commit takes effect at once, or nothing does; first the
+                                   worker prepares it, in slices between which it serves
     {"op": "stats", "seq"}
     {"op": "explain", "seq", "request", "peer", "scheme"}    what would become of a request
     {"op": "purge", "seq", "url" or "route", if not everything}    forget stored responses

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _SLICE: Final = 2000
 """Connections visited in one go, so that a sweep never holds the loop for a millisecond."""
+_CLUSTER_SLICE: Final = 500
+"""Clusters, likewise."""
 
 
 class Limits:
@@ -105,6 +107,7 @@ class Plane:
         self._trusts_unix = False
         self._leaving: list[Endpoint] = []  # not in their clusters any more, and perhaps still in use
         self._visit: Iterator[Downstream | Opening] = iter(())
+        self._round: Iterator[Cluster] = iter(())
         self._sweeper: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -240,6 +243,7 @@ class Plane:
         if self.access_log is not None:
             self._flush_log(self.access_log)
         self.flush_spans()
+        self._round = iter(list(self.clusters.values()))
         self._sweep_clusters()
         self._visit = iter(list(self.downstreams))
         self._sweep_slice()
@@ -290,13 +294,19 @@ class Plane:
 
     def _sweep_clusters(self) -> None:
         now = self.now
-        for cluster in self.clusters.values():
+        visited = 0
+        for cluster in islice(self._round, _CLUSTER_SLICE):
+            visited += 1
             cluster.tick(now)
+            if not cluster.connections:
+                continue
             oldest = now - cluster.keep_alive
             for endpoint in cluster.endpoints.values():
                 # The longest idle stand first: taking from the end and putting back there keeps them in order.
                 while endpoint.idle and endpoint.idle[0].idle_since < oldest:
                     endpoint.idle.pop(0).close()
+        if visited == _CLUSTER_SLICE:
+            self.loop.call_soon(self._sweep_clusters)
 
 
 def _nobody_else(message: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ class Worker:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         op = message["op"]
-        if op in ("build", "endpoints", "keys", "places", "routes", "table", "tls"):
+        if op in ("clusters", "endpoints", "keys", "places", "routes", "table", "tls"):
             self._staging.take(message)
         elif op == "commit":
             # So that the first requests of a route are counted with everybody's; once, and for a second at most.
@@ -105,6 +105,9 @@ class Worker:
         self._channel.send({"op": "keys-wanted", "source": source})
 
     def _commit(self, seq: int) -> None:
+        if self._staging.prepare():
+            self._loop.call_soon(self._commit, seq)
+            return
         problems = self._staging.commit()
         self._channel.send({"op": "ack", "seq": seq, "problems": problems, "crowded": self._staging.crowded})
         if self._starting is None and not problems:

@@ -9,26 +9,21 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
+from toska_gateway.worker.patching import RANK_STEP, TooCrowded, patch
 from toska_gateway.worker.table import Route, RoutingTable
 
-RANK_STEP: Final = 1 << 20
-"""Between two routes of a table that is made anew."""
 _FIRST: Final = ""
-
-
-class TooCrowded(Exception):
-    """Two routes have ranks between which there is no room for those that come there."""
 
 
 class Rebuilding:
     """One table on its way; `table` is it.
 
     Args:
-        before: The routes in force, in order of precedence; none of them if all is made anew.
+        before: The table in force; an empty one if all is made anew.
         removed: Names of those that are gone.
     """
 
-    def __init__(self, before: Sequence[Route], removed: Sequence[str]) -> None:
+    def __init__(self, before: RoutingTable, removed: Sequence[str]) -> None:
         self._before = before
         self._leaving = set(removed)
         self._new: dict[str, Route] = {}
@@ -39,6 +34,7 @@ class Rebuilding:
         self._ready: deque[Route] = deque()
         self._rank = 0
         self._kept = 0
+        self._patched = False
         self.table = RoutingTable()
 
     def put(self, route: Route) -> None:
@@ -61,6 +57,11 @@ class Rebuilding:
         """
         if self._walk is None:
             self._walk = self._in_order()
+            patched = patch(self._before, self._leaving, self._new, self._follows)
+            if patched is not None:
+                self.table, self._patched = patched, True
+        if self._patched:
+            return False
         table, ready = self.table, self._ready
         while steps > 0 and ready:
             table.append(ready.popleft())
@@ -86,7 +87,7 @@ class Rebuilding:
 
     def _in_order(self) -> Iterator[Route]:
         yield from self._following(_FIRST)
-        for route in self._before:
+        for route in self._before.routes:
             if route.name not in self._leaving:
                 yield route
                 yield from self._following(route.name)

@@ -7,15 +7,18 @@ comes in messages that are small enough to be taken between two requests.
 from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.cluster import Cluster
-from toska_gateway.worker.rebuilding import Rebuilding, TooCrowded
+from toska_gateway.worker.patching import TooCrowded
+from toska_gateway.worker.rebuilding import Rebuilding
 from toska_gateway.worker.table import Route, RoutingTable
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext, ServerContexts
     from toska_gateway.worker.plane import Plane
 
-BUILD_SLICE: Final = 400
-"""Steps of putting a table together in one message; each route takes two."""
+_BUILD_SLICE: Final = 400
+"""Steps of putting a table together in one go; each route takes two."""
+_SLICE_S: Final = 0.0005
+"""How long clusters are made in one go."""
 _FAULTS: Final = (KeyError, ValueError, TypeError, AttributeError)
 
 
@@ -35,6 +38,8 @@ class Staging:
         self._table: Rebuilding | None = None
         self._server: dict[str, Any] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self._new: list[str] | None = None  # names of clusters that are still to be made
+        self._made: dict[str, Cluster] = {}
         self._removed_clusters: list[str] = []
         self._endpoints: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {}
         self._tls: dict[str, Any] | None = None
@@ -51,8 +56,8 @@ class Staging:
             self.routes(message["routes"])
         elif op == "places":
             self.places(message["places"])
-        elif op == "build":
-            self.build()
+        elif op == "clusters":
+            self._clusters |= message["clusters"]
         elif op == "tls":
             self.tls(message)
         elif op == "keys":
@@ -63,10 +68,10 @@ class Staging:
     def table(self, message: dict[str, Any]) -> None:
         """Begin a new table: all anew, or on top of the one in force."""
         self.crowded = False
-        before: list[Route] = [] if message["anew"] else self._plane.table.routes
+        before = RoutingTable() if message["anew"] else self._plane.table
         self._table = Rebuilding(before, message["removed_routes"])
         self._server = message["server"]
-        self._clusters = message["clusters"]
+        self._clusters = {}
         self._removed_clusters = message["removed_clusters"]
 
     def routes(self, routes: list[dict[str, Any]]) -> None:
@@ -84,18 +89,38 @@ class Staging:
         if self._table is not None:
             self._table.place(places)
 
-    def build(self) -> None:
-        """Put a slice of the table together."""
-        self._build(BUILD_SLICE)
+    def prepare(self) -> bool:
+        """Do a slice of what can be done before the commit, which serves nobody yet; true if there is more."""
+        if self._problems or self.crowded:
+            return False
+        return self._build() or self._make_clusters()
 
-    def _build(self, steps: int) -> bool:
-        if self._table is None or self._problems or self.crowded:
+    def _build(self) -> bool:
+        """Put a slice of the table together."""
+        if self._table is None:
             return False
         try:
-            return self._table.build(steps)
+            return self._table.build(_BUILD_SLICE)
         except (TooCrowded, KeyError):
             self.crowded = True
             return False
+
+    def _make_clusters(self) -> bool:
+        """Make some of the clusters that are new: 10,000 take longer than a request should wait for the commit."""
+        plane = self._plane
+        if self._new is None:
+            self._new = [name for name in self._clusters if name not in plane.clusters]
+        until = plane.loop.time() + _SLICE_S
+        while self._new:
+            name = self._new.pop()
+            cluster = self._made[name] = Cluster(name, plane.stats, plane.tell, plane.loop.call_soon)
+            version, endpoints = self._endpoints.pop(name, ("", {}))
+            cluster.tls = self._client_tls.get(name)
+            cluster.configure(self._clusters.pop(name), plane.affinity_secret, plane.now, plane.zone)
+            cluster.update(list(endpoints.values()), version, plane.now)
+            if plane.loop.time() > until:
+                break
+        return bool(self._new)
 
     def tls(self, message: dict[str, Any]) -> None:
         """Build the contexts of listeners and clusters; a cluster whose identity has not changed keeps its own."""
@@ -139,8 +164,8 @@ class Staging:
 
     def commit(self) -> list[str]:
         """Put everything staged in force, or nothing: then the problems say why."""
-        while self._build(BUILD_SLICE):
-            pass  # the messages were as many as it takes, so nothing is left as a rule
+        while self.prepare():
+            pass  # as a rule the caller has done this before, and served others meanwhile
         problems = self._problems
         if self.crowded:
             problems.append("the routes have to be placed anew")
@@ -157,11 +182,9 @@ class Staging:
                 cluster = clusters.pop(name, None)
                 if cluster is not None:
                     plane.close_idle(cluster.update([], ""))
+            clusters |= self._made
             for name, settings in self._clusters.items():
-                cluster = clusters.get(name)
-                if cluster is None:
-                    cluster = clusters[name] = Cluster(name, plane.stats, plane.tell, plane.loop.call_soon)
-                cluster.configure(settings, plane.affinity_secret, plane.now, plane.zone)
+                clusters[name].configure(settings, plane.affinity_secret, plane.now, plane.zone)
             plane.clusters = clusters
             plane.configure_server(self._server)
             plane.table = table

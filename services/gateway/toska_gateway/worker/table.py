@@ -13,7 +13,7 @@ from toska_common.regexes import Regex
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.access_log import LogPolicy, quote
-from toska_gateway.worker.buckets import CLIENT, COOKIE, HEADER, METHOD, QUERY, Buckets, Key, network_key
+from toska_gateway.worker.buckets import CLIENT, COOKIE, HEADER, METHOD, QUERY, Key, network_key
 from toska_gateway.worker.conditions import (
     UNIX_CLIENT,
     UNIX_NETWORK,
@@ -27,6 +27,7 @@ from toska_gateway.worker.edge.header_edits import compile_edits
 from toska_gateway.worker.edge.networks import placed
 from toska_gateway.worker.edge.rewriting import Redirect, compile_rewrite
 from toska_gateway.worker.http1 import BadMessage, RequestHead, unescape_slashes
+from toska_gateway.worker.paths import Buckets
 from toska_gateway.worker.policies import CompiledPolicies
 from toska_gateway.worker.rate_limit import RateLimit
 from toska_gateway.worker.retries import FallbackRules, RetryRules
@@ -267,7 +268,7 @@ class Route:
 class RoutingTable:
     """All routes, compiled."""
 
-    __slots__ = ("_any", "_by_host", "_exact_hosts", "_hostless", "_wildcard_hosts", "routes")
+    __slots__ = ("_any", "_by_host", "_exact_hosts", "_hostless", "_wildcard_hosts", "by_name", "routes")
 
     def __init__(self) -> None:
         self._any = Buckets()
@@ -276,6 +277,7 @@ class RoutingTable:
         self._exact_hosts: dict[bytes, Buckets] = {}
         self._wildcard_hosts: dict[bytes, Buckets] = {}
         self.routes: list[Route] = []
+        self.by_name: dict[str, Route] = {}
 
     def add(self, route: dict[str, Any], plane: "Plane") -> None:
         """Compile a route and append it: it ranks below all before it."""
@@ -284,11 +286,50 @@ class RoutingTable:
     def append(self, route: Route) -> None:
         """Take a compiled route, which ranks below all that are here."""
         self.routes.append(route)
+        self.by_name[route.name] = route
         self._buckets(route.host).add(route)
 
     def place(self, route: Route) -> int:
         """How many routes go before one."""
         return self.routes.index(route)
+
+    def crowd(self, routes: list[Route]) -> int:
+        """How many routes stand where these do, or would."""
+        return sum(self._known(route.host).crowd(route) for route in routes)
+
+    def changed(self, gone: list[Route], come: list[Route], routes: list[Route]) -> "RoutingTable":
+        """A table in which some routes are gone and others have come, so that it has these; this one stays as it is."""
+        table = RoutingTable()
+        table.routes = routes
+        table.by_name = dict(self.by_name)
+        for route in gone:
+            del table.by_name[route.name]
+        for route in come:
+            table.by_name[route.name] = route
+        table._any, table._exact_hosts, table._wildcard_hosts = self._any, self._exact_hosts, self._wildcard_hosts
+        for host in {route.host for route in (*gone, *come)}:
+            buckets = self._known(host).changed(
+                [route for route in gone if route.host == host], [route for route in come if route.host == host]
+            )
+            table._put(host, buckets)
+        table._hostless = (table._any,)
+        table._by_host = bool(table._exact_hosts or table._wildcard_hosts)
+        return table
+
+    def _put(self, host: bytes, buckets: Buckets) -> None:
+        if not host:
+            self._any = buckets
+        elif host.startswith(b"*."):
+            self._wildcard_hosts = _with(self._wildcard_hosts, host[1:], buckets)
+        else:
+            self._exact_hosts = _with(self._exact_hosts, host, buckets)
+
+    def _known(self, host: bytes) -> Buckets:
+        """Those of a host, or empty ones."""
+        if not host:
+            return self._any
+        found = self._wildcard_hosts.get(host[1:]) if host.startswith(b"*.") else self._exact_hosts.get(host)
+        return Buckets() if found is None else found
 
     def _buckets(self, host: bytes) -> Buckets:
         if not host:
@@ -356,6 +397,16 @@ class RoutingTable:
             for bucket in buckets.candidates(head.path):
                 bucket.collect_methods(head, forwarding, found)
         return sorted(found)
+
+
+def _with(hosts: dict[bytes, Buckets], name: bytes, buckets: Buckets) -> dict[bytes, Buckets]:
+    """The hosts with these buckets for one of them, which is none if they are empty."""
+    found = dict(hosts)
+    if buckets.empty:
+        found.pop(name, None)
+    else:
+        found[name] = buckets
+    return found
 
 
 def bare_host(host: bytes) -> bytes:
