@@ -14,7 +14,7 @@ RANK_STEP: Final = 1 << 20
 _FIRST: Final = ""
 _FEW: Final = 32
 """Routes that come or go; for more it is quicker to put the whole table together."""
-_MOST: Final = 400
+MOST: Final = 400
 """Routes that stand where those do: so many are put in order again in well under a millisecond."""
 
 
@@ -41,7 +41,7 @@ def patch(
         return None
     gone = [route for name in leaving if (route := before.by_name.get(name)) is not None]
     come = list(new.values())
-    if before.crowd([*gone, *come]) > _MOST:
+    if before.crowd([*gone, *come]) > MOST:
         return None
     routes = list(before.routes)
     for route in gone:
