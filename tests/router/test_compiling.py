@@ -9,7 +9,7 @@ from toska_common.contracts.routing import (
     Endpoint,
     Failover,
     Match,
-    Policies,
+    NamedPolicy,
     Route,
     RoutingDocument,
     WeightedCluster,
@@ -27,7 +27,7 @@ from toska_router.sources import Sources, find_problems, find_problems_of
 CLUSTERS = ("a", "b", "shop", "gone")
 FILE = RoutingDocument(
     clusters={"a": Cluster(service="a")},
-    policies={"quick": Policies(upgrade=("websocket",))},
+    policies={"quick": NamedPolicy(upgrade=("websocket",))},
     routes=tuple(
         Route(name=f"file-{place}", match=Match(path_prefix=f"/f{place}"), to=(WeightedCluster(cluster="a"),))
         for place in range(3)
@@ -56,7 +56,7 @@ clusters = st.builds(
     ),
     failover=st.sampled_from([None, None, Failover(to=("a",)), Failover(to=("gone",))]),
 )
-policies = st.builds(Policies, upgrade=st.sampled_from([(), ("websocket",)]))
+policies = st.builds(NamedPolicy, upgrade=st.sampled_from([(), ("websocket",)]))
 
 
 def to_put(kind: str, name: str, resource: object) -> Change:
