@@ -70,7 +70,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         join_access=lambda method, path: method == "POST" and path in BY_JOIN,
         read_paths=READS_BY_POST,
     )
-    programmer = _build_programmer(settings, parts.publisher, policy, clock, metrics)
+    programmer = _build_programmer(settings, parts, policy, clock, metrics)
     app.include_router(xds_routes(programmer))
     listener = Listener("router", settings.host, settings.port, ManagementGuard(app, policy))
 
@@ -125,13 +125,13 @@ def _name(settings: Settings) -> str:
 
 
 def _build_programmer(
-    settings: Settings, publisher: Publisher, policy: ManagementPolicy, clock: Clock, metrics: ServiceMetrics
+    settings: Settings, parts: Parts, policy: ManagementPolicy, clock: Clock, metrics: ServiceMetrics
 ) -> "Programmer | None":
     if not settings.xds:
         return None
     from toska_router.programming.programmer import Programmer  # only where it is needed: it takes memory
 
-    return Programmer(settings, publisher, policy, clock, metrics.registry)
+    return Programmer(settings, parts.publisher, policy, clock, metrics.registry, parts.selector)
 
 
 def _require_snapshot(parts: Parts) -> None:

@@ -55,6 +55,11 @@ class Settings(ServiceSettings):
     xds_client_ca: Path | None = Field(
         default=None, description="Clients of xDS show a certificate of this authority; they need no token then"
     )
+    xds_load_interval: Duration = Field(
+        default=timedelta(),
+        ge=timedelta(),
+        description="How often Envoys and gRPC clients report what they send, at least 1s; 0s: they do not",
+    )
 
     @field_validator("xds_listen", mode="before")
     @classmethod
@@ -70,6 +75,13 @@ class Settings(ServiceSettings):
                 "TOSKA_ROUTER_XDS_CLIENT_CA needs TOSKA_ROUTER_XDS_CERTIFICATE: there is no TLS without it"
             )
         return self
+
+    @field_validator("xds_load_interval")
+    @classmethod
+    def _not_too_often(cls, value: timedelta) -> timedelta:
+        if timedelta() < value < timedelta(seconds=1):
+            raise ValueError("is 0s, or at least 1s: gRPC's clients report no more often")
+        return value
 
     @field_validator("routes")
     @classmethod

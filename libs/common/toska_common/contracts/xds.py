@@ -46,6 +46,15 @@ class XdsClient(Contract):
     types: tuple[XdsType, ...] = ()
 
 
+class XdsLoad(Contract):
+    """What clients report to have sent to a cluster, since the router started."""
+
+    cluster: str
+    requests: int = Field(description="That have ended")
+    failures: int = Field(description="Of those")
+    dropped: int = Field(default=0, description="That clients were told to drop, and so were never sent")
+
+
 class XdsStatus(Contract):
     """The xDS server in one look."""
 
@@ -56,6 +65,7 @@ class XdsStatus(Contract):
     problems: tuple[DocumentProblem, ...] = Field(
         default=(), description="Why Envoys are not told the newest routing: what of it they cannot serve"
     )
+    loads: tuple[XdsLoad, ...] = Field(default=(), description="Where clients report, by cluster")
     target_problems: tuple[DocumentProblem, ...] = Field(
         default=(), description="Which routes of a host gRPC's clients cannot follow; the host's last ones stay"
     )

@@ -6,22 +6,25 @@ _TYPES = "type.googleapis.com/"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DOWNSTREAM = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 _XDS = "toska-xds"
+_TO_US = {"envoy_grpc": {"cluster_name": _XDS}}
 _CONNECTIONS = 50_000
 """Open at once over all listeners: Envoy's guide for edges asks for a bound, and has none by default."""
 
 
-def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int) -> dict[str, Any]:
+def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int, report_loads: bool = False) -> dict[str, Any]:
     """For `envoy -c`: incremental, on one stream, with Envoy's administration on this machine alone."""
     ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
     http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
+    reports = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [_TO_US]}
     return {
         "node": {"id": node, "cluster": "toska"},
+        **({"cluster_manager": {"load_stats_config": reports}} if report_loads else {}),
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": _XDS}}],
+                "grpc_services": [_TO_US],
             },
             "cds_config": ads,
             "lds_config": ads,

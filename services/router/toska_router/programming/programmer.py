@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from toska_common.clock import Clock, now_utc
 from toska_common.contracts.router import DocumentProblem
-from toska_common.contracts.xds import XdsClient, XdsRefusal, XdsStatus, XdsType
+from toska_common.contracts.xds import XdsClient, XdsLoad, XdsRefusal, XdsStatus, XdsType
 from toska_common.envoy import ListenerOptions, Options
 from toska_common.envoy.faults import ended, next_end
 from toska_common.errors import ConfigurationError, NotFound
@@ -18,12 +18,13 @@ from toska_common.security import ManagementPolicy
 
 from toska_router.programming.access import admit_by
 from toska_router.programming.bootstrap import envoy_bootstrap, grpc_bootstrap
+from toska_router.programming.loads import Counting, LoadBook, LoadSums
 from toska_router.programming.metrics import XdsCollector
 from toska_router.programming.tls_files import TlsFiles
 from toska_router.programming.translation import Translation
 from toska_router.publisher import Publisher
 from toska_router.settings import Settings
-from toska_router.xds import EVERYBODY, AddressTaken, ClientStatus, Refusal, TypeStatus, XdsServer
+from toska_router.xds import EVERYBODY, AddressTaken, ClientStatus, LoadReports, Refusal, TypeStatus, XdsServer
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,7 @@ class Programmer:
         policy: Who may have them.
         clock: Of timestamps.
         registry: Of metrics.
+        counting: Who is told what clients report to have sent.
     """
 
     def __init__(
@@ -46,14 +48,18 @@ class Programmer:
         policy: ManagementPolicy,
         clock: Clock,
         registry: CollectorRegistry,
+        counting: Counting,
     ) -> None:
-        self.server = XdsServer(admit=admit_by(policy), clock=clock)
-        XdsCollector(registry, self.server)
+        interval_s = settings.xds_load_interval.total_seconds()
+        self._loads = LoadBook(counting)
+        loads = LoadReports(self._loads.take, interval_s) if interval_s else None
+        self.server = XdsServer(admit=admit_by(policy), clock=clock, loads=loads)
+        XdsCollector(registry, self.server, self._loads)
         self.port: int | None = None
         self._settings = settings
         self._tls = _tls_files(settings)
         self._publisher = publisher
-        self._translation = Translation(_options(settings))
+        self._translation = Translation(_options(settings), report_loads=loads is not None)
         self._version = ""
         self._failure = ""
 
@@ -100,6 +106,7 @@ class Programmer:
                 continue
             self._failure = ""
             self._version = snapshot.version
+            self._loads.follow(snapshot.table.clusters)
             self.server.set_resource_set(EVERYBODY, resources)
 
     @property
@@ -118,6 +125,7 @@ class Programmer:
             version=self._version,
             envoys_listen_on=tuple(f"{host}:{port}" for host, port in settings.xds_listen),
             problems=tuple(problems),
+            loads=tuple(_load(name, sums) for name, sums in sorted(self._loads.sums.items())),
             target_problems=tuple(
                 DocumentProblem(field=format_location(one.location), reason=one.reason)
                 for one in self._translation.routed.problems
@@ -133,7 +141,8 @@ class Programmer:
     def envoy_bootstrap(self, node: str, admin_port: int) -> dict[str, Any]:
         """What an Envoy is started with that this router programs."""
         host, port = self._address
-        return envoy_bootstrap(host, port, node=node, admin_port=admin_port)
+        loads = bool(self._settings.xds_load_interval)
+        return envoy_bootstrap(host, port, node=node, admin_port=admin_port, report_loads=loads)
 
     def grpc_bootstrap(self, node: str) -> dict[str, Any]:
         """The same for gRPC's clients."""
@@ -159,6 +168,10 @@ def _tls_files(settings: Settings) -> TlsFiles | None:
     if settings.xds_certificate is None or settings.xds_key is None:
         return None
     return TlsFiles(settings.xds_certificate, settings.xds_key, settings.xds_client_ca)
+
+
+def _load(name: str, sums: LoadSums) -> XdsLoad:
+    return XdsLoad(cluster=name, requests=sums.requests, failures=sums.failures, dropped=sums.dropped)
 
 
 def _client(status: ClientStatus) -> XdsClient:

@@ -31,9 +31,11 @@ class Translation:
 
     Args:
         options: Of the Envoys.
+        report_loads: Whether gRPC's clients are to report what they send.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, report_loads: bool = False) -> None:
+        self._report_loads = report_loads
         self.problems: tuple[Finding, ...] = ()
         self._options = options
         self._set = ResourceSet()
@@ -122,7 +124,7 @@ class Translation:
             version = "" if pool is None else pool.version
             known = before.get(name)
             if known is None or known[0] != version:
-                made = build_target(name, _members(pool))
+                made = build_target(name, _members(pool), report_loads=self._report_loads)
                 known = version, encode_target(made, {} if known is None else known[1])
             self._targets[name] = known
 

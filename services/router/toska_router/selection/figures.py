@@ -24,12 +24,13 @@ Place = tuple[str, int]
 class Figures:
     """One endpoint's."""
 
-    __slots__ = ("_told", "_unreported", "failures", "latency", "requests", "seconds")
+    __slots__ = ("_timed", "_told", "_unreported", "failures", "latency", "requests", "seconds")
 
     def __init__(self) -> None:
         self.requests = 0
         self.failures = 0
         self.seconds = 0.0
+        self._timed = 0
         self.latency = LatencyAverage()
         self._unreported: deque[float] = deque(maxlen=MAX_UNREPORTED)
         self._told: dict[str, tuple[int, float]] = {}
@@ -50,25 +51,35 @@ class Figures:
         self.requests += outcome.requests
         self.failures += outcome.failures
         self.seconds += outcome.seconds
+        self._timed += outcome.requests
         if outcome.requests:
             self.latency.observe(outcome.seconds / outcome.requests, now)
         if outcome.in_flight is None:
             for _ in range(min(outcome.requests, len(self._unreported))):
                 self._unreported.popleft()
             return
-        self._told[reporter] = outcome.in_flight, now
-        self._told = {name: told for name, told in self._told.items() if told[1] > now - STALE_S}
+        self._tell(reporter, outcome.in_flight, now)
+
+    def count(self, reporter: str, requests: int, failures: int, in_flight: int, now: float) -> None:
+        """Take what came of requests of which nobody says how long they took."""
+        self.requests += requests
+        self.failures += failures
+        self._tell(reporter, in_flight, now)
 
     def show(self, now: float) -> EndpointFigures:
         """As they are told."""
-        known = self.requests > 0
+        known = self._timed > 0
         return EndpointFigures(
             requests=self.requests,
             failures=self.failures,
             in_flight=self.in_flight(now),
             latency_seconds=self.latency.expect(now) if known else None,
-            mean_seconds=self.seconds / self.requests if known else None,
+            mean_seconds=self.seconds / self._timed if known else None,
         )
+
+    def _tell(self, reporter: str, in_flight: int, now: float) -> None:
+        self._told[reporter] = in_flight, now
+        self._told = {name: told for name, told in self._told.items() if told[1] > now - STALE_S}
 
 
 class FiguresBook:

@@ -30,7 +30,7 @@ from toska_common.errors import InvalidInput, NotFound
 
 from toska_router.errors import NoEndpoint
 from toska_router.publisher import Publisher
-from toska_router.selection.figures import Figures, FiguresBook
+from toska_router.selection.figures import Figures, FiguresBook, Place
 
 OWN_ZONE: Final = "local"
 MAX_BALANCERS: Final = 1000
@@ -150,6 +150,15 @@ class Selector:
                 self._figures.of(endpoint).report(report.reporter, outcome, now)
                 taken += 1
         return taken
+
+    def count(self, reporter: str, cluster: str, loads: Mapping[Place, tuple[int, int, int]]) -> None:
+        """Take requests, failures and what is in flight of a cluster's endpoints, by address and port."""
+        pool = self._publisher.pools.get(cluster)
+        now = self._clock.monotonic()
+        for endpoint in () if pool is None else pool.endpoints:
+            found = loads.get((endpoint.address, endpoint.port))
+            if found is not None:
+                self._figures.of(endpoint).count(reporter, *found, now)
 
     def _find_endpoint(self, outcome: Outcome) -> Endpoint | None:
         pool = self._find_pool(_target_of(outcome))

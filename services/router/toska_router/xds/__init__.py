@@ -15,6 +15,7 @@ from toska_router.xds import types
 from toska_router.xds.access import AccessRefused, AddressTaken, Admit, Caller, ServerTls
 from toska_router.xds.exchange import Node, Refusal
 from toska_router.xds.groups import EVERYBODY, NodeRule, by_cluster, find_group
+from toska_router.xds.loads import ClusterLoad, EndpointLoad, LoadReports
 from toska_router.xds.resources import Message, Resource, ResourceSet, build_resource_set
 from toska_router.xds.server import XdsServer
 from toska_router.xds.status import ClientStatus, Refused, Tally, TypeStatus
@@ -26,6 +27,9 @@ __all__ = [
     "Admit",
     "Caller",
     "ClientStatus",
+    "ClusterLoad",
+    "EndpointLoad",
+    "LoadReports",
     "Message",
     "Node",
     "NodeRule",

@@ -9,7 +9,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from toska_router.xds.access import AccessRefused, AddressTaken, Caller, ServerTls, TlsNow
+from toska_router.xds.access import AccessRefused, AddressTaken, Admit, Caller, ServerTls, TlsNow, admit_everybody
+from toska_router.xds.exchange import Node
+from toska_router.xds.loads import METHOD, SERVICE, LoadReports, read_load_request, write_load_response
 from toska_router.xds.methods import Method, list_methods
 from toska_router.xds.session import RequestRefused, Session
 from toska_router.xds.wire import read_delta_request, read_state_request
@@ -34,8 +36,15 @@ OpenSession = Callable[[Method, str, Caller], AbstractAsyncContextManager[Sessio
 _grpc: Any = grpc  # its types are incomplete
 
 
-def build_server(open_session: OpenSession, host: str, port: int, tls: TlsNow | None) -> tuple[grpc.aio.Server, int]:
-    """A server that is bound and not started, and its port.
+def build_server(
+    open_session: OpenSession,
+    host: str,
+    port: int,
+    tls: TlsNow | None,
+    admit: Admit = admit_everybody,
+    loads: LoadReports | None = None,
+) -> tuple[grpc.aio.Server, int]:
+    """A server that is bound and not started, and its port; it takes reports if `loads` says how.
 
     Raises:
         AddressTaken: Somebody else listens there.
@@ -47,6 +56,9 @@ def build_server(open_session: OpenSession, host: str, port: int, tls: TlsNow | 
     for method in list_methods():
         handler = _grpc.stream_stream_rpc_method_handler(_Handler(open_session, method, verified=verified).serve)
         services.setdefault(method.service, {})[method.name] = handler
+    if loads is not None:
+        reports = _LoadHandler(loads, admit, verified=verified)
+        services[SERVICE] = {METHOD: _grpc.stream_stream_rpc_method_handler(reports.serve)}
     server.add_generic_rpc_handlers(
         tuple(_grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items())
     )
@@ -93,13 +105,11 @@ class _Handler:
 
     async def serve(self, _requests: Any, context: Any) -> None:
         """One stream, until the client ends it or is turned away."""
-        metadata = {key.lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            async with self._open_session(self._method, context.peer(), Caller(metadata, self._verified)) as session:
+            async with self._open_session(self._method, context.peer(), _caller(context, self._verified)) as session:
                 await self._converse(session, context)
         except AccessRefused as error:
-            code = grpc.StatusCode.PERMISSION_DENIED if error.known else grpc.StatusCode.UNAUTHENTICATED
-            await context.abort(code, str(error))
+            await _turn_away(context, error)
         except RequestRefused as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
@@ -121,3 +131,42 @@ class _Handler:
             await session.speak(context.write)
         if failures:
             raise failures[0]
+
+
+class _LoadHandler:
+    """Takes the reports of one client after another."""
+
+    def __init__(self, loads: LoadReports, admit: Admit, *, verified: bool) -> None:
+        self._loads = loads
+        self._admit = admit
+        self._verified = verified
+
+    async def serve(self, _requests: Any, context: Any) -> None:
+        """One stream: the client says who it is, is told how often to report, and reports."""
+        try:
+            self._admit(_caller(context, self._verified), "")
+            await self._listen(context)
+        except AccessRefused as error:
+            await _turn_away(context, error)
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no report: {error}")
+
+    async def _listen(self, context: Any) -> None:
+        node: Node | None = None
+        while (data := await context.read()) is not _grpc.aio.EOF:
+            said, loads = read_load_request(data)
+            if node is None:
+                node = said or Node()
+                await context.write(write_load_response(self._loads.interval_s))
+            if loads:
+                self._loads.take(node, context.peer(), loads)
+
+
+def _caller(context: Any, verified: bool) -> Caller:
+    metadata = {key.lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Caller(metadata, verified)
+
+
+async def _turn_away(context: Any, error: AccessRefused) -> None:
+    code = grpc.StatusCode.PERMISSION_DENIED if error.known else grpc.StatusCode.UNAUTHENTICATED
+    await context.abort(code, str(error))

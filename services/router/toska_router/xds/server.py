@@ -16,6 +16,7 @@ from toska_common.clock import Clock, SystemClock
 from toska_router.xds.access import Admit, Caller, ServerTls, TlsNow, admit_everybody
 from toska_router.xds.exchange import Node
 from toska_router.xds.groups import EVERYBODY
+from toska_router.xds.loads import LoadReports
 from toska_router.xds.methods import Method
 from toska_router.xds.resources import Message, ResourceSet, build_resource_set
 from toska_router.xds.session import Session
@@ -33,6 +34,7 @@ class XdsServer:
         group_of: Which group a node belongs to; all are alike if left out.
         admit: Raises `AccessRefused` for who may not have something; everybody may if left out.
         clock: The machine's own if left out.
+        loads: How clients report what they send, and to whom; they do not if left out.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class XdsServer:
         group_of: Callable[[Node], str] = lambda _node: EVERYBODY,
         admit: Admit = admit_everybody,
         clock: Clock | None = None,
+        loads: LoadReports | None = None,
     ) -> None:
         self.tally = Tally()
         self._group_of = group_of
         self._admit = admit
         self._clock = clock or SystemClock()
+        self._loads = loads
         self._sets: dict[str, ResourceSet] = {}
         self._sessions: set[Session] = set()
 
@@ -106,7 +110,7 @@ class XdsServer:
             ValueError: The certificate or its key cannot be used.
         """
         rpc: Any = await anyio.to_thread.run_sync(_load)
-        server, bound = rpc.build_server(self.open_session, host, port, _as_function(tls))
+        server, bound = rpc.build_server(self.open_session, host, port, _as_function(tls), self._admit, self._loads)
         await server.start()
         log.info("xds_started", host=host, port=bound, tls=tls is not None)
         try:

@@ -119,7 +119,9 @@ def _add_header(match: Any, test: HeaderTest) -> None:
                 setattr(header, word, text)
 
 
-def build_target(name: str, endpoints: Iterable[TargetEndpoint]) -> dict[str, dict[str, Any]]:
+def build_target(
+    name: str, endpoints: Iterable[TargetEndpoint], *, report_loads: bool = False
+) -> dict[str, dict[str, Any]]:
     """Messages by type URL and name for `xds:///NAME`, to be set as resources on demand.
 
     gRPC looks no names up here: endpoints that are none of IP addresses are left out.
@@ -128,7 +130,7 @@ def build_target(name: str, endpoints: Iterable[TargetEndpoint]) -> dict[str, di
     return {
         types.LISTENER: {name: _listener(name, own)},
         types.ROUTE: {own: _routes(own)},
-        types.CLUSTER: {own: _cluster(own)},
+        types.CLUSTER: {own: _cluster(own, report_loads)},
         types.ENDPOINTS: {own: _endpoints(own, endpoints)},
     }
 
@@ -151,12 +153,14 @@ def _routes(own: str) -> Any:
     return made
 
 
-def _cluster(own: str) -> Any:
+def _cluster(own: str, report_loads: bool) -> Any:
     cluster = message_class("envoy.config.cluster.v3.Cluster")(name=own)
     cluster.type = cluster.EDS
     cluster.lb_policy = cluster.ROUND_ROBIN
     cluster.connect_timeout.seconds = _CONNECT_TIMEOUT_S
     _over_the_same_stream(cluster.eds_cluster_config.eds_config)
+    if report_loads:
+        cluster.lrs_server.self.SetInParent()  # to this very server
     return cluster
 
 

@@ -31,7 +31,7 @@ def read_state_request(data: bytes) -> Request:
         error=_error_of(message),
         version=message.version_info,
         names=tuple(message.resource_names),
-        node=_node_of(message),
+        node=node_of(message),
     )
 
 
@@ -47,7 +47,7 @@ def read_delta_request(data: bytes) -> Request:
         subscribe=(*message.resource_names_subscribe, *located),
         unsubscribe=(*message.resource_names_unsubscribe, *unlocated),
         known=dict(message.initial_resource_versions),
-        node=_node_of(message),
+        node=node_of(message),
     )
 
 
@@ -117,7 +117,8 @@ def _error_of(message: Any) -> str | None:
     return (message.error_detail.message or "no reason given") if message.HasField("error_detail") else None
 
 
-def _node_of(message: Any) -> Node | None:
+def node_of(message: Any) -> Node | None:
+    """Who a message is of; `None` if it does not say."""
     if not message.HasField("node"):
         return None
     from google.protobuf.json_format import MessageToDict
