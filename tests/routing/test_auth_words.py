@@ -10,8 +10,15 @@ from toska_common.routing.problems import InvalidDocument
 from toska_common.routing.snapshot import build_snapshot, build_table
 
 URL = "https://auth.example/jwks.json"
+INLINE: dict[str, Any] = {"issuer": "https://auth.example", "audience": "shop"}
 GOOD: dict[str, Any] = {"issuer": "https://auth.example", "audience": "shop", "jwks_url": URL}
-KEY = {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "key_ops": ["verify"]}
+KEY = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    "key_ops": ["verify"],
+}
 
 
 def document(jwt: dict[str, Any], **auth: Any) -> dict[str, Any]:
@@ -37,6 +44,7 @@ def read(jwt: dict[str, Any], **auth: Any) -> Auth:
         ({**GOOD, "algorithms": ["RS256", "HS256"]}, "", "stand alone"),
         ({**GOOD, "algorithms": ["HS256"]}, "", "belongs into jwks_file"),
         ({"issuer": "a", "audience": "b"}, "", "give one of jwks_url, jwks_file and jwks"),
+        ({**INLINE, "jwks": {"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}}, "", "no key that could be used"),
         ({**GOOD, "jwks_file": "a.json"}, "", "give one of jwks_url, jwks_file and jwks"),
         ({**GOOD, "jwks_url": "http://auth.example/jwks.json"}, "", "jwks_url is https://"),
         ({**GOOD, "jwks_url": "https://user:secret@auth.example/"}, "jwks_url", "no user, password or fragment"),
@@ -91,7 +99,13 @@ def test_one_name_is_a_list_of_one() -> None:
 
 
 def test_a_snapshot_with_tokens_is_the_same_after_its_way_to_a_gateway() -> None:
-    jwt = {"issuer": "a", "audience": ["b", "c"], "jwks": {"keys": [KEY]}, "forward": {"X-User": "sub"}}
+    jwt = {
+        "issuer": "a",
+        "audience": ["b", "c"],
+        "jwks": {"keys": [KEY]},
+        "algorithms": ["ES256"],
+        "forward": {"X-User": "sub"},
+    }
     table = build_table(load_document(json.dumps(document(jwt, roles=["x y"])), source="test"))
     snapshot = build_snapshot(table)
     again = RouteTable.model_validate_json(table.model_dump_json(exclude_defaults=True))

@@ -89,6 +89,13 @@ def test_a_text_that_is_no_list_of_routes_is_refused(text: str) -> None:
         read_offer("orders", text)
 
 
+def test_a_time_that_no_clock_has_is_refused_like_any_other_mistake() -> None:
+    # It was raised as an error of arithmetic once, and ended the router that read it.
+    for time in ("99999999999999999d", "9" * 400 + "d"):
+        huge = {"name": "x", "match": {"path": "/orders/x"}, "policies": {"timeout": time}}
+        assert "longer than 36500 days" in refusal_of(huge)
+
+
 def test_a_long_text_travels_in_pieces() -> None:
     routes = [{**REPORTS, "name": f"r{n}", "match": {"path": f"/orders/ü{n}"}} for n in range(12)]
     meta = encode_offer(routes)

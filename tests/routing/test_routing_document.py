@@ -1,7 +1,7 @@
 """Reading routing documents: every problem is named, with its path and its line."""
 
 import pytest
-from toska_common.contracts.routing import Cluster, Route, ValueMatch
+from toska_common.contracts.routing import Cluster, Policies, Route, ValueMatch
 from toska_common.routing.document import InvalidDocument, load_document, load_resource
 
 SHOP = """\
@@ -184,12 +184,26 @@ def test_one_resource_is_read_from_json_or_yaml() -> None:
         ('{"service": ', "not JSON"),
         ("[" * 100_000, "deep"),
         ('{"service": "\\ud800"}', "service"),
+        ('{"service": "a", "keep_alive": "99999999999999999d"}', "longer than 36500 days"),
+        ('{"service": "a", "keep_alive": "' + "9" * 400 + 's"}', "longer than 36500 days"),
         ('{"service": "a", "endpoint": []}', 'did you mean "endpoints"?'),
     ],
 )
 def test_a_resource_that_is_wrong_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(InvalidDocument, match=".*" + words.replace("?", r"\?")):
         load_resource(Cluster, text, source="body")
+
+
+@pytest.mark.parametrize(
+    ("policies", "words"),
+    [
+        ('{"body": {"max_bytes": "999999999GiB"}}', "larger than 1125899906842624 bytes"),
+        ('{"body": {"max_bytes": 1' + "0" * 40 + "}}", "larger than 1125899906842624 bytes"),
+    ],
+)
+def test_a_size_that_nothing_has_is_refused(policies: str, words: str) -> None:
+    with pytest.raises(InvalidDocument, match=words):
+        load_resource(Policies, policies, source="body")
 
 
 def test_a_resource_has_no_more_values_than_anybody_needs() -> None:

@@ -3,10 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from toska_common.contracts.routing import Endpoint
 from toska_common.envoy.words import Json
+
+RUNTIME: Final[Json] = {"re2.max_program_size.error_level": 1_000_000}
+"""What every Envoy is started with: by default it refuses expressions of more than a hundred instructions, such as a
+short list of words without regard to case, and all of the configuration with them. Ours are bounded before
+(`toska_common.regexes`)."""
 
 SourceKind = Literal["routes", "endpoints"]
 

@@ -21,6 +21,7 @@ from toska_common.routing.problems import Finding, Location
 
 Look = Callable[[Any], str | None]
 Rule = None | str | Look
+_MOST_BYTES: Final = 2**32 - 1
 _UNKNOWN: Final = "the Envoy engine does not know this yet"
 
 
@@ -51,8 +52,14 @@ def _to(value: str | None) -> str | None:
 
 
 def _query(value: Mapping[str, Any]) -> str | None:
+    if "" in value:
+        return "Envoy knows no query parameter without a name"
     inverted = any(one.invert for one in value.values())
     return "Envoy does not invert what it wants of a query parameter" if inverted else None
+
+
+def _body_bytes(value: int) -> str | None:
+    return f"Envoy counts no further than {_MOST_BYTES} bytes" if value > _MOST_BYTES else None
 
 
 def _zone(value: str) -> str | None:
@@ -73,7 +80,8 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         "cache": "Envoy keeps no responses here",
     },
     routing.ServerLimits: {
-        **_all("header_bytes", "headers", "body_bytes", "header_timeout", "body_timeout", "idle_timeout",
+        "body_bytes": _body_bytes,
+        **_all("header_bytes", "headers", "header_timeout", "body_timeout", "idle_timeout",
                "handshake_timeout", "connections"),
         "target_bytes": "Envoy bounds a request's head as a whole: header_bytes",
         "connections_per_client": "Envoy does not count connections by client",
@@ -184,7 +192,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Rewrite: _all("prefix", "regex", "replacement", "host"),
     routing.HeaderRules: _all("request", "response"),
     routing.HeaderEdits: _all("set", "add", "remove"),
-    routing.BodyLimit: _all("max_bytes"),
+    routing.BodyLimit: {"max_bytes": _body_bytes},
     routing.Compression: {**_all("algorithms", "min_bytes", "levels"), "content_types": _types},
     routing.CompressionLevels: _all("br", "zstd", "gzip"),
 }  # fmt: skip

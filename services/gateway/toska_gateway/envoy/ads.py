@@ -148,8 +148,15 @@ class AdsServer:
         return self._resources.get(kind, {}).get(name)
 
     async def put(self, kind: str, resources: Mapping[str, Json], *, whole: bool = True) -> None:
-        """Have these resources of a type from now on, `whole` instead of all others; nothing is sent yet."""
-        packed = await to_thread.run_sync(_packed, kind, resources)
+        """Have these resources of a type from now on, `whole` instead of all others; nothing is sent yet.
+
+        Raises:
+            Refused: One is not of the form of Envoy's API; nothing has changed.
+        """
+        try:
+            packed = await to_thread.run_sync(_packed, kind, resources)
+        except ValueError as error:  # protobuf's own is one, and naming it would load protobuf here
+            raise Refused(str(error)) from error
         known = self._resources.setdefault(kind, {})
         gone = set(known) - set(packed) if whole else set[str]()
         for name in gone:

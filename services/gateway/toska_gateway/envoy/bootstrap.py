@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from toska_common.envoy.options import RUNTIME
 from toska_common.envoy.telling import PREFIX, WATCHED_TIME
 from toska_common.envoy.words import extension, pipe, typed
 from toska_common.latencies import BOUNDS, BOUNDS_US
@@ -46,6 +47,7 @@ def bootstrap(ads: Path, admin: Path, node: str) -> dict[str, Any]:
         },
         "layered_runtime": {
             "layers": [
+                {"name": "toska", "static_layer": RUNTIME},
                 {"name": "admin", "admin_layer": {}},
             ]
         },

@@ -152,10 +152,13 @@ class EnvoyDataPlane:
         if self._watches.is_watching or any(route.policies.watch for route in snapshot.table.routes):
             await self._read()  # what was counted until now belongs to what is watched until now
         resources = self._translated(snapshot, tls)
-        if self._slot.current is None and self._snapshot is None:
-            await self._begin(resources)
-        else:
-            await self._push(resources)
+        try:
+            if self._slot.current is None and self._snapshot is None:
+                await self._begin(resources)
+            else:
+                await self._push(resources)
+        except Refused as error:
+            raise _rejected(error) from error
         self._snapshot, self._tls = snapshot, tls
         self._watches.use(snapshot.table, anyio.current_time())
         self._retimed.set()
@@ -180,10 +183,7 @@ class EnvoyDataPlane:
             process = await self._slot.run(self._group)
         except (EnvoyLost, OSError) as error:
             raise ConfigurationError(str(error)) from error
-        try:
-            await self._feed.begun(process)
-        except Refused as error:
-            raise _rejected(error) from error
+        await self._feed.begun(process)
 
     async def _push(self, resources: Resources) -> None:
         process = self._slot.current
@@ -193,8 +193,6 @@ class EnvoyDataPlane:
             return
         try:
             await self._feed.push(resources, process)
-        except Refused as error:
-            raise _rejected(error) from error
         except UpstreamUnavailable as error:
             log.warning("envoy_does_not_answer", reason=error.detail)
             await self._feed.begin(resources)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from toska_common.envoy.options import RUNTIME
+
 _TYPES = "type.googleapis.com/"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DOWNSTREAM = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
@@ -40,6 +42,7 @@ def envoy_bootstrap(host: str, port: int, *, node: str, admin_port: int, report_
                 }
             ]
         },
+        "layered_runtime": {"layers": [{"name": "toska", "static_layer": RUNTIME}]},
         "static_resources": {
             "clusters": [
                 {

@@ -10,6 +10,8 @@ from toska_tests.conformance.steps import Ask
 from toska_tests.gateways import route
 from toska_tests.raw_http import get
 
+_PHONES = "(?i).*(iphone|ipad|android|windows phone|blackberry|opera mini|iemobile|kindle|silk|symbian).*"
+
 
 def fitting(path: str, to: str, **more: Any) -> dict[str, Any]:
     """A route of the paths that fit a template."""
@@ -93,6 +95,7 @@ CASES: Sequence[Case] = (
     _loose("how it ends", {"suffix": ".test"}, ["a.test"], ["a.test.", ""]),
     _loose("a part", {"contains": "bc"}, ["abcd", "bc"], ["b c", ""]),
     _loose("an expression that all of it fits", {"regex": "[0-9]+"}, ["17"], ["17x", ""]),
+    _loose("a long expression that all of it fits", {"regex": _PHONES}, ["an iPhone 9", "ANDROID"], ["a phone"]),
     _loose("its being there", {"present": True}, ["x"], [""]),
     _loose("its not being there", {"present": False}, [""], ["x"]),
     _loose("not being something, which what is not there is not", {"exact": "1", "invert": True}, ["2", ""], ["1"]),

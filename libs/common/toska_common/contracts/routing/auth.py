@@ -147,6 +147,19 @@ class Jwt(Document):
         return self
 
     @model_validator(mode="after")
+    def _usable_keys(self) -> Self:
+        if self.jwks is not None:
+            try:
+                from toska_common.jwt.key_set import UnusableKeySet, read_key_set
+            except ImportError:  # without cryptography it is for the gateways to say, who verify
+                return self
+            try:
+                read_key_set(self.model_dump(mode="json", include={"jwks"})["jwks"], self.algorithms)
+            except UnusableKeySet as error:
+                raise ValueError(f"jwks: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _protected(self) -> Self:
         if self.jwks_url is None:
             if self.jwks_ca is not None or self.jwks_allow_http:

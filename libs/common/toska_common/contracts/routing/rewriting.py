@@ -2,8 +2,9 @@
 
 import re
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from toska_common.contracts import Document
 from toska_common.contracts.routing.words import Path
@@ -105,6 +106,16 @@ class Redirect(Document):
     host: Authority | None = None
     keep_query: bool = Field(default=True, description="The query travels along")
     status: Literal[301, 302, 303, 307, 308] = 308
+
+    @field_validator("to")
+    @classmethod
+    def _names_a_host(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            parts = urlsplit(value)
+            _ = parts.port  # raises, if it is none
+            if not parts.hostname:
+                raise ValueError("names no host")
+        return value
 
     @model_validator(mode="after")
     def _some_place(self) -> Self:
