@@ -3,6 +3,7 @@ PYTHON ?= python3
 ARGS   ?=
 MINUTES ?= 10
 SECONDS ?= 60
+WORKERS ?= 2
 BIN    := .venv/bin
 DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml)
 export PYTHON
@@ -14,8 +15,8 @@ up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 	@exec $(BIN)/toska up $(ARGS)
 down:                   ## stop the mesh that runs here
 	@exec $(BIN)/toska down
-test: check parts       ## checks, then every test (ARGS="-k gateway -x")
-	@exec $(BIN)/pytest $(ARGS)
+test: check parts       ## checks, then every test (ARGS="-k gateway -x"), two files at a time (WORKERS=1)
+	@exec $(BIN)/pytest $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 check: .venv/.dev-stamp ## formatting, lint, types, imports between packages
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 fmt: .venv/.dev-stamp   ## format, and mend what ruff can mend

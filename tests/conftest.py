@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from toska_tests.alone import turn
+from toska_tests.alone import Turns
 from toska_tests.postgres_servers import PostgresServer, postgres_server
 from toska_tests.rabbit_servers import RabbitServer, rabbit_server
 
@@ -19,13 +19,23 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+_HERE = Path(__file__)
+_turns = Turns(_HERE, _HERE.with_name("toska_tests") / "alone.py") if "PYTEST_XDIST_WORKER" in os.environ else None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Where several workers test beside one another, see that tests marked `alone` are."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if _turns is None:
         return (yield)
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    with _turns.turn(alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing open."""
+    if _turns is not None:
+        _turns.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import pytest
 from benchmarks import BenchError
 from benchmarks.pace import WARM_UP_S, send_paced
 
+pytestmark = pytest.mark.alone
+
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b"ok"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

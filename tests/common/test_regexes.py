@@ -44,9 +44,9 @@ def test_what_is_no_pattern_of_re2_is_refused_with_the_reason(pattern: str, reas
 def test_a_pattern_that_others_choke_on_takes_no_time() -> None:
     regex = Regex(r"(/(a+)+)+b")
     text = b"/" + b"a" * 5000
-    started = time.perf_counter()
+    started = time.process_time()
     assert not regex.fits(text)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_a_replacement_takes_groups_by_number_and_by_name() -> None:

@@ -152,7 +152,7 @@ async def test_a_wait_ends_with_the_same_index_and_no_sooner_than_asked(port: Co
     index = (await port.get(f"kv/{name}")).index
     began = time.monotonic()
     answer = await port.get(f"kv/{name}?index={max(index, 10**6)}&wait=200ms")
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 20
     assert answer.status == 404
 
 

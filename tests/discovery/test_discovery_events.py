@@ -96,6 +96,7 @@ async def test_a_position_that_means_nothing_here_is_answered_by_reset(
         assert (await reader.next())[0] == "registered"
 
 
+@pytest.mark.alone
 async def test_streams_end_in_order_and_at_once_when_discovery_stops(tmp_path: Path) -> None:
     ended: list[str] = []
 

@@ -315,6 +315,7 @@ async def test_reflection_tells_the_services_and_their_methods(discovery: Runnin
     ]
 
 
+@pytest.mark.alone
 async def test_watches_end_in_order_when_discovery_stops(tmp_path: Path) -> None:
     port = free_port()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:

@@ -145,6 +145,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None
             assert f"cannot listen on 127.0.0.1:{running_one.port}" in process.program.stderr
 
 
+@pytest.mark.alone
 async def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
     with discovery_process(tmp_path) as process:
         await process.wait_until_ready()

@@ -69,6 +69,7 @@ async def index_of(discovery: RunningDiscovery, name: str) -> int:
         return (await consul.health_service(name))[1]
 
 
+@pytest.mark.alone
 async def test_one_change_is_told_to_a_thousand_watchers_soon(discovery: RunningDiscovery) -> None:
     async with (
         ConsulClient.open(discovery.consul, token=discovery.credentials.admin) as consul,
@@ -114,6 +115,7 @@ async def test_watchers_that_hang_up_are_forgotten(discovery: RunningDiscovery) 
         await wait_until(lambda: blocked(discovery) == 5)
 
 
+@pytest.mark.alone
 async def test_a_stop_releases_every_watcher_at_once(tmp_path: Path) -> None:
     async with discovery_in(tmp_path) as discovery, connections(discovery, WATCHERS) as streams:
         await ask(streams, "catalog/services?index=1000000&wait=10m")

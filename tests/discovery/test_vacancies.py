@@ -115,10 +115,10 @@ def test_a_look_costs_the_same_with_thousands_of_instances_whose_ports_are_close
     many = [instance(f"i{number}", f"127.0.{number % 200}.1", 1 + number % 60_000) for number in range(20_000)]
     ledger = ledger_of(*many)
     ledger.look(listeners())
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(100):
         ledger.look(listeners(("127.0.0.1", 61_000 + number)))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_the_check_that_stands_for_a_life_is_the_renewed_one() -> None:

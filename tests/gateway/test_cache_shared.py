@@ -191,6 +191,7 @@ async def _is_shared(one: Gateway, other: Gateway) -> bool:
     return await other.metric("cache_shared_hits_total") > before
 
 
+@pytest.mark.alone
 async def test_a_redis_that_hangs_is_not_waited_for(redis: RedisServer) -> None:
     async with upstream(Numbered(FRESH)) as app, two_gateways(redis, app, "10ms") as (one, _):
         loop = asyncio.get_running_loop()

@@ -3,11 +3,13 @@
 import asyncio
 import time
 
+import pytest
 from toska_tests.gateways import running_gateway
 
 HELLO = {"routes": [{"name": "all", "match": {"path_prefix": "/"}, "respond": {"body": "hello"}}]}
 
 
+@pytest.mark.alone
 async def test_an_idle_connection_is_closed_cleanly_and_not_waited_for() -> None:
     async with running_gateway(HELLO) as gateway:
         reader, writer = await asyncio.open_connection(*gateway.address)

@@ -40,7 +40,7 @@ async def test_a_delayed_request_is_served_late_and_says_so(gateway: Gateway) ->
         started = loop.time()
         answer = await ask(gateway.address, get())
         took = loop.time() - started
-    assert 0.19 <= took < 2  # (a timer counts from the beginning of its turn of the loop)
+    assert 0.19 <= took < 20  # (a timer counts from the beginning of its turn of the loop)
     assert (answer.status, answer.body, answer.value("x-toska-fault")) == (200, b"ok", b"delay")
 
 

@@ -34,7 +34,7 @@ for run in (lambda: time.sleep(60), lambda: all(iter(int, 1) is None or True for
     try:
         run()
     except Overdue:
-        assert 0.2 <= time.perf_counter() - guard.since < 2
+        assert 0.2 <= time.perf_counter() - guard.since < 20
     else:
         raise AssertionError
     guard.since = 0.0

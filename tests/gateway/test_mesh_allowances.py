@@ -67,7 +67,7 @@ async def test_an_allowance_refills_evenly_by_the_clock_of_redis(redis: RedisSer
         started = loop.time()
         while served < 8:
             served += await ask(link, 1, 0.05, 0.05) >= 0
-        assert 7 * 0.05 - 0.002 <= loop.time() - started < 2.0
+        assert 7 * 0.05 - 0.002 <= loop.time() - started < 20
 
 
 async def test_many_gateways_take_exactly_what_there_is(redis: RedisServer) -> None:
@@ -107,7 +107,7 @@ async def test_a_clock_that_was_set_back_locks_nobody_out(redis: RedisServer) ->
         async def served() -> bool:
             return await ask(link, 1, 0.05, 0.1) >= 0
 
-        await wait_until(served, within=2, what="the wait is that of a burst, and not until the old time")
+        await wait_until(served, within=20, what="the wait is that of a burst, and not until the old time")
 
 
 async def test_scripts_that_redis_has_forgotten_are_told_again(redis: RedisServer) -> None:
@@ -123,7 +123,7 @@ async def test_whoever_waits_when_redis_dies_counts_alone_and_it_is_shared_again
         waiting = [asking(link, key, HOUR, HOUR) for key in range(3)]
         await asyncio.sleep(0)  # the question is on its way
         redis.kill()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             assert await asyncio.gather(*waiting) == [None, None, None]
         assert not link.shared
         await redis.start()
@@ -135,6 +135,7 @@ async def test_whoever_waits_when_redis_dies_counts_alone_and_it_is_shared_again
     assert "hunter2" not in repr(told)
 
 
+@pytest.mark.alone
 async def test_nobody_waits_longer_than_said_for_a_redis_that_hangs(redis: RedisServer) -> None:
     told: Told = []
     async with linked(redis.url, told) as link:

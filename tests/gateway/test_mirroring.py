@@ -134,6 +134,7 @@ async def test_a_shadow_that_fails_is_no_matter_of_the_routes(gateway: Gateway, 
         assert await gateway.metric("requests_total", route="all", status="502") == 0
 
 
+@pytest.mark.alone
 async def test_a_shadow_that_cannot_be_reached_delays_nobody(gateway: Gateway) -> None:
     with black_hole() as port:
         async with upstream() as app:

@@ -47,7 +47,7 @@ async def test_an_allowance_refills_evenly(gateway: Gateway) -> None:
             while served < 8:
                 served += (await client.ask(get())).status == 200
             took = loop.time() - started
-    assert 7 / 20 - 0.01 <= took < 2.0
+    assert 7 / 20 - 0.01 <= took < 20
 
 
 async def test_clients_are_told_apart_by_what_trusted_proxies_say(gateway: Gateway) -> None:

@@ -453,19 +453,19 @@ def test_any_bytes_are_refused_or_understood_without_line_ends_in_what_is_passed
     ids=lambda line: str(line[:14]) + "…",
 )
 def test_no_field_line_takes_long_to_read(line: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         read("GET / HTTP/1.1", line, host=None if line.startswith("Host") else "test")
     except BadMessage as error:
         assert error.status == 400
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("unit", ["/a", "/.", "/..", "//", "%20", "/%2e", "a", "/a/..", ";"])
 def test_no_path_takes_long_to_read(unit: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     read(f"GET /{unit * (8000 // len(unit))} HTTP/1.1")
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_what_is_remembered_of_strangers_is_bounded_in_bytes() -> None:

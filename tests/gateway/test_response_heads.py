@@ -160,16 +160,16 @@ def test_fields_for_this_hop_are_not_passed_on() -> None:
     ids=["space", "list", "name"],
 )
 def test_no_field_line_takes_long_to_read(line: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         read("HTTP/1.1 200 OK", line)
     except BadMessage as error:
         assert error.status == 502
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
 
 
 def test_many_lines_of_one_field_are_refused_in_no_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BadMessage):
         read("HTTP/1.1 200 OK", *["Trailer: a"] * 20_000)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1

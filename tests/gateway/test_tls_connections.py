@@ -320,6 +320,7 @@ def _alive(*kinds: type) -> list[object]:
     return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
+@pytest.mark.alone
 async def test_an_idle_connection_costs_little_memory(authority: Authority) -> None:
     async with upstream() as app, running_gateway(secured(app.port, authority)) as gateway:
         context = authority.client_context()

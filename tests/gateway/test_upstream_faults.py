@@ -134,7 +134,7 @@ async def test_an_upstream_that_accepts_and_closes_is_a_failure_and_no_hang(gate
     async with upstream(script) as app:
         await gateway.serve(single(app.port))
         for method in ("GET", "POST"):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 answer = await ask(gateway.address, request(method))
             assert answer.status == 502
             assert answer.error in ("upstream-reset", "upstream-connect-failed")  # whichever is noticed first

@@ -131,6 +131,7 @@ def ask_each(clients: list[socket.socket]) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
+@pytest.mark.alone
 async def test_ten_thousand_idle_connections_take_less_than_100_mib() -> None:
     limits = {"connections": 2 * IDLE, "connections_per_client": 2 * IDLE, "idle_timeout": "300s"}
     async with upstream() as app, running_gateway(single(app.port, limits=limits)) as gateway:

@@ -56,14 +56,20 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Contr
 
 @asynccontextmanager
 async def joined(mesh: ControlMesh, name: str, **options: Any) -> AsyncGenerator[tuple[Service, int]]:
-    """A service that is registered until the block ends."""
+    """A service that is registered until the block ends, and is forgotten then."""
     service = Service(name.title())
+
+    async def is_forgotten() -> bool:
+        return name not in await listed(mesh)
+
     async with web_server(service) as port:
         await mesh.register(name, port, **options)
         try:
             yield service, port
         finally:
             await mesh.deregister(options.get("id", f"{name}-{port}"))
+            # Or the next test takes this one's document for that of its own service.
+            await wait_until(is_forgotten)
 
 
 async def merged(mesh: ControlMesh) -> Json:

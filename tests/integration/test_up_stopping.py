@@ -16,6 +16,8 @@ from toska_tests.waiting import wait_until
 
 PROMISED_S = 3.0
 
+pytestmark = pytest.mark.alone
+
 
 def _family(mesh: RunningMesh) -> list[psutil.Process]:
     family = mesh.program.descendants()

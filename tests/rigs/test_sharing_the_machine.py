@@ -4,31 +4,33 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from toska_tests.alone import turn
+from toska_tests.alone import Turns
 from toska_tests.ports import share_of
 from toska_tests.waiting import PATIENT_S
 
+Locks = tuple[Path, Path]
+
 
 @pytest.fixture
-def locks(tmp_path: Path) -> dict[str, Path]:
-    files = {"lock": tmp_path / "lock", "door": tmp_path / "door"}
-    for file in files.values():
-        file.touch()
-    return files
+def locks(tmp_path: Path) -> Locks:
+    lock, door = tmp_path / "lock", tmp_path / "door"
+    lock.touch()
+    door.touch()
+    return lock, door
 
 
 class Worker:
     """Somebody in a thread who waits for a turn, and holds it until told to end."""
 
-    def __init__(self, locks: dict[str, Path], *, alone: bool) -> None:
-        self._locks = locks
+    def __init__(self, locks: Locks, *, alone: bool) -> None:
+        self._turns = Turns(*locks)
         self._alone = alone
         self._has_turn, self._may_end = Event(), Event()
         self._thread = Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        with turn(alone=self._alone, **self._locks):
+        with self._turns.turn(alone=self._alone):
             self._has_turn.set()
             self._may_end.wait()
 
@@ -41,9 +43,10 @@ class Worker:
         self._may_end.set()
         self._thread.join(PATIENT_S)
         assert not self._thread.is_alive()
+        self._turns.close()
 
 
-def test_tests_that_need_not_be_alone_run_beside_one_another(locks: dict[str, Path]) -> None:
+def test_tests_that_need_not_be_alone_run_beside_one_another(locks: Locks) -> None:
     first, second = (Worker(locks, alone=False) for _ in range(2))
     assert first.tests()
     assert second.tests()
@@ -52,7 +55,7 @@ def test_tests_that_need_not_be_alone_run_beside_one_another(locks: dict[str, Pa
 
 
 @pytest.mark.parametrize(("alone", "other"), [(True, False), (False, True), (True, True)])
-def test_a_test_that_is_to_be_alone_is(locks: dict[str, Path], alone: bool, other: bool) -> None:
+def test_a_test_that_is_to_be_alone_is(locks: Locks, alone: bool, other: bool) -> None:
     first = Worker(locks, alone=alone)
     assert first.tests()
     second = Worker(locks, alone=other)
@@ -62,7 +65,7 @@ def test_a_test_that_is_to_be_alone_is(locks: dict[str, Path], alone: bool, othe
     second.end()
 
 
-def test_who_waits_to_be_alone_is_not_kept_waiting_by_those_who_come_later(locks: dict[str, Path]) -> None:
+def test_who_waits_to_be_alone_is_not_kept_waiting_by_those_who_come_later(locks: Locks) -> None:
     first = Worker(locks, alone=False)
     assert first.tests()
     alone = Worker(locks, alone=True)

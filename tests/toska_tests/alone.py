@@ -6,35 +6,37 @@ the door first, or the others, who come and go, would keep it waiting for ever.
 """
 
 import fcntl
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-_LOCK = Path(__file__)
-_DOOR = Path(__file__).with_name("__init__.py")
 
+class Turns:
+    """One worker's side of it.
 
-@contextmanager
-def _held(path: Path, kind: int) -> Generator[None]:
-    """The kernel forgets the lock with its holder, and nothing is left behind in the folder."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, kind)
-        yield
-    finally:
-        fcntl.flock(opened, fcntl.LOCK_UN)  # closing would not do: a child may have been forked meanwhile
-        os.close(opened)
+    Args:
+        lock: A file that all workers have; it is only opened, and the kernel keeps who holds it.
+        door: Another one.
+    """
 
+    def __init__(self, lock: Path, door: Path) -> None:
+        # Once and for all: a checkout replaces files, and a run goes on meanwhile.
+        self._lock, self._door = lock.open("rb"), door.open("rb")
 
-@contextmanager
-def turn(*, alone: bool, lock: Path = _LOCK, door: Path = _DOOR) -> Generator[None]:
-    """Wait for the others to end what needs the machine alone, or, `alone`, for all others."""
-    opened = os.open(lock, os.O_RDONLY)
-    try:
-        with _held(door, fcntl.LOCK_EX):
-            fcntl.flock(opened, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
-    finally:
-        fcntl.flock(opened, fcntl.LOCK_UN)
-        os.close(opened)
+    @contextmanager
+    def turn(self, *, alone: bool) -> Generator[None]:
+        """Wait for the others to end what needs the machine alone, or, `alone`, for all others."""
+        fcntl.flock(self._door, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(self._door, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._lock.close()
+        self._door.close()
