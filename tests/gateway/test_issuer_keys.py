@@ -5,7 +5,8 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from toska_tests.issuers import KeyServer, SigningKey, jwt_policy, key_server, k
 from toska_tests.raw_http import (
     Conversation,
     Message,
+    Script,
     Upstream,
     ask,
     black_hole,
@@ -49,7 +51,7 @@ async def ask_with(gateway: Gateway, token: str) -> Message:
     return await ask(gateway.address, get("/", f"Authorization: Bearer {token}"))
 
 
-def two_routes(app: Upstream, *servers: KeyServer) -> dict[str, Any]:
+def a_route_each(app: Upstream, *servers: KeyServer) -> dict[str, Any]:
     """A route for each server of keys, which is looked at every second."""
     routes = [
         {"name": f"r{i}", "match": {"path_prefix": f"/r{i}"}, "to": "app",
@@ -169,38 +171,79 @@ async def test_without_keys_nobody_can_tell_and_the_client_may_come_again() -> N
             assert not app.requests
 
 
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        (response(500), "it answered with status 500"),
-        (response(302, "location: http://127.0.0.1/"), "it redirects, and redirects are not followed"),
-        (response(200, body=b"<html>"), "it is not JSON"),
-        (response(200, body=b"[]"), 'it is no JWK Set: an object with a list of "keys"'),
-        (response(200, body=b'{"keys": []}'), "it has no key that could be used"),
-        (response(200, body=b'{"keys": [7, {"kty": "oct", "k": "AAAA"}]}'), "key 1 is not used"),
-        (response(200, body=b"[" * 100_000), "it is not JSON"),
-        (response(200, "content-encoding: gzip", body=b"x"), "it sent a content coding that nobody asked for"),
-        (response(200, body=b" " * 600_000), "it has more than 524288 bytes"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 600_000, "it sent more than 524288 bytes"),
-        (b"garbage\r\n\r\n", "it cannot be fetched"),
-    ],
-)
-async def test_a_server_that_answers_nonsense_leaves_the_keys_as_they_are(answer: bytes, problem: str) -> None:
-    async with served(OLD, jwks_refresh="1s") as (gateway, server):
-        assert (await ask_with(gateway, OLD.token())).status == 200
-        server.answer = answer
-        if b"content-length" not in answer:
+NONSENSE = [
+    (response(500), "it answered with status 500"),
+    (response(302, "location: http://127.0.0.1/"), "it redirects, and redirects are not followed"),
+    (response(200, body=b"<html>"), "it is not JSON"),
+    (response(200, body=b"[]"), 'it is no JWK Set: an object with a list of "keys"'),
+    (response(200, body=b'{"keys": []}'), "it has no key that could be used"),
+    (response(200, body=b'{"keys": [7, {"kty": "oct", "k": "AAAA"}]}'), "key 1 is not used"),
+    (response(200, body=b"[" * 100_000), "it is not JSON"),
+    (response(200, "content-encoding: gzip", body=b"x"), "it sent a content coding that nobody asked for"),
+    (response(200, body=b" " * 600_000), "it has more than 524288 bytes"),
+    (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 600_000, "it sent more than 524288 bytes"),
+    (b"garbage\r\n\r\n", "it cannot be fetched"),
+]
 
-            async def answer_and_close(conversation: Conversation) -> None:
-                await conversation.request()
-                await conversation.send(answer)
 
-            server.server.script = answer_and_close
-        await wait_until(lambda: problem in problem_of(gateway), what=problem)
-        assert (await ask_with(gateway, OLD.token(sub="another"))).status == 200
-        assert await gateway.metric("issuer_keys_stale") == 1
-        unknown = await ask_with(gateway, NEW.token())
-        assert (unknown.status, unknown.error) == (503, "keys-unavailable")
+@dataclass(frozen=True)
+class Confused:
+    """A gateway with a route for each server of keys, all of which answered well once, and now answer nonsense."""
+
+    gateway: Gateway
+    servers: list[KeyServer]
+
+    async def ask(self, number: int, token: str) -> Message:
+        """Send a token to the route whose keys are those of that server."""
+        return await ask(self.gateway.address, get(f"/r{number}/", f"Authorization: Bearer {token}"))
+
+    def problem(self, number: int) -> str:
+        """What the gateway says of that server's keys."""
+        (found,) = [one for one in self.gateway.supervisor.issuer_keys() if one.source == self.servers[number].url]
+        return found.problem
+
+
+@pytest.fixture(scope="module")
+async def confused() -> AsyncGenerator[Confused]:
+    async with AsyncExitStack() as stack:
+        app, gateway = await stack.enter_async_context(upstream()), await stack.enter_async_context(running_gateway())
+        servers = [await stack.enter_async_context(key_server(OLD)) for _ in NONSENSE]
+        await gateway.serve(a_route_each(app, *servers))
+        confused = Confused(gateway, servers)
+        for number in range(len(NONSENSE)):
+            assert (await confused.ask(number, OLD.token())).status == 200
+        for server, (answer, _) in zip(servers, NONSENSE, strict=True):
+            server.answer = answer
+            if b"content-length" not in answer:
+                server.server.script = saying_and_closing(answer)
+        yield confused
+
+
+def saying_and_closing(answer: bytes) -> Script:
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(answer)
+
+    return script
+
+
+@pytest.mark.parametrize("number", range(len(NONSENSE)), ids=[problem for _, problem in NONSENSE])
+async def test_a_server_that_answers_nonsense_leaves_the_keys_as_they_are(confused: Confused, number: int) -> None:
+    problem = NONSENSE[number][1]
+    await wait_until(lambda: problem in confused.problem(number), what=problem)
+    assert (await confused.ask(number, OLD.token(sub="another"))).status == 200
+    unknown = await confused.ask(number, NEW.token())
+    assert (unknown.status, unknown.error) == (503, "keys-unavailable")
+
+
+async def test_keys_that_are_not_fresh_are_counted(confused: Confused) -> None:
+    numbers = range(len(NONSENSE))
+    await wait_until(lambda: all(NONSENSE[number][1] in confused.problem(number) for number in numbers))
+
+    async def are_counted() -> bool:
+        return await confused.gateway.metric("issuer_keys_stale") == len(NONSENSE)
+
+    await wait_until(are_counted, what="its worker knows of all of them")
 
 
 async def test_keys_come_back_when_their_server_does() -> None:
@@ -280,7 +323,7 @@ async def test_a_servers_cache_control_says_when_to_look_again() -> None:
         key_server(OLD, fields=("cache-control: max-age=1",)) as restless,
         running_gateway() as gateway,
     ):
-        await gateway.serve(two_routes(app, patient, restless))
+        await gateway.serve(a_route_each(app, patient, restless))
         await wait_until(lambda: restless.looks >= 4)
         assert patient.looks == 1
 
