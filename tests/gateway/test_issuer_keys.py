@@ -400,6 +400,13 @@ def test_keys_that_cannot_be_used_are_refused_with_their_place(keys: list[dict[s
 
 async def test_workers_that_come_later_have_the_keys_at_once() -> None:
     async with served(OLD) as (gateway, server):
+
+        async def has_them() -> bool:
+            return await gateway.metric("issuer_keys") == 1
+
+        await wait_until(
+            has_them
+        )  # or the first request, which came while they were looked for, has them looked for again
         assert (await ask_with(gateway, OLD.token())).status == 200
         await gateway.supervisor.renew()
         assert (await ask_with(gateway, OLD.token())).status == 200

@@ -155,6 +155,7 @@ async def test_a_worker_that_is_asked_to_end_finishes_its_request_and_is_replace
             await until_running(pair, 2, without=victim)
 
 
+@pytest.mark.alone
 async def test_a_connection_that_has_just_been_made_is_served_although_its_worker_is_to_end() -> None:
     async with upstream() as app, running_gateway(single(app.port)) as gateway:
         async with connected(gateway.address) as client, connected(gateway.address) as silent:
@@ -310,6 +311,7 @@ async def test_a_gateway_that_stops_lets_a_slow_reader_have_what_is_left() -> No
             assert len(await client.exactly(len(body))) == len(body)
 
 
+@pytest.mark.alone
 async def test_requests_that_do_not_end_do_not_hold_up_the_end_of_a_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "DRAIN_S", 0.3)
 
