@@ -194,8 +194,15 @@ async def test_off_loopback_a_read_needs_the_admin_token_wherever_it_is_forwarde
             assert (await mesh.get(f"{base}{path}")).status_code == 401
         routes = await mesh.get(f"{base}/api/v1/routes", headers=mesh.bearer())
         assert routes.status_code == 200
-        document = (await mesh.get(f"{base}/openapi.json", headers=mesh.bearer())).json()
-        assert document["paths"]["/api/v1/routes"]["get"]["security"] == [{"MeshToken": []}]
+        paths: dict[str, Any] = {}
+
+        async def describes_the_router() -> bool:
+            document = await mesh.get(f"{base}/openapi.json", headers=mesh.bearer())
+            paths.update(document.raise_for_status().json()["paths"])
+            return "/api/v1/routes" in paths
+
+        await wait_until(describes_the_router)
+        assert paths["/api/v1/routes"]["get"]["security"] == [{"MeshToken": []}]
         assert (await mesh.get(f"{mesh.router}/api/v1/routes")).status_code == 200
 
 
