@@ -9,6 +9,7 @@ from toska_common.contracts.router import GatewayStatus, RouterStatus
 
 from toska_cli.admin_api import AdminApi
 from toska_cli.running import get_running_mesh
+from toska_cli.terminal import plain
 
 _GATEWAYS: TypeAdapter[list[GatewayStatus]] = TypeAdapter(list[GatewayStatus])
 
@@ -30,7 +31,7 @@ def show_gateways(home: Path | None, *, as_json: bool) -> bool:
     else:
         sys.stdout.write(f"newest version {status.version or '(none yet)'}\n")
         for gateway in gateways:
-            sys.stdout.write(f"  {gateway.name:<28} {gateway.version or '-':<16}  {describe(gateway)}\n")
+            sys.stdout.write(plain(f"  {gateway.name:<28} {gateway.version or '-':<16}  {describe(gateway)}") + "\n")
     return all(gateway.up_to_date for gateway in gateways)
 
 

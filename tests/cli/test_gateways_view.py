@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from toska_cli.gateways import describe
+from toska_cli.terminal import plain
 from toska_common.contracts.router import GatewayStatus
 
 SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -21,3 +22,7 @@ SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 )
 def test_a_gateway_is_said_to_be_current_or_behind_or_why_it_refused(fields: dict[str, Any], said: str) -> None:
     assert describe(GatewayStatus(name="g", version="v", last_seen=SEEN, **fields)) == said
+
+
+def test_what_others_say_is_no_command_to_a_terminal() -> None:
+    assert plain("gw\x1b]0;owned\x07\r\n\u202e äß 漢") == "gw\ufffd]0;owned\ufffd\ufffd\ufffd\ufffd äß 漢"

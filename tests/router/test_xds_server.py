@@ -173,6 +173,18 @@ async def test_clients_are_listed_with_what_they_run_and_refuse() -> None:
     assert (server.tally.sent[types.CLUSTER], server.tally.refused[types.CLUSTER]) == (2, 1)
 
 
+async def test_types_that_clients_make_up_are_answered_and_not_counted() -> None:
+    server = XdsServer()
+    server.set_resources(EVERYBODY, resources("orders"))
+    async with server.listening("127.0.0.1", 0) as port, xds_client(port, incremental=True) as client:
+        for number in range(3):
+            await client.say(type_url=f"{types.PREFIX}made.up.V{number}", resource_names_subscribe=["a"])
+            assert list((await client.hear()).removed_resources) == ["a"]
+        await client.say(type_url=types.CLUSTER)
+        await client.hear()
+        assert list(server.tally.sent) == [types.CLUSTER]
+
+
 async def test_nothing_is_sent_when_the_same_resources_are_set_again() -> None:
     server = XdsServer()
     assert server.set_resources(EVERYBODY, resources("orders"))

@@ -137,7 +137,7 @@ class Session:
         while True:
             self._woken = anyio.Event()
             while (response := self._stream.next_response(self._resources.resources_for(self._group))) is not None:
-                self._tally.sent[response.type_url] += 1
+                self._tally.count(self._tally.sent, response.type_url)
                 await write(encode(response))
             await self._wait()
 
@@ -167,9 +167,9 @@ class Session:
 
     def _note(self, type_url: str, refusal: Refusal | None) -> None:
         if refusal is None:
-            self._tally.accepted[type_url] += 1
+            self._tally.count(self._tally.accepted, type_url)
             return
-        self._tally.refused[type_url] += 1
+        self._tally.count(self._tally.refused, type_url)
         self._tally.refusals.append(Refused(self._node, self._clock.now(), refusal))
         log.warning(
             "xds_resources_refused",

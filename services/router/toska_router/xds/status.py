@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from toska_router.xds.exchange import Node, Refusal
+from toska_router.xds.types import MAKE_ORDER
 
 MAX_REMEMBERED = 100
+_KNOWN = frozenset(MAKE_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,8 @@ class Tally:
     accepted: Counter[str] = field(default_factory=Counter[str])
     refused: Counter[str] = field(default_factory=Counter[str])
     refusals: deque[Refused] = field(default_factory=lambda: deque[Refused](maxlen=MAX_REMEMBERED))
+
+    def count(self, counter: Counter[str], type_url: str) -> None:
+        """Count one; types that clients make up would grow without a bound."""
+        if type_url in _KNOWN:
+            counter[type_url] += 1
