@@ -13,13 +13,13 @@ from toska_common.events.transport import Transport
 
 
 def open_transport(
-    url: str, *, home: Path, token: str = "", service: str = "toska"
+    url: str, *, home: Path | None, token: str = "", service: str = "toska"
 ) -> AbstractAsyncContextManager[Transport]:
     """A connection to what carries events, open inside the block.
 
     Args:
         url: As `TOSKA_EVENTS_URL` has it.
-        home: The mesh's state folder, where `embedded://` finds its log.
+        home: The mesh's state folder, where `embedded://` finds its log; no other scheme needs one.
         token: The mesh's join or admin token, for the embedded log.
         service: Who this is, for logs and for the broker's list of connections.
 
@@ -28,7 +28,7 @@ def open_transport(
         EventsUnavailable: On entering: it is away. Once it was there, it comes back by itself.
     """
     scheme = url.partition("://")[0]
-    if scheme == "embedded":
+    if scheme == "embedded" and home is not None:
         from toska_common.events.embedded.transport import open_embedded
 
         return open_embedded(home, token=token, service=service)

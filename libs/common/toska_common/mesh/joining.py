@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,9 @@ from toska_common.mesh.worker_metrics import Family, WorkerMetrics, add_up, enco
 from toska_common.metrics import ServiceMetrics, render
 
 if TYPE_CHECKING:
+    from toska_common.events.bus import EventBus
+    from toska_common.events.codecs import Codec
+    from toska_common.events.payload import EventPayload
     from toska_common.mesh.client import MeshClient
 
 REMOVED_AFTER = timedelta(minutes=1)
@@ -151,6 +154,7 @@ class Mesh:
         self._exchanges = Exchanges()
         self._callers = Callers(self.metrics.registry)
         self._vitals = Vitals(capacity, time.monotonic())
+        self._bus: EventBus | None = None
         self._presence: Presence | None = None
         self._state: Any = None
         if logs:
@@ -173,6 +177,42 @@ class Mesh:
 
         _check_offer(service, reserved=True)
         return MeshClient(service, self._outbound, CallPolicy(attempts=attempts), **options)
+
+    def events(
+        self,
+        *,
+        publishes: "Iterable[type[EventPayload]]" = (),
+        codec: "Codec | None" = None,
+        check_schemas: bool = True,
+    ) -> "EventBus":
+        """The app's event bus (extra `events`), open while the app runs; for `@bus.subscribe(...)` before that.
+
+        Args:
+            publishes: Payload types of the app's own events.
+            codec: What is done to payloads on the wire: compression, encryption.
+            check_schemas: Whether the mesh's schema registry is asked before the first event is published.
+
+        Raises:
+            ConfigurationError: The app has a bus already.
+        """
+        from toska_common.events.bus import EventBus
+        from toska_common.events.proposing import Proposing
+        from toska_common.mesh.eventing import Eventing
+
+        if self._bus is not None:
+            raise ConfigurationError(
+                f"Mesh(name={self.name!r}): events() makes the app's one bus, and was called before"
+            )
+        eventing = Eventing(self.name, self._settings.events_url.get_secret_value(), self.locate)
+        self._bus = EventBus(
+            self.name,
+            eventing.connect,
+            publishes=publishes,
+            codec=codec,
+            registry=self.metrics.registry,
+            before_publishing=Proposing(self.name, eventing.post) if check_schemas else None,
+        )
+        return self._bus
 
     def locate(self) -> Location:
         """The registry that this app belongs to at the moment."""
@@ -199,7 +239,7 @@ class Mesh:
                 report=self._report,
                 group=group,
             )
-            async with self._presence.lasting():
+            async with self._presence.lasting(), nullcontext() if self._bus is None else self._bus.open():
                 yield
             self._presence = None
             group.cancel_scope.cancel()
@@ -226,6 +266,10 @@ class Mesh:
 
     def _fit(self) -> None:
         fitting.add_routes(self._app, [*self.health.routes(), Route("/metrics", self._serve_metrics, name="metrics")])
+        if self._bus is not None:
+            from toska_common.mesh.eventing import ASYNCAPI_PATH, serve_asyncapi
+
+            fitting.add_routes(self._app, [Route(ASYNCAPI_PATH, serve_asyncapi(self._bus, self.version))])
         if self._problems:
             problem.install_beside(self._app)
         if self._tracer is not None:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from toska_common.contracts.names import Host
 from toska_common.contracts.profile import Word
+from toska_common.events.location import check_events_url
 from toska_common.settings import LogFormat, load_settings
 from toska_common.units import Duration
 
@@ -27,6 +28,10 @@ class MeshSettings(BaseSettings):
     registry_ca: Path | None = Field(default=None, description="Authorities to believe a registry with TLS by")
     registry_certificate: Path | None = Field(default=None, description="What to show to one that asks")
     registry_key: Path | None = Field(default=None, description="Its key, if that is a file of its own")
+    events_url: SecretStr = Field(
+        default=SecretStr("embedded://"),
+        description="embedded:// (the log of this machine's mesh), amqp(s)://user:password@host:5672/vhost, or redis://host",
+    )
     join_token: SecretStr = Field(default=SecretStr(""), description="Credential to register with")
     join_token_file: Path | None = Field(default=None, description="File that holds it")
     advertise_address: Host | None = Field(default=None, description="Address that others reach this app at")
@@ -66,6 +71,12 @@ class MeshSettings(BaseSettings):
         if value and not value.startswith(("http://", "https://", "consul://", "consul+tls://", "embedded://")):
             raise ValueError("write an http(s) URL, consul://host:port, consul+tls://host:port or embedded://")
         return value.rstrip("/") if "://" in value and not value.endswith("://") else value
+
+    @field_validator("events_url")
+    @classmethod
+    def _known_events(cls, value: SecretStr) -> SecretStr:
+        check_events_url(value.get_secret_value())
+        return value
 
     @field_validator("lease_ttl")
     @classmethod
