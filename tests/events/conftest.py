@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 from toska_common.events.transport import Transport
-from toska_tests.event_carriers import Carrier, LogHost, embedded_carrier, log_host
+from toska_tests.event_carriers import Carrier, LogHost, embedded_carrier, log_host, rabbit_carrier
+from toska_tests.rabbit_servers import RabbitServer
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture(params=["embedded", "rabbitmq"])
 async def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Carrier]:
     """Something that carries events, and keeps what the contract says."""
+    if request.param == "rabbitmq":
+        server: RabbitServer = request.getfixturevalue("rabbit")
+        await server.wait_until_ready()
+        yield rabbit_carrier(server)
+        return
     async with embedded_carrier(tmp_path) as found:
         yield found
 

@@ -244,13 +244,15 @@ async def test_a_retry_survives_a_restart(carrier: Carrier) -> None:
     await carrier.restart()
     async with carrier.connect() as transport, transport.subscribe(wanted) as consumer:
         (again,) = await take(consumer)
-        assert (again.event.data, again.attempt) == (b"1", 2)
+        assert again.event.data == b"1"
+        # What was sent to a consumer that went before it looked counts as given with RabbitMQ, and not with the log.
+        assert again.attempt in (2, 3)
         await again.ack()
 
 
 async def _settled(transport: Transport, carrier: Carrier) -> bool:
     (group,) = [one for one in await transport.administration.groups() if one.name == carrier.group()]
-    return group.unsettled == 0
+    return group.unsettled in (0, None)
 
 
 async def test_higher_priorities_go_first_and_within_one_the_order_of_publishing(
@@ -440,11 +442,14 @@ async def test_topics_say_what_is_in_them_and_how_they_are_kept(carrier: Carrier
     await publish(transport, *numbered(carrier, "a", range(3)))
     (state,) = [one for one in await administration.topics() if one.settings.name == settings.name]
     assert state.settings == settings
-    assert (state.events, state.published) == (3, 3)
-    assert state.last_at is not None
-    assert state.first_offset is not None
-    assert state.last_offset is not None
-    assert state.last_offset > state.first_offset
+    if carrier.counts:
+        assert (state.events, state.published) == (3, 3)
+        assert state.last_at is not None
+        assert state.first_offset is not None
+        assert state.last_offset is not None
+        assert state.last_offset > state.first_offset
+    else:
+        assert (state.events, state.published) == (None, None)
     await administration.delete_topic(settings.name)
     assert settings.name not in {one.settings.name for one in await administration.topics()}
     with pytest.raises(UnknownTopic):
@@ -460,7 +465,7 @@ async def test_groups_say_how_far_they_are(carrier: Carrier, transport: Transpor
         await take(consumer)
         (state,) = [one for one in await administration.groups() if one.name == carrier.group()]
         assert (state.members, state.patterns) == (1, (carrier.topic("a"),))
-        assert (state.lag, state.unsettled, state.delayed, state.dead) == (2, 2, 0, 0)
+        assert (state.lag, state.unsettled, state.delayed, state.dead) == (2, 2 if carrier.counts else None, 0, 0)
         with pytest.raises(Conflict):
             await administration.delete_group(carrier.group())
     await administration.delete_group(carrier.group())

@@ -17,6 +17,7 @@ from toska_common.events.transport import Consumer, Delivery, Message, Stored, T
 from toska_events.hosting import HostedLog, host_log
 from toska_events.settings import Settings
 
+from toska_tests.rabbit_servers import RabbitServer
 from toska_tests.waiting import PATIENT_S
 
 Connect = Callable[[], AbstractAsyncContextManager[Transport]]
@@ -31,12 +32,14 @@ class Carrier:
         connect: Opens a transport that may do everything.
         restart: Stops it in good order, and starts it again.
         keeps_all: Whether every topic can be read again, and not only those that were created for it.
+        counts: Whether it knows every figure, and not only those of its queues.
     """
 
     name: str
     connect: Connect
     restart: Callable[[], Awaitable[None]]
     keeps_all: bool = True
+    counts: bool = True
     word: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
 
     def topic(self, rest: str) -> str:
@@ -169,3 +172,10 @@ async def embedded_carrier(home: Path) -> AsyncGenerator[Carrier]:
     """The embedded log."""
     async with log_host(home) as host:
         yield Carrier("embedded", host.connect, host.restart)
+
+
+def rabbit_carrier(server: RabbitServer) -> Carrier:
+    """RabbitMQ, in one namespace for all tests."""
+    return Carrier(
+        "rabbitmq", lambda: open_transport(server.url, home=Path()), server.restart_application, counts=False
+    )

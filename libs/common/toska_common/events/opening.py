@@ -32,4 +32,8 @@ def open_transport(
         from toska_common.events.embedded.transport import open_embedded
 
         return open_embedded(home, token=token, service=service)
+    if scheme in ("amqp", "amqps"):
+        from toska_common.events.amqp.transport import open_amqp
+
+        return open_amqp(url, service=service)
     raise ConfigurationError(f"TOSKA_EVENTS_URL: nothing here carries events over {scheme}://")

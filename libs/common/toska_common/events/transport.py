@@ -177,12 +177,15 @@ class TopicSettings:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic and what is in it; counts are of what is kept, `published` of all since the transport began to count."""
+    """A topic and what is in it; counts are of what is kept, `published` of all since the transport began to count.
+
+    A figure that the transport cannot know is `None`.
+    """
 
     settings: TopicSettings
-    events: int
-    bytes: int
-    published: int
+    events: int | None
+    bytes: int | None
+    published: int | None
     first_offset: int | None
     last_offset: int | None
     last_at: datetime | None
@@ -190,7 +193,7 @@ class TopicState:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group and how far it is.
+    """A group and how far it is; a figure that the transport cannot know is `None`.
 
     Attributes:
         lag: Events that it has yet to be given.
@@ -203,11 +206,11 @@ class GroupState:
     patterns: tuple[str, ...]
     members: int
     lag: int
-    unsettled: int
+    unsettled: int | None
     delayed: int
     dead: int
-    delivered: int
-    acked: int
+    delivered: int | None
+    acked: int | None
     oldest_at: datetime | None
 
 
