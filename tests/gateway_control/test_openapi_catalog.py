@@ -56,11 +56,12 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Contr
 
 @asynccontextmanager
 async def joined(mesh: ControlMesh, name: str, **options: Any) -> AsyncGenerator[tuple[Service, int]]:
-    """A service that is registered until the block ends, and is forgotten then."""
+    """A service that is registered until the block ends, and gone then for the gateway too."""
     service = Service(name.title())
 
-    async def is_forgotten() -> bool:
-        return name not in await listed(mesh)
+    async def is_gone() -> bool:
+        known = (await listed(mesh)).get(name)
+        return known is None or known["state"] != "fresh"  # a service that routes name is not forgotten
 
     async with web_server(service) as port:
         await mesh.register(name, port, **options)
@@ -69,7 +70,7 @@ async def joined(mesh: ControlMesh, name: str, **options: Any) -> AsyncGenerator
         finally:
             await mesh.deregister(options.get("id", f"{name}-{port}"))
             # Or the next test takes this one's document for that of its own service.
-            await wait_until(is_forgotten)
+            await wait_until(is_gone)
 
 
 async def merged(mesh: ControlMesh) -> Json:
