@@ -97,6 +97,10 @@ class RabbitServer:
         await run_sync(self.evaluate, "ok = rabbit:stop(), ok = rabbit:start().")
         await self.wait_until_ready()
 
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to it."""
+        return [*_family(self._process), *_family(self._epmd)]
+
     def kill(self) -> None:
         """End it at once, with all its processes: connections are reset, and new ones refused."""
         for started in (self._process, self._epmd):
@@ -219,7 +223,8 @@ log.console = false
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 2GB
-collect_statistics_interval = 1000
+collect_statistics_interval = 500
+quorum_tick_interval = 500
 """
 
 

@@ -17,10 +17,10 @@ from toska_common.errors import InvalidInput
 from toska_common.events.amqp.envelope import (
     ATTEMPT,
     DEATHS,
-    DELIVERIES,
     DIED,
     ID,
     REASON,
+    TOPIC,
     BadEnvelope,
     milliseconds,
     moment,
@@ -32,6 +32,7 @@ from toska_common.events.amqp.errors import NoQueue, asked
 from toska_common.events.amqp.facts import GroupFact
 from toska_common.events.amqp.link import Link
 from toska_common.events.amqp.locks import Locks
+from toska_common.events.amqp.names import DELIVERY_LIMIT
 from toska_common.events.amqp.posting import Letter, Postman
 from toska_common.events.amqp.reading import content_type_of
 from toska_common.events.amqp.settling import own_headers
@@ -130,7 +131,7 @@ class DeadLetters:
             )
         except BadEnvelope:
             event = unreadable(
-                message.routing_key or "",
+                str(headers.get(TOPIC) or message.routing_key),
                 message.header.properties.message_id or "",
                 message.body,
                 content_type_of(message),
@@ -166,13 +167,18 @@ def _by_rabbitmq(group: str, message: DeliveredMessage, headers: dict[str, Any],
     at = death.get("time")
     died_at = at if isinstance(at, datetime) else event.time
     name = hashlib.sha256(f"{event.source}\0{event.id}\0{death.get('queue')}".encode() + message.body).hexdigest()[:20]
-    attempts = number(headers, DELIVERIES) or int(death.get("count") or 1)
+    # How often it was delivered is forgotten by then, but why it came here is not.
+    attempts = number(headers, ATTEMPT) or 0
+    if death.get("reason") == "delivery_limit":
+        attempts += DELIVERY_LIMIT + 1
     return DeadLetter(
         id=f"{group}:{milliseconds(died_at):012x}-{name}",
         group=group,
         event=event,
         reason=f"RabbitMQ gave it up: {death.get('reason', 'unknown')}",
-        attempts=attempts,
+        # How often it was delivered is forgotten by then; but why it came here is not.
+        attempts=(number(headers, ATTEMPT) or 0)
+        + (DELIVERY_LIMIT + 1 if death.get("reason") == "delivery_limit" else 0),
         died_at=died_at,
     )
 

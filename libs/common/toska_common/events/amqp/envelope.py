@@ -7,7 +7,7 @@ others `cloudEvents:` is understood as well. Beside them go headers of our own, 
     toska-expires  from when on nobody wants it, the same way
     toska-slot     the number that its key falls on, for ordered groups
     toska-attempt  how often it was given to the group before, on its way through retries
-    toska-reason, toska-died, toska-id   of dead letters
+    toska-reason, toska-died, toska-id, toska-topic   of dead letters
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md §3
 """
@@ -26,7 +26,7 @@ from toska_common.events.topics import check_topic
 PREFIX, OTHER_PREFIX = "cloudEvents_", "cloudEvents:"
 STRUCTURED = "application/cloudevents+json"
 AT, EXPIRES, SLOT, ATTEMPT = "toska-at", "toska-expires", "toska-slot", "toska-attempt"
-REASON, DIED, ID = "toska-reason", "toska-died", "toska-id"
+REASON, DIED, ID, TOPIC = "toska-reason", "toska-died", "toska-id", "toska-topic"
 MARKER = "toska-marker"
 DELIVERIES, DEATHS = "x-delivery-count", "x-death"
 

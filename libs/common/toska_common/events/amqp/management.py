@@ -3,6 +3,7 @@
 Sources: RabbitMQ's HTTP API, `GET /api/queues/VHOST/NAME`; figures are as old as its statistics interval (5 s).
 """
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +32,15 @@ class Management:
     def __init__(self, options: AmqpOptions) -> None:
         amqp = URL(options.nodes[0].url)
         self._base = options.management.rstrip("/")
-        self._auth = aiohttp.BasicAuth(amqp.user or "", amqp.password or "", encoding="utf-8")
+        credentials = f"{amqp.user or ''}:{amqp.password or ''}".encode()
+        self._headers = {"Authorization": f"Basic {b64encode(credentials).decode()}"}
         self._vhost = quote(amqp.path.removeprefix("/") or "/", safe="")
 
     async def figures(self, queues: Iterable[str]) -> Figures | None:
         """What is known of some queues; `None` if the API does not answer."""
         unsettled = delivered = acked = 0
         try:
-            async with aiohttp.ClientSession(auth=self._auth, timeout=_WITHIN) as session:
+            async with aiohttp.ClientSession(headers=self._headers, timeout=_WITHIN) as session:
                 for queue in queues:
                     url = URL(f"{self._base}/api/queues/{self._vhost}/{quote(queue, safe='')}", encoded=True)
                     async with session.get(url) as response:

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from toska_common.events.amqp.catalog import Catalog
 from toska_common.events.amqp.delivery import AmqpDelivery
-from toska_common.events.amqp.envelope import ATTEMPT, DIED, ID, REASON, milliseconds
+from toska_common.events.amqp.envelope import ATTEMPT, DIED, ID, REASON, TOPIC, milliseconds
 from toska_common.events.amqp.errors import Gone, NoQueue
 from toska_common.events.amqp.facts import with_wait
 from toska_common.events.amqp.link import Link
@@ -73,6 +73,7 @@ class Settling:
             REASON: reason,
             DIED: milliseconds(now),
             ID: f"{self._group}:{new_id(now)}",
+            TOPIC: delivery.event.topic,
         }
         queue = self._topology.names.dead(self._group)
         await self._post(Letter(queue, headers, delivery.content_type, delivery.body), redeclare=None)
