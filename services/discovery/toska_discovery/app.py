@@ -11,6 +11,7 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
 from toska_common.contracts.discovery import META_VERSION
+from toska_common.events.announcing import mesh_bus
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
@@ -18,6 +19,7 @@ from toska_common.server import Listener, Service
 from toska_common.targets import TargetRules
 from toska_common.tasks import SupervisedTasks, supervised_tasks
 
+from toska_discovery.announcing import announce_by_lock, announce_feed
 from toska_discovery.backend import Backend
 from toska_discovery.catalog_events import CatalogEvents
 from toska_discovery.consul.access import ConsulPolicy
@@ -87,6 +89,7 @@ class _Discovery:
         self._directory: Directory | None = None
         self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy, acl=settings.registry_acl))
+        self._bus = mesh_bus("toska-discovery", settings, clock=clock, registry=metrics.registry)
         self._dns_counts = DnsCounts()
         self._vacancies = VacancyCounts()
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]
@@ -106,6 +109,7 @@ class _Discovery:
             ConsulClient.open(
                 settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
             ) as consul,
+            self._bus.open(),
             supervised_tasks(on_crash=self._crash) as tasks,
             open_registry(consul, tasks),
         ):
@@ -152,7 +156,9 @@ class _Discovery:
                 registry, node, Answers(state, node), rules, self._clock.now(), acl=settings.registry_acl
             )
             backend = EmbeddedBackend(registry, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after)
-            registry.on_change(partial(backend.tell, self._open_directory(backend, tasks).feed))
+            feed = self._open_directory(backend, tasks).feed
+            registry.on_change(partial(backend.tell, feed))
+            tasks.start_soon(announce_feed, feed, self._bus)
             self._health.add("store", lambda: _require_store(store))
             tasks.start_soon(registry.keep_sweeping, settings.sweep_interval)
             probing = ProbingRules(
@@ -181,6 +187,7 @@ class _Discovery:
             consul, lease_ttl=settings.lease_ttl, removal_after=settings.removal_after, clock=self._clock
         )
         feed = self._open_directory(backend, tasks).feed
+        tasks.start_soon(announce_by_lock, feed, self._bus, consul, settings.node_name)
         tasks.start_soon(CatalogEvents(consul, feed, lambda entries: in_order(entries, {})).follow)
         self._health.add("consul", lambda: _require_leader(consul))
         yield

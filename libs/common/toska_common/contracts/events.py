@@ -4,8 +4,6 @@ They tell that something happened, so that people can look on and caches can for
 truth. Whoever needs that asks the registry or the router, and goes on doing so while no events come.
 """
 
-from collections.abc import Mapping
-
 from pydantic import Field
 
 from toska_common.events.payload import EventPayload
@@ -20,8 +18,10 @@ class InstanceEvent(EventPayload):
     port: int
     health: str
     version: str = ""
+    zone: str = ""
+    region: str = ""
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = Field(default_factory=dict[str, str])
+    reason: str = Field(default="", description="Why, where somebody said so")
 
 
 class InstanceRegistered(InstanceEvent, topic="mesh.instance.registered"):
@@ -38,8 +38,6 @@ class InstanceUpdated(InstanceEvent, topic="mesh.instance.updated"):
 
 class HealthChanged(InstanceEvent, topic="mesh.health.changed"):
     """An instance is well, or is not, and was otherwise before."""
-
-    before: str
 
 
 class RouteChanged(EventPayload, topic="mesh.route.changed"):

@@ -47,7 +47,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Transport]]
 H = TypeVar("H", bound=Callable[[Incoming[Any]], Awaitable[Any]])
 
 WITHIN = timedelta(seconds=5)
-_RECONNECT_S = (0.1, 5.0)
+_RECONNECT_S = (0.1, 2.0)
 DRAIN_S = 1.5
 """How long handlers may go on once the bus closes."""
 
@@ -399,19 +399,21 @@ class EventBus:
         )
 
     async def _stay_connected(self) -> None:
-        wait_s = _RECONNECT_S[0]
+        wait_s, told = _RECONNECT_S[0], False
         while True:
             try:
                 async with self._connect() as transport, anyio.create_task_group() as group:
                     self._connection.set(transport)
-                    wait_s = _RECONNECT_S[0]
+                    wait_s, told = _RECONNECT_S[0], False
                     *handlers, inbox = self._consuming
                     for consuming in handlers:
                         group.start_soon(consuming.run, transport)
                     await self._inbox_wanted.wait()
                     await inbox.run(transport)
             except* EventsUnavailable as errors:
-                log.warning("events_unavailable", reason=str(errors.exceptions[0]))
+                if not told:  # once an outage: a mesh without events is one for days
+                    log.info("events_unavailable", bus=self.service, reason=str(errors.exceptions[0]))
+                    told = True
             finally:
                 self._connection.clear()
             await anyio.sleep(wait_s)

@@ -1,0 +1,61 @@
+"""The mesh's own events: what happens to instances is told, and nothing depends on it."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
+from toska_tests.discovery_rig import discovery_in
+from toska_tests.event_services import RunningEvents, events_service
+from toska_tests.waiting import PATIENT_S, wait_until
+
+
+async def told(events: RunningEvents, topic: str, service: str) -> list[Any]:
+    found = await events.get(f"log?topic={topic}&limit=1000")
+    return [entry["event"] for entry in found if entry["event"]["subject"] == service]
+
+
+async def until_told(events: RunningEvents, topic: str, service: str, count: int = 1) -> list[Any]:
+    async def is_told() -> bool:
+        return len(await told(events, topic, service)) >= count
+
+    await wait_until(is_told, within=PATIENT_S, what=f"{topic} tells of {service}")
+    return await told(events, topic, service)
+
+
+async def test_what_becomes_of_an_instance_is_told(tmp_path: Path) -> None:
+    async with (
+        discovery_in(tmp_path) as discovery,
+        events_service(discovery) as events,
+        ConsulClient.open(discovery.consul, token=discovery.credentials.admin) as consul,
+    ):
+        checks = (TTLCheck(timedelta(minutes=1)),)
+        await consul.register_service(ServiceRegistration("orders", "orders-1", "127.0.0.1", 9001, checks=checks))
+        await consul.pass_check("service:orders-1")
+        (registered,) = await until_told(events, "mesh.instance.registered", "orders")
+        assert registered["source"] == "/services/toska-discovery"
+        assert registered["partitionkey"] == "orders-1"
+        assert registered["data"]["port"] == 9001
+        await consul.fail_check("service:orders-1")
+
+        async def is_told_critical() -> bool:
+            changes = await told(events, "mesh.health.changed", "orders")
+            return bool(changes) and changes[-1]["data"]["health"] == "critical"
+
+        await wait_until(is_told_critical, within=PATIENT_S, what="it is told that the instance is critical")
+        await consul.deregister_service("orders-1")
+        (gone,) = await until_told(events, "mesh.instance.deregistered", "orders")
+        assert gone["data"]["instance_id"] == "orders-1"
+
+
+async def test_instances_come_and_go_while_no_events_are_carried_and_are_told_of_later(tmp_path: Path) -> None:
+    async with (
+        discovery_in(tmp_path) as discovery,
+        ConsulClient.open(discovery.consul, token=discovery.credentials.admin) as consul,
+    ):
+        for number in range(3):
+            await consul.register_service(ServiceRegistration("early", f"early-{number}", "127.0.0.1", 9001 + number))
+        assert len((await consul.health_service("early"))[0]) == 3
+        async with events_service(discovery) as events:
+            found = await until_told(events, "mesh.instance.registered", "early", 3)
+    assert [event["data"]["instance_id"] for event in found] == ["early-0", "early-1", "early-2"]
