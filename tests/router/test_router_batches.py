@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toska_common.contracts.routing import Cluster
+from toska_common.routing.written import written
+from toska_router.documents import Change
+from toska_router.proposals import Patch
+from toska_router.sources import Sources
 from toska_tests.routers import RunningRouter
 
 StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
@@ -266,3 +271,16 @@ async def test_the_words_of_several_changes_are_in_the_description_of_the_api(ro
     reference = document["paths"]["/api/v1/document"]["post"]["requestBody"]["content"]["application/yaml"]["schema"]
     assert reference["$ref"].rpartition("/")[2] in document["components"]["schemas"]
     assert "application/merge-patch+json" in str(document["paths"]["/api/v1/routes/{name}"]["patch"]["requestBody"])
+
+
+def test_a_patch_that_was_worked_out_beforehand_is_of_what_holds_in_the_moment() -> None:
+    def cluster(**fields: Any) -> Change:
+        return Change("cluster", "blue", Cluster.model_validate({**BLUE, **fields}))
+
+    patch_it = Patch("cluster", "blue", {"balancer": "random"})
+    before = Sources().with_changes([cluster()])
+    [foreseen] = patch_it(before)
+    assert patch_it(before)[0].resource is foreseen.resource
+    [made] = patch_it(before.with_changes([cluster(keep_alive="9s")]))
+    assert made.resource is not None
+    assert written(made.resource) == {**BLUE, "balancer": "random", "keep_alive": "9s"}
