@@ -224,7 +224,6 @@ log.file.level = warning
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 2GB
 collect_statistics_interval = 500
-quorum_tick_interval = 500
 """
 
 
