@@ -3,20 +3,24 @@
     uvicorn payments:app --port 9001
     uvicorn payments:app --port 9002
 
-It keeps everything in the memory of one process: what one instance authorised, the other does not know, and a restart
-forgets all. A real service would keep it in a database that its instances share.
+It keeps authorisations in the memory of one process: what one instance authorised, the other does not know, and a
+restart forgets all. Charges and refunds, which move money, are in a file that all instances share, and have their
+effect once under each `Idempotency-Key`.
 """
 
 import os
+import sqlite3
+from contextlib import closing
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Header, Query, Request, Response
+from once import Ledger
 from pydantic import BaseModel, Field
 from toska_common import Mesh
-from toska_common.errors import NotFound
+from toska_common.errors import Conflict, NotFound
 
 CENT = Decimal("0.01")
 FEE_SHARE, FEE_FIXED = Decimal("0.014"), Decimal("0.25")
@@ -64,6 +68,39 @@ class AuthorizationRequest(BaseModel):
     currency: Currency = Currency.EUR
 
 
+class ChargeRequest(BaseModel):
+    """A request to take money."""
+
+    order_id: str = Field(min_length=1, max_length=128, examples=["a-1"])
+    amount: Amount
+
+
+class Charge(BaseModel):
+    """Money that was taken."""
+
+    id: str
+    amount: Decimal
+
+
+class RefundRequest(BaseModel):
+    """A request to give back what was taken under a key, whether or not that ever happened."""
+
+    charge_key: str = Field(min_length=1, max_length=128, description="The Idempotency-Key of the charge")
+
+
+class Refund(BaseModel):
+    """Money that was given back; nothing, if none was taken."""
+
+    amount: Decimal
+
+
+class Balance(BaseModel):
+    """All charges less all refunds."""
+
+    charges: int
+    balance: Decimal
+
+
 class Authorization(BaseModel):
     """A payment that was authorised, or declined."""
 
@@ -76,6 +113,8 @@ class Authorization(BaseModel):
     served_by: Server
 
 
+IdempotencyKey = Annotated[str, Header(min_length=1, max_length=128, description="Repeat it with the request")]
+
 app = FastAPI(
     title="Payments",
     description="Authorises payments and quotes fees. An example of Toska Mesh; it keeps its state in memory.",
@@ -84,6 +123,9 @@ app = FastAPI(
 mesh = Mesh(app, name="payments", tags=["example"])
 
 authorizations: dict[UUID, Authorization] = {}
+ledger = Ledger(
+    "payments", "CREATE TABLE IF NOT EXISTS charges (key TEXT PRIMARY KEY, cents INTEGER, refunded INTEGER);"
+)
 
 
 def fee_for(amount: Decimal) -> Decimal:
@@ -125,3 +167,42 @@ async def get_authorization(authorization_id: UUID) -> Authorization:
     if found is None:
         raise NotFound("this instance knows no such authorisation; another one may", authorization_id=authorization_id)
     return found
+
+
+@app.post("/charges", status_code=201, tags=["charges"], summary="Take money, once", response_model=Charge)
+def charge(wanted: ChargeRequest, idempotency_key: IdempotencyKey) -> Response:
+    """Charge an amount; the same request under the same key is answered again, and charges nothing."""
+
+    def effect(connection: sqlite3.Connection) -> Charge:
+        if connection.execute("SELECT 1 FROM charges WHERE key = ?", (idempotency_key,)).fetchone():
+            raise Conflict("this charge was taken back before it arrived")
+        row = (idempotency_key, int(wanted.amount * 100), 0)
+        connection.execute("INSERT INTO charges VALUES (?, ?, ?)", row)
+        return Charge(id=idempotency_key, amount=wanted.amount)
+
+    return Response(ledger.once(idempotency_key, wanted, effect), status_code=201, media_type="application/json")
+
+
+@app.post("/refunds", tags=["charges"], summary="Give money back, once", response_model=Refund)
+def refund(wanted: RefundRequest, idempotency_key: IdempotencyKey) -> Response:
+    """Give back what was charged under a key. If nothing was, nothing ever will be: such a charge may still arrive."""
+
+    def effect(connection: sqlite3.Connection) -> Refund:
+        key = (wanted.charge_key,)
+        found = connection.execute("SELECT cents - refunded FROM charges WHERE key = ?", key).fetchone()
+        if found is None:
+            connection.execute("INSERT INTO charges VALUES (?, 0, 0)", key)
+        else:
+            connection.execute("UPDATE charges SET refunded = cents WHERE key = ?", key)
+        return Refund(amount=Decimal(0 if found is None else found[0]) / 100)
+
+    return Response(ledger.once(idempotency_key, wanted, effect), media_type="application/json")
+
+
+@app.get("/balance", tags=["charges"], summary="Tell the balance")
+def get_balance() -> Balance:
+    """Return what was charged and not given back, and in how many charges."""
+    statement = "SELECT count(*), coalesce(sum(cents - refunded), 0) FROM charges WHERE cents > refunded"
+    with closing(ledger.open()) as connection:
+        charges, cents = connection.execute(statement).fetchone()
+    return Balance(charges=charges, balance=(Decimal(cents) / 100).quantize(CENT))
