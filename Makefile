@@ -9,7 +9,7 @@ DEPS   := requirements.lock tools/install $(wildcard pyproject.toml libs/*/pypro
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check fmt compile test-compiled bench fuzz soak churn dist lock parts clean
+.PHONY: help up down test check fmt compile test-compiled bench fuzz soak churn event-kills dist lock parts clean
 
 up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 	@exec $(BIN)/toska up $(ARGS)
@@ -33,6 +33,8 @@ soak: .venv/.dev-stamp  ## mixed traffic through the gateway while workers are k
 	@TOSKA_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) exec $(BIN)/pytest -s --timeout=0 -o faulthandler_timeout=0 tests/faults/test_gateway_soak.py
 churn: .venv/.dev-stamp ## ever new routes and endpoints through Envoy, and no request lost (MINUTES=5)
 	@TOSKA_CHURN_SECONDS=$$(( $(if $(filter file,$(origin MINUTES)),5,$(MINUTES)) * 60 )) exec $(BIN)/pytest -s --timeout=0 tests/faults/test_envoy_churn.py
+event-kills: .venv/.dev-stamp ## 100,000 events through the embedded log while both sides are killed
+	@TOSKA_EVENTS_KILLS=1 exec $(BIN)/pytest -s --timeout=0 tests/events/test_log_killed.py
 dist: .venv/.dev-stamp  ## wheels of every package, in dist/
 	@exec tools/dist
 lock: .venv/.dev-stamp  ## pin the dependencies anew (ARGS="--upgrade")

@@ -23,6 +23,7 @@ of no known kind ends the connection: nothing after it can be trusted.
 
 import json
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, cast
 
@@ -119,19 +120,18 @@ class FrameReader:
         self._kept = bytearray()
         self._needed = HEAD_BYTES
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The frames that are complete now, as kind and payload.
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The frames that are complete now, as kind and payload; to be taken to the end before more is fed.
 
         Raises:
-            BadFrame: One is too long.
+            BadFrame: One is too long; those before it were given.
         """
         if self._kept:
             self._kept += data
             if len(self._kept) < self._needed:
-                return []
+                return
             data = bytes(self._kept)
             self._kept.clear()
-        found: list[tuple[int, bytes]] = []
         at, end = 0, len(data)
         self._needed = HEAD_BYTES
         while end - at >= HEAD_BYTES:
@@ -142,8 +142,7 @@ class FrameReader:
                 self._needed = HEAD_BYTES + length
                 break
             at += HEAD_BYTES
-            found.append((kind, data[at : at + length]))
+            yield kind, data[at : at + length]
             at += length
         if at < end:
             self._kept += memoryview(data)[at:]
-        return found

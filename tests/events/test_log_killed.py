@@ -1,0 +1,203 @@
+"""The embedded log's process is killed: between any two of its steps, and at random while events pour in."""
+
+import contextlib
+import os
+import random
+from collections import Counter, defaultdict
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from toska_common.clock import now_utc
+from toska_common.events.errors import EventsUnavailable
+from toska_common.events.event import Event
+from toska_common.events.retrying import Retrying
+from toska_common.events.transport import BEGINNING, Message, Subscription, Transport
+from toska_tests.event_carriers import read_all
+from toska_tests.killed_logs import KilledLog, killed_log
+from toska_tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+LONG = bool(os.environ.get("TOSKA_EVENTS_KILLS"))
+STATEMENTS = range(1, 110) if LONG else range(2, 110, 14)
+EVENTS = 100_000 if LONG else 2_500
+SUBSCRIPTION = Subscription(
+    ("work.#",),
+    group="workers",
+    ordered=True,
+    prefetch=200,
+    retrying=Retrying(attempts=1000, first=timedelta(milliseconds=1), factor=1),
+)
+
+
+def event(number: int, *, keys: int) -> Event:
+    name = str(number)
+    return Event(
+        topic="work.done", source="/tests", id=name, time=now_utc(), data=name.encode(), key=f"k{number % keys}"
+    )
+
+
+async def publish_surely(transport: Transport, events: list[Event]) -> None:
+    """Publish until it is confirmed, as an outbox does: the same events again."""
+    while True:
+        with contextlib.suppress(EventsUnavailable):
+            await transport.publish([Message(one) for one in events])
+            return
+
+
+@contextlib.asynccontextmanager
+async def connected(log: KilledLog):
+    """A connection, once there is somebody to connect to."""
+    while True:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                transport = await stack.enter_async_context(log.connect())
+            except EventsUnavailable:
+                await anyio.sleep(0.005)
+                continue
+            yield transport
+            return
+
+
+async def test_killed_between_any_two_steps_it_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
+    with killed_log(tmp_path) as log:
+        for statement in STATEMENTS:
+            log.home = tmp_path / str(statement)
+            log.home.mkdir()
+            with anyio.fail_after(60):
+                await log.start(dying_at=statement)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_start_again, log)
+                    async with connected(log) as transport:
+                        await _live_through_it(transport)
+                    tasks.cancel_scope.cancel()
+            log.kill()
+            await log.ended()
+
+
+async def _start_again(log: KilledLog) -> None:
+    await log.ended()
+    await log.start()
+
+
+async def _live_through_it(transport: Transport) -> None:
+    """Publish, ack, retry and reject, and see that everything is where it belongs in the end."""
+    done: set[bytes] = set()
+    rejected: set[bytes] = set()
+    subscription = Subscription(("work.#",), group="g", retrying=Retrying(attempts=50))
+    async with contextlib.AsyncExitStack() as stack:
+        consumer = None
+        while consumer is None:
+            with contextlib.suppress(EventsUnavailable):
+                consumer = await stack.enter_async_context(transport.subscribe(subscription))
+
+        async def publish() -> None:
+            for start in range(0, 12, 3):
+                await publish_surely(transport, [event(number, keys=5) for number in range(start, start + 3)])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            async for delivery in consumer:
+                number = int(delivery.event.data)
+                if number % 4 == 1 and delivery.attempt == 1:
+                    await delivery.retry(timedelta(milliseconds=5), "again")
+                elif number % 4 == 2:
+                    await delivery.reject("never")
+                    rejected.add(delivery.event.data)
+                else:
+                    await delivery.ack()
+                    done.add(delivery.event.data)
+                if len(done) + len(rejected) == 12:
+                    break
+
+        async def settled() -> bool:
+            with contextlib.suppress(EventsUnavailable):
+                (group,) = await transport.administration.groups()
+                return (group.lag, group.unsettled, group.delayed, group.dead) == (0, 0, 0, 3)
+            return False
+
+        # What was settled just before the kill comes once more, and is settled again.
+        async with anyio.create_task_group() as tasks:
+
+            async def settle_again() -> None:
+                async for delivery in consumer:
+                    if int(delivery.event.data) % 4 == 2:
+                        await delivery.reject("never")
+                    else:
+                        await delivery.ack()
+
+            tasks.start_soon(settle_again)
+            await wait_until(settled, what="everything to be settled")
+            tasks.cancel_scope.cancel()
+        stored = await read_all(transport.read(["#"], BEGINNING))
+        assert Counter(one.event.data for one in stored) == Counter(str(number).encode() for number in range(12))
+        assert len({one.offset for one in stored}) == 12
+        letters = await transport.administration.dead_letters("g")
+        assert sorted(int(letter.event.data) for letter in letters) == [2, 6, 10]
+
+
+async def test_of_many_events_none_is_lost_and_keys_keep_order_while_both_sides_are_killed(tmp_path: Path) -> None:
+    """Every confirmed event is handled at least once, also in the order of its key; the inbox makes that once."""
+    random_ = random.Random(20)
+    keys = 50
+    handled: defaultdict[int, list[int]] = defaultdict(list)
+    seen: set[int] = set()
+    finished = anyio.Event()
+
+    async def kill_now_and_then(log: KilledLog) -> None:
+        while not finished.is_set():
+            async with connected(log):  # one that nobody has reached has nothing to lose
+                await anyio.sleep(random_.uniform(0.05, 0.4))
+            log.kill()
+            await log.ended()
+            await log.start()
+
+    async def publish(log: KilledLog, lane: int) -> None:
+        async with connected(log) as transport:
+            batch: list[Event] = []
+            # All events of a key are one publisher's, who waits for each batch: that is their order.
+            for number in range(EVENTS):
+                if number % keys % 4 == lane:
+                    batch.append(event(number, keys=keys))
+                if len(batch) == 50:
+                    await publish_surely(transport, batch)
+                    batch = []
+            await publish_surely(transport, batch)
+
+    async def consume(log: KilledLog) -> None:
+        while not finished.is_set():
+            with contextlib.suppress(EventsUnavailable):
+                async with connected(log) as transport, transport.subscribe(SUBSCRIPTION) as consumer:
+                    die_after = random_.randint(100, 3000)
+                    async for delivery in consumer:
+                        number = int(delivery.event.data)
+                        if number not in seen:
+                            seen.add(number)
+                            handled[number % keys].append(number)
+                        if len(seen) == EVENTS:
+                            finished.set()
+                        die_after -= 1
+                        if die_after == 0:
+                            break  # without an ack, and with others in hand
+                        if random_.random() < 0.01:
+                            await delivery.retry(timedelta(milliseconds=1), "now and then")
+                        else:
+                            await delivery.ack()
+
+    with killed_log(tmp_path) as log, anyio.fail_after(1200 if LONG else 60):
+        await log.start()
+        async with connected(log) as transport, transport.subscribe(SUBSCRIPTION):
+            pass
+        async with anyio.create_task_group() as tasks:
+            for lane in range(4):
+                tasks.start_soon(publish, log, lane)
+            for _ in range(2):
+                tasks.start_soon(consume, log)
+            tasks.start_soon(kill_now_and_then, log)
+            await finished.wait()
+            tasks.cancel_scope.cancel()
+    assert len(seen) == EVENTS
+    for numbers in handled.values():
+        assert numbers == sorted(numbers)
