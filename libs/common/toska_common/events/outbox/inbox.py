@@ -6,7 +6,7 @@ not undone with the transaction, and needs an idempotency key of its own: the ev
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -50,7 +50,9 @@ class Inbox:
         found = await session.execute(insert(session, INBOX, values).on_conflict_do_nothing())
         return cast("sa.CursorResult[Any]", found).rowcount == 1
 
-    def once(self, transactions: Transactions) -> Callable[[Effect[T]], Callable[[Incoming[T]], Awaitable[Any]]]:
+    def once(
+        self, transactions: Transactions
+    ) -> Callable[[Effect[T]], Callable[[Incoming[T]], Coroutine[Any, Any, EventPayload | None]]]:
         """Make a handler of a function that takes the event and a transaction, and whose writes are to happen once.
 
             @bus.subscribe(OrderPlaced, group="billing")
@@ -60,7 +62,7 @@ class Inbox:
         An answer to a request is given by the first call alone.
         """
 
-        def decorate(effect: Effect[T]) -> Callable[[Incoming[T]], Awaitable[Any]]:
+        def decorate(effect: Effect[T]) -> Callable[[Incoming[T]], Coroutine[Any, Any, EventPayload | None]]:
             @wraps(effect)
             async def handler(incoming: Incoming[T]) -> EventPayload | None:
                 async with transactions() as session:
