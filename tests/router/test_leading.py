@@ -121,11 +121,11 @@ async def test_what_was_written_holds_here_though_the_database_went_away_right_a
     file = database.location.file
     assert file is not None
     await put_rollout(runs, ROLLOUT, "ann", ANY)
-    paused = runs.get_rollout("pay").model_copy(update={"phase": "paused"})
+    paused = runs.runs.rollouts["pay"].model_copy(update={"phase": "paused"})
     async with runs.changing() as (transaction, _):
         await transaction.put(paused)
         file.rename(file.with_name("away"))
-    assert runs.get_rollout("pay") == paused
+    assert runs.runs.rollouts["pay"] == paused
     file.with_name("away").rename(file)
 
 
@@ -133,7 +133,7 @@ async def test_what_a_newer_release_wrote_is_named(database: Database, clock: Fa
     runs = runs_of(Known(), database, clock)
     await put_rollout(runs, ROLLOUT, "ann", ANY)
     async with database.writing() as connection:
-        body = {**runs.get_rollout("pay").model_dump(mode="json"), "phase": "levitating"}
+        body = {**runs.runs.rollouts["pay"].model_dump(mode="json"), "phase": "levitating"}
         await connection.execute(RUNS.update().values(body=body))
     with pytest.raises(ConfigurationError, match=r"rollout pay that this release cannot read.*phase"):
         await runs.refresh()
@@ -159,7 +159,7 @@ async def test_a_canary_takes_the_route_over_only_while_that_leads_where_it_did(
 ) -> None:
     runs = runs_of(Known(), database, clock)
     await put_rollout(runs, ROLLOUT, "ann", ANY)
-    record = runs.get_rollout("pay")
+    record = runs.runs.rollouts["pay"]
     book = RoutesBook(RoutesStore(database, clock), None, OldFile(tmp_path))
     await book.open()
     changes = [*(Change("cluster", name, one) for name, one in CLUSTERS.items()), Change("route", "pay", ROUTE)]

@@ -16,7 +16,6 @@ from toska_common.contracts.routing import RouteTable
 from toska_common.database import DatabaseUnavailable
 from toska_common.errors import NotFound, PreconditionFailed
 
-from toska_router.runs.records import ExperimentRecord, RolloutRecord
 from toska_router.runs.store import Runs, RunsStore, RunsTransaction
 
 log = structlog.get_logger(__name__)
@@ -112,14 +111,6 @@ class RunsBook:
         """Wait until a leader has something to do."""
         while not self.runs.is_open:
             await self._changed.wait()
-
-    def get_rollout(self, name: str) -> RolloutRecord:
-        """Raises `NotFound` if there is none of that name."""
-        return find(self.runs.rollouts, "rollout", name)
-
-    def get_experiment(self, name: str) -> ExperimentRecord:
-        """Raises `NotFound` if there is none of that name."""
-        return find(self.runs.experiments, "experiment", name)
 
     def _take_over(self, runs: Runs) -> None:
         was_open, self.is_open = self.is_open, True
