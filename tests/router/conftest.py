@@ -1,6 +1,6 @@
 """Registries for the tests of the router: a real Consul, or discovery's own; and what a test registers."""
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.credentials import ensure_credentials
+from toska_tests.canaries import GatewayEngine, Shop, open_shop
 from toska_tests.discoveries import running_discovery
 from toska_tests.registries import ConsulAgent, consul_agent
-from toska_tests.routers import RunningRouter, running_router
+from toska_tests.routers import RunningRouter, StartRouter, running_router
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +59,6 @@ def instance() -> Callable[..., ServiceRegistration]:
     return make
 
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
-
-
 @pytest.fixture
 def start_router(home: Path, registry_url: str, consul: ConsulClient) -> StartRouter:
     """Starts routers that follow the registry and live in the test's home."""
@@ -72,8 +70,27 @@ def start_router(home: Path, registry_url: str, consul: ConsulClient) -> StartRo
 
 
 @pytest.fixture
-async def router(start_router: StartRouter) -> AsyncGenerator[RunningRouter]:
+def router_options() -> Mapping[str, str]:
+    """Settings of `router`; modules that want other than the defaults override it."""
+    return {}
+
+
+@pytest.fixture
+async def router(start_router: StartRouter, router_options: Mapping[str, str]) -> AsyncGenerator[RunningRouter]:
     """One router."""
-    async with start_router() as running:
+    async with start_router(**router_options) as running:
         await running.snapshot()
         yield running
+
+
+@pytest.fixture
+def shop_engine() -> GatewayEngine:
+    """What serves the `shop`; modules override it."""
+    return "python"
+
+
+@pytest.fixture
+async def shop(router: RunningRouter, home: Path, shop_engine: GatewayEngine) -> AsyncGenerator[Shop]:
+    """Two versions of an app behind a gateway of the router's, and clients that come all the time."""
+    async with open_shop(router, home, engine=shop_engine) as shop:
+        yield shop

@@ -1,20 +1,16 @@
 """Chaos experiments on real traffic: they hit what they should, and end by themselves whatever happens."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from toska_common.clock import now_utc
-from toska_tests.canaries import ROLLOUT, ROUTE, Shop, open_shop
+from toska_tests.canaries import PATIENCE, ROLLOUT, ROUTE, Shop, until_phase
 from toska_tests.gateways import cluster
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
-PATIENCE = 30.0
 ABORT = {"abort": {"status": 503}}
 
 
@@ -24,26 +20,8 @@ def registry_kind() -> str:
 
 
 @pytest.fixture
-async def router(start_router: StartRouter) -> AsyncGenerator[RunningRouter]:
-    async with start_router(rollout_interval="100ms") as running:
-        await running.snapshot()
-        yield running
-
-
-@pytest.fixture
-async def shop(router: RunningRouter, home: Path) -> AsyncGenerator[Shop]:
-    async with open_shop(router, home) as shop:
-        yield shop
-
-
-async def until(router: RunningRouter, phase: str) -> dict[str, Any]:
-    """Wait until the experiment is in a phase; returns its status."""
-
-    async def is_there() -> bool:
-        return (await router.read("experiments/chaos"))["status"]["phase"] == phase
-
-    await wait_until(is_there, within=PATIENCE, what=f"the experiment is {phase}")
-    return (await router.read("experiments/chaos"))["status"]
+def router_options() -> Mapping[str, str]:
+    return {"rollout_interval": "100ms"}
 
 
 async def test_one_that_does_too_much_harm_is_stopped_and_says_what_it_did(router: RunningRouter, shop: Shop) -> None:
@@ -51,7 +29,7 @@ async def test_one_that_does_too_much_harm_is_stopped_and_says_what_it_did(route
     experiment = {"routes": ["pay"], "fault": ABORT, "duration": "1h", "stop": stop}
     assert (await router.put("experiments/chaos", experiment)).status_code == 201
     await wait_until(lambda: 503 in shop.statuses, within=PATIENCE)
-    over = await until(router, "stopped")
+    over = await until_phase(router, "experiments/chaos", "stopped")
     assert "failed lately; at most 20.0% may" in over["reason"]
     assert over["whole"]["aborted"] >= 4
     assert over["worst_error_ratio"] > 0.2
@@ -68,12 +46,12 @@ async def test_one_on_a_cluster_hits_nothing_else_and_ends_when_its_time_is_over
     await router.put("routes/pay", {**ROUTE, "to": [{"cluster": "old"}, {"cluster": "new"}]})
     experiment = {"clusters": ["new"], "fault": ABORT, "duration": "3s", "stop": {"error_ratio": 1}}
     await router.put("experiments/chaos", experiment)
-    running = await until(router, "running")
+    running = await until_phase(router, "experiments/chaos", "running")
     [overlay] = (await router.read("routes/pay"))["overlays"]
     assert (overlay["kind"], overlay["until"]) == ("experiment", running["ends_at"])
     await wait_until(lambda: 503 in shop.statuses, within=PATIENCE)
     served = shop.old.requests
-    assert (await until(router, "finished"))["reason"] == "its time is over"
+    assert (await until_phase(router, "experiments/chaos", "finished"))["reason"] == "its time is over"
     assert now_utc() >= datetime.fromisoformat(running["ends_at"])
     assert shop.old.requests > served
     await wait_until(lambda: shop.new.requests > 0, within=PATIENCE)
@@ -87,7 +65,7 @@ async def test_one_is_ended_by_hand_and_by_the_next_leader(
     await router.put("routes/pay", ROUTE)
     experiment = {"routes": ["pay"], "fault": {"delay": {"fixed": "10ms"}}, "duration": "1h"}
     await router.put("experiments/chaos", experiment)
-    await until(router, "running")
+    await until_phase(router, "experiments/chaos", "running")
     assert (await router.put("rollouts/pay", ROLLOUT)).status_code == 409
     assert (await router.delete("experiments/chaos")).status_code == 409
     stop = "/api/v1/experiments/chaos/stop"
@@ -97,10 +75,10 @@ async def test_one_is_ended_by_hand_and_by_the_next_leader(
     assert route.policies.fault is None
 
     assert (await router.put("experiments/chaos", experiment)).status_code == 200
-    await until(router, "running")
+    await until_phase(router, "experiments/chaos", "running")
     async with start_router(rollout_interval="100ms") as second:
         router.stop()
-        over = await until(second, "stopped")
+        over = await until_phase(second, "experiments/chaos", "stopped")
     assert "leads no more" in over["reason"]
 
 

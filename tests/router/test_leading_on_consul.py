@@ -1,16 +1,12 @@
 """Leading rollouts by the lock of a real Consul: one router at a time, whatever becomes of its session."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
 from toska_common.clients.consul import ConsulClient
 from toska_router.runs.leading import LOCK
 from toska_tests.canaries import ROLLOUT, ROUTE
 from toska_tests.gateways import cluster
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 PATIENCE = 30.0
 
 

@@ -4,8 +4,7 @@ import contextlib
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,12 @@ import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient
 from toska_router.runs.leading import LOCK
-from toska_tests.canaries import ROLLOUT, ROUTE, Shop, open_shop
+from toska_tests.canaries import PATIENCE, ROLLOUT, ROUTE, Shop, status_of, until_phase
 from toska_tests.gateways import cluster
 from toska_tests.ports import free_ports
 from toska_tests.programs import finished, running
-from toska_tests.routers import RunningRouter, poll_body
+from toska_tests.routers import RunningRouter, StartRouter, poll_body
 from toska_tests.waiting import wait_until
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -31,30 +27,8 @@ def registry_kind() -> str:
 
 
 @pytest.fixture
-async def router(start_router: StartRouter) -> AsyncGenerator[RunningRouter]:
-    async with start_router(rollout_interval="100ms") as running:
-        await running.snapshot()
-        yield running
-
-
-@pytest.fixture
-async def shop(router: RunningRouter, home: Path) -> AsyncGenerator[Shop]:
-    async with open_shop(router, home) as shop:
-        yield shop
-
-
-async def status(router: RunningRouter, name: str = "pay") -> dict[str, Any]:
-    return (await router.read(f"rollouts/{name}"))["status"]
-
-
-async def until_phase(router: RunningRouter, phase: str, name: str = "pay") -> dict[str, Any]:
-    """Wait until a rollout is in a phase; returns its status."""
-
-    async def is_there() -> bool:
-        return (await status(router, name))["phase"] == phase
-
-    await wait_until(is_there, within=PATIENCE, what=f"the rollout is {phase}")
-    return await status(router, name)
+def router_options() -> Mapping[str, str]:
+    return {"rollout_interval": "100ms"}
 
 
 async def history(router: RunningRouter, name: str = "pay") -> list[tuple[str, int]]:
@@ -65,7 +39,7 @@ async def test_a_good_canary_gets_everything_and_the_route_is_changed_for_good(
     router: RunningRouter, shop: Shop
 ) -> None:
     assert (await router.put("rollouts/pay", ROLLOUT)).status_code == 201
-    await until_phase(router, "succeeded")
+    await until_phase(router, "rollouts/pay", "succeeded")
 
     async def is_adopted() -> bool:
         return (await router.read("routes/pay"))["route"]["to"] == [{"cluster": "new"}]
@@ -90,7 +64,7 @@ async def test_a_failing_canary_loses_everything_and_the_route_stays_as_it_was(
 ) -> None:
     shop.new.status = 500
     await router.put("rollouts/pay", ROLLOUT)
-    over = await until_phase(router, "rolled_back")
+    over = await until_phase(router, "rollouts/pay", "rolled_back")
     assert "failed" in over["reason"]
     entry = await router.read("routes/pay")
     assert "overlays" not in entry
@@ -106,7 +80,7 @@ async def test_a_failing_canary_loses_everything_and_the_route_stays_as_it_was(
 async def test_while_it_runs_it_stands_for_the_route_and_everybody_can_see(router: RunningRouter, shop: Shop) -> None:
     version = (await router.read("routes/pay"))["version"]
     await router.put("rollouts/pay", {**ROLLOUT, "steps": [25, 100], "hold": "5m"})
-    await until_phase(router, "running")
+    await until_phase(router, "rollouts/pay", "running")
     entry = await router.read("routes/pay")
     assert (entry["route"]["to"], entry["version"]) == ([{"cluster": "old"}], version)
     [overlay] = entry["overlays"]
@@ -123,13 +97,13 @@ async def test_while_it_runs_it_stands_for_the_route_and_everybody_can_see(route
 
 async def test_a_change_of_the_route_by_hand_takes_the_rollout_s_place(router: RunningRouter, shop: Shop) -> None:
     await router.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(router, "running")
+    await until_phase(router, "rollouts/pay", "running")
     await router.put("routes/pay", {**ROUTE, "policies": {"timeout": "9s"}})
     assert "overlays" in await router.read("routes/pay"), "another timeout does not change where it leads"
     by_hand = [{"cluster": "old", "weight": 3}, {"cluster": "new", "weight": 1}]
     await router.put("routes/pay", {**ROUTE, "to": by_hand})
     assert "overlays" not in await router.read("routes/pay")
-    over = await until_phase(router, "superseded")
+    over = await until_phase(router, "rollouts/pay", "superseded")
     assert "changed by hand" in over["reason"]
     [route] = (await router.snapshot()).table.routes
     assert [part.weight for part in route.to] == [3, 1]
@@ -142,7 +116,7 @@ async def test_a_rollback_takes_a_canary_that_had_traffic_before_off_until_the_r
     split = [{"cluster": "old", "weight": 9}, {"cluster": "new", "weight": 1}]
     await router.put("routes/pay", {**ROUTE, "to": split})
     await router.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(router, "running")
+    await until_phase(router, "rollouts/pay", "running")
     back = await act(router, "rollback")
     assert (back.status_code, back.json()["status"]["percent"], back.json()["status"]["in_force"]) == (200, 0, True)
     [route] = (await router.snapshot()).table.routes
@@ -170,7 +144,7 @@ async def table(router: RunningRouter) -> RunningRouter:
 
 async def test_operators_promote_pause_resume_and_roll_back(table: RunningRouter) -> None:
     await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(table, "running")
+    await until_phase(table, "rollouts/pay", "running")
     etag = (await table.http.get("/api/v1/rollouts/pay")).headers["etag"]
     assert (await act(table, "resume")).json()["type"] == "/problems/rollout-not-under-way"
     assert (await act(table, "pause", **{"if-match": etag})).json()["status"]["phase"] == "paused"
@@ -214,12 +188,12 @@ async def test_one_route_has_one_rollout_and_one_that_is_over_begins_anew(table:
     assert (await table.put("rollouts/pay", ROLLOUT)).json()["type"] == "/problems/rollout-under-way"
     assert (await table.put("rollouts/other", ROLLOUT)).status_code == 409
     assert (await table.delete("rollouts/lost")).status_code == 404
-    await until_phase(table, "running")
+    await until_phase(table, "rollouts/pay", "running")
     assert (await table.delete("rollouts/pay")).status_code == 409
     await act(table, "rollback")
     assert (await table.put("rollouts/pay", ROLLOUT, **{"if-none-match": "*"})).status_code == 412
     assert (await table.put("rollouts/pay", ROLLOUT)).status_code == 200
-    assert (await status(table))["run"] == 2
+    assert (await status_of(table, "rollouts/pay"))["run"] == 2
 
 
 async def token_of(router: RunningRouter) -> str:
@@ -242,7 +216,7 @@ async def until_counted(router: RunningRouter, requests: int) -> None:
     """Wait until the canary is known to have had so many."""
 
     async def counts() -> bool:
-        evidence = (await status(router))["evidence"]
+        evidence = (await status_of(router, "rollouts/pay"))["evidence"]
         return evidence is not None and evidence["canary"]["requests"] == requests
 
     await wait_until(counts, within=PATIENCE, what=f"{requests} requests are counted")
@@ -250,12 +224,12 @@ async def until_counted(router: RunningRouter, requests: int) -> None:
 
 async def test_one_that_was_deleted_and_begun_again_hears_nothing_of_the_first(table: RunningRouter) -> None:
     await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(table, "running")
+    await until_phase(table, "rollouts/pay", "running")
     first = await token_of(table)
     await act(table, "rollback")
     await table.delete("rollouts/pay")
     await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(table, "running")
+    await until_phase(table, "rollouts/pay", "running")
     await report(table, first, 1000, epoch="b")  # as gateways do for a minute
     await report(table, await token_of(table), 5)
     await until_counted(table, 5)
@@ -263,7 +237,7 @@ async def test_one_that_was_deleted_and_begun_again_hears_nothing_of_the_first(t
 
 async def test_each_gateway_counts_once_whatever_comes_twice_late_or_from_strangers(table: RunningRouter) -> None:
     await table.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-    await until_phase(table, "running")
+    await until_phase(table, "rollouts/pay", "running")
 
     token = await token_of(table)
     for sequence, requests in ((1, 10), (3, 30), (3, 30), (2, 20)):
@@ -295,7 +269,7 @@ async def test_a_killed_leader_is_followed_by_the_next_which_goes_on_with_what_w
                 await leading.put(f"clusters/{name}", cluster(port))
             await leading.put("routes/pay", ROUTE)
             await leading.put("rollouts/pay", {**ROLLOUT, "hold": "5m"})
-            await until_phase(leading, "running")
+            await until_phase(leading, "rollouts/pay", "running")
             await act(leading, "promote")
         async with start_router(rollout_interval="100ms") as second:
             first.send(signal.SIGKILL)
@@ -309,7 +283,7 @@ async def test_a_killed_leader_is_followed_by_the_next_which_goes_on_with_what_w
                 return leader.endswith(f":{second.http.base_url.port}") and ("taken_over", 1) in await history(second)
 
             await wait_until(is_followed, within=PATIENCE)
-            now = await status(second)
+            now = await status_of(second, "rollouts/pay")
             assert (now["phase"], now["step"], now["percent"]) == ("running", 1, 100)
 
 

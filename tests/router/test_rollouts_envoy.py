@@ -1,17 +1,11 @@
 """Rollouts and experiments on real traffic through a real Envoy: judged by what Envoy counts."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
-from toska_tests.canaries import ROLLOUT, ROUTE, Shop, open_shop
+from toska_tests.canaries import PATIENCE, ROLLOUT, ROUTE, GatewayEngine, Shop, until_phase
 from toska_tests.routers import RunningRouter
 from toska_tests.waiting import wait_until
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -20,30 +14,19 @@ def registry_kind() -> str:
 
 
 @pytest.fixture
-async def router(start_router: StartRouter) -> AsyncGenerator[RunningRouter]:
-    async with start_router(rollout_interval="100ms") as running:
-        await running.snapshot()
-        yield running
+def router_options() -> Mapping[str, str]:
+    return {"rollout_interval": "100ms"}
 
 
 @pytest.fixture
-async def shop(router: RunningRouter, home: Path) -> AsyncGenerator[Shop]:
-    async with open_shop(router, home, engine="envoy") as shop:
-        yield shop
-
-
-async def _until(router: RunningRouter, what: str, phase: str) -> dict[str, Any]:
-    async def is_there() -> bool:
-        return (await router.read(what))["status"]["phase"] == phase
-
-    await wait_until(is_there, within=PATIENCE, what=f"{what} is {phase}")
-    return (await router.read(what))["status"]
+def shop_engine() -> GatewayEngine:
+    return "envoy"
 
 
 async def test_a_canary_that_fails_behind_envoy_loses_everything(router: RunningRouter, shop: Shop) -> None:
     shop.new.status = 500
     await router.put("rollouts/pay", ROLLOUT)
-    over = await _until(router, "rollouts/pay", "rolled_back")
+    over = await until_phase(router, "rollouts/pay", "rolled_back")
     assert "failed" in over["reason"]
     evidence = (await router.read("rollouts/pay/history"))[-1]["evidence"]
     assert evidence["verdict"] == "bad"
@@ -55,7 +38,7 @@ async def test_a_canary_that_fails_behind_envoy_loses_everything(router: Running
 
 async def test_a_canary_that_does_well_behind_envoy_gets_everything(router: RunningRouter, shop: Shop) -> None:
     await router.put("rollouts/pay", ROLLOUT)
-    await _until(router, "rollouts/pay", "succeeded")
+    await until_phase(router, "rollouts/pay", "succeeded")
     lines = await router.read("rollouts/pay/history")
     assert [(line["kind"], line["step"]) for line in lines] == [
         ("created", 0), ("started", 0), ("promoted", 0), ("succeeded", 1),
@@ -77,7 +60,7 @@ async def test_an_experiment_behind_envoy_hits_its_cluster_and_ends_when_its_tim
     await router.put("experiments/chaos", experiment)
     await wait_until(lambda: 503 in shop.statuses, within=PATIENCE)
     assert shop.statuses[-50:].count(200) > 0
-    over = await _until(router, "experiments/chaos", "finished")
+    over = await until_phase(router, "experiments/chaos", "finished")
     assert over["whole"]["aborted"] >= 1
     served = shop.new.requests
     await wait_until(lambda: shop.new.requests > served and set(shop.statuses[-20:]) == {200}, within=PATIENCE)

@@ -1,12 +1,7 @@
 """The router's API: routes and clusters are made, replaced and taken away, and what does not fit is refused whole."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
 import pytest
-from toska_tests.routers import RunningRouter
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
+from toska_tests.routers import RunningRouter, StartRouter
 
 LEGACY = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}
 OLD = {"match": {"path_prefix": "/old"}, "to": "legacy"}

@@ -1,8 +1,6 @@
 """Several resources changed at once, a document applied whole, and merge patches: over the router's API."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,7 @@ from toska_common.routing.written import written
 from toska_router.documents import Change
 from toska_router.proposals import Patch
 from toska_router.sources import Sources
-from toska_tests.routers import RunningRouter
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
+from toska_tests.routers import RunningRouter, StartRouter
 
 BLUE = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}
 GREEN = {"endpoints": [{"address": "127.0.0.1", "port": 9002}]}

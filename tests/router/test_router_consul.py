@@ -1,16 +1,14 @@
 """What only a real Consul does: it lists what nobody can connect to, and a restart in development loses everything."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.contracts.discovery import META_EXPOSE
 from toska_tests.registries import consul_agent
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 MakeInstance = Callable[..., ServiceRegistration]
 
 EXPOSED = {META_EXPOSE: "true"}

@@ -1,7 +1,6 @@
 """The routing file: read at the start and when it changes; a bad one is refused whole and named line by line."""
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,8 @@ from typing import Any
 import pytest
 from toska_common.errors import ConfigurationError
 from toska_common.routing.delta import apply_delta
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 
 GOOD = """\
 clusters:

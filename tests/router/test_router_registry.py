@@ -1,7 +1,6 @@
 """Following a registry, Consul or discovery's own: what is passing takes traffic, an outage takes nothing away."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import anyio
@@ -10,10 +9,9 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCh
 from toska_common.contracts.discovery import META_EXPOSE
 from toska_common.contracts.offers import encode_offer
 from toska_tests.registries import wire_to
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 MakeInstance = Callable[..., ServiceRegistration]
 
 EXPOSED = {META_EXPOSE: "true"}

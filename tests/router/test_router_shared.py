@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from toska_tests.ports import free_ports
 from toska_tests.postgres_servers import PASSWORD, PostgresServer
 from toska_tests.programs import Program, running
 from toska_tests.registries import ConsulAgent
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import StartRouter
 from toska_tests.waiting import wait_until
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 
 COMMAND = [sys.executable, "-m", "toska_router"]
 LEGACY = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}

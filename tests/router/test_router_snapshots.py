@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -12,10 +11,9 @@ from toska_common.contracts.routing import SnapshotDelta
 from toska_common.routing.delta import apply_delta, inventory_of
 from toska_common.routing.versions import table_version
 from toska_tests.clients import http_client
-from toska_tests.routers import RunningRouter, is_empty, poll_body
+from toska_tests.routers import RunningRouter, StartRouter, is_empty, poll_body
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 MakeInstance = Callable[..., ServiceRegistration]
 
 LEGACY = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}

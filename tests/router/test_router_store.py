@@ -1,15 +1,11 @@
 """Where the API's routes, clusters and policies are kept: in a database, with all that an older release had."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from toska_common.errors import ConfigurationError
-from toska_tests.routers import RunningRouter
-
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
+from toska_tests.routers import StartRouter
 
 LEGACY = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}
 OLD = {"match": {"path_prefix": "/old"}, "to": "legacy"}

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,10 @@ from toska_tests.grpc_servers import named_server
 from toska_tests.ports import free_port
 from toska_tests.programs import running
 from toska_tests.raw_http import response, upstream
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import StartRouter
 from toska_tests.waiting import wait_until
 from toska_tests.xds_clients import xds_client
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 WITHIN_S = 30.0
 _CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"
 

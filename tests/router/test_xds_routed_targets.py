@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from toska_router.xds import types
 from toska_router.xds.targets import HeaderTest, TargetRoute
 from toska_tests.grpc_servers import named_server
 from toska_tests.programs import Program, running
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import StartRouter
 from toska_tests.waiting import wait_until
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 WITHIN_S = 30.0
 CALLS = 160
 _CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"

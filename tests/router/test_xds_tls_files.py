@@ -3,7 +3,6 @@
 import shutil
 import ssl
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from toska_router.programming import tls_files
 from toska_router.programming.tls_files import TlsFiles
 from toska_router.xds import types
 from toska_tests.certificates import Authority, Pair, with_passphrase
-from toska_tests.routers import RunningRouter
+from toska_tests.routers import StartRouter
 from toska_tests.waiting import wait_until
 from toska_tests.xds_clients import xds_client
 
-StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
 WITHIN_S = 30.0
 LEGACY = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}
 _grpc: Any = grpc

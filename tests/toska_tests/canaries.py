@@ -37,6 +37,24 @@ ROLLOUT: Mapping[str, Any] = {
 """Fast, and without limits to latency, which a busy machine has a will of its own about."""
 
 
+PATIENCE = 30.0
+
+
+async def until_phase(router: RunningRouter, run: str, phase: str) -> dict[str, Any]:
+    """Wait until `rollouts/NAME` or `experiments/NAME` is in a phase; returns its status."""
+
+    async def is_there() -> bool:
+        return (await status_of(router, run))["phase"] == phase
+
+    await wait_until(is_there, within=PATIENCE, what=f"{run} is {phase}")
+    return await status_of(router, run)
+
+
+async def status_of(router: RunningRouter, run: str) -> dict[str, Any]:
+    """How a rollout or an experiment is."""
+    return (await router.read(run))["status"]
+
+
 class Version:
     """A version of the app; every answer is `status`."""
 

@@ -1,7 +1,7 @@
 """A router in this process, on a real socket, and what its gateways and operators say to it."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,10 @@ class RunningRouter:
     def stop(self) -> None:
         """Begin to stop, as Ctrl-C does."""
         self._stop.cancel()
+
+
+StartRouter = Callable[..., AbstractAsyncContextManager[RunningRouter]]
+"""The fixture `start_router`: starts a router with these settings, for as long as the block lasts."""
 
 
 def poll_body(has: Snapshot | None = None, *, wait: float = 10, **fields: Any) -> Mapping[str, Any]:

@@ -66,12 +66,16 @@ def advance(
     if ratio is not None and window.requests >= rule.min_requests and ratio > rule.error_ratio:
         reason = f"{ratio:.1%} of {window.requests} requests failed lately; at most {rule.error_ratio:.1%} may"
         return end(status, "stopped", reason, now)
-    # The clock on the wall may be put back meanwhile, and what was promised is a duration.
-    if window.watched_s >= experiment.duration.total_seconds() or (
-        status.ends_at is not None and now >= status.ends_at
-    ):
+    if _is_due(status, window, now):
         return end(status, "finished", "its time is over", now)
     return status
+
+
+def _is_due(status: ExperimentStatus, window: Window, now: datetime) -> bool:
+    if status.ends_at is None or status.started_at is None:
+        return False
+    # By both clocks: the one on the wall may be put back meanwhile, and what was promised is a duration.
+    return now >= status.ends_at or window.watched_s >= (status.ends_at - status.started_at).total_seconds()
 
 
 def end(status: ExperimentStatus, phase: str, reason: str, now: datetime) -> ExperimentStatus:
