@@ -8,12 +8,16 @@ import pytest
 from pydantic import BaseModel
 from toska_common.contracts import routing, tls
 from toska_common.contracts.routing import Cluster, Match, Policies, Route, RouteTable, WeightedCluster
-from toska_common.envoy import ListenerOptions, Options, find_refusals, translate
+from toska_common.envoy import Judged, ListenerOptions, Options, RouteEncoder, RouteParts, find_refusals, translate
+from toska_common.envoy.encoding import encode
 from toska_common.envoy.messages import as_messages
 from toska_common.envoy.refusals import FIELDS
+from toska_common.envoy.resources import ROUTES
+from toska_common.envoy_api import message_class
 from toska_tests.conformance.case import Case
 from toska_tests.conformance.cases import CASES
 from toska_tests.gateways import cluster, route, snapshot_of
+from toska_tests.routing_documents import documented
 
 _OPTIONS = Options(
     listeners=(ListenerOptions("plain", "127.0.0.1", 8080), ListenerOptions("socket", path="/run/x.sock")),
@@ -27,19 +31,9 @@ def _translated(document: dict[str, Any]) -> Any:
     return translate(snapshot.table, snapshot.endpoints, _OPTIONS)
 
 
-def _documented(case: Case) -> dict[str, Any]:
-    names: list[str] = []
-    for one in case.routes:
-        to: Any = one.get("to") or ()
-        names += [to] if isinstance(to, str) else [part["cluster"] for part in to]
-    here = {"endpoints": [{"address": "127.0.0.1", "port": 9001}]}
-    clusters = {name: cluster(9001) for name in names} | {name: {**one, **here} for name, one in case.clusters.items()}
-    return {"server": dict(case.server), "clusters": clusters, "routes": list(case.routes)}
-
-
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_what_is_translated_is_of_the_form_of_the_api(case: Case) -> None:
-    document = _documented(case)
+    document = documented(case)
     if find_refusals(snapshot_of(document).table):
         return
     messages = as_messages(_translated(document))
@@ -151,3 +145,54 @@ def test_endpoints_beyond_the_zone_help_out() -> None:
 def test_a_translation_is_plain_json() -> None:
     resources = _translated({"clusters": {"app": cluster(9001)}, "routes": [route("all", strip_prefix=True)]})
     assert json.loads(json.dumps(resources.by_type())) == resources.by_type()
+
+
+def test_a_change_of_one_route_is_one_route_and_the_rest_are_the_same_objects() -> None:
+    parts = RouteParts()
+    first = {"clusters": {"app": cluster(9001)}, "routes": [route("one", "/one"), route("two", "/two")]}
+    other = {**first, "routes": [route("one", "/one"), route("two", "/two", policies={"timeout": "9s"})]}
+    told: list[dict[str, Any]] = []
+    for document in (first, other):
+        snapshot = snapshot_of(document)
+        (configuration,) = translate(snapshot.table, snapshot.endpoints, _OPTIONS, parts).routes.values()
+        told.append({one["name"]: one for one in configuration["virtual_hosts"][0]["routes"]})
+    assert told[0]["one"] is told[1]["one"]
+    assert told[0]["two"] is not told[1]["two"]
+    assert (told[0]["two"]["route"]["timeout"], told[1]["two"]["route"]["timeout"]) == ("0s", "9s")
+
+
+def test_what_a_route_is_told_follows_its_clusters() -> None:
+    parts = RouteParts()
+    for balancer, hashed in (("least_request", False), ("ip_hash", True)):
+        snapshot = snapshot_of(
+            {"clusters": {"app": {**cluster(9001), "balancer": balancer}}, "routes": [route("one", "/one")]}
+        )
+        (configuration,) = translate(snapshot.table, snapshot.endpoints, _OPTIONS, parts).routes.values()
+        actions = [one["route"] for one in configuration["virtual_hosts"][0]["routes"] if "route" in one]
+        assert all(("hash_policy" in action) is hashed for action in actions)
+
+
+def test_a_configuration_encoded_in_parts_is_the_one_that_is_encoded_whole() -> None:
+    parts, encoder = RouteParts(), RouteEncoder()
+    for timeout in ("5s", "9s"):
+        document = {
+            "clusters": {"app": cluster(9001)},
+            "routes": [route("one", "/one"), route("two", "/two", policies={"timeout": timeout})],
+        }
+        snapshot = snapshot_of(document)
+        (told,) = translate(snapshot.table, snapshot.endpoints, _OPTIONS, parts).routes.values()
+        kind: Any = message_class("envoy.config.route.v3.RouteConfiguration")
+        assert kind.FromString(encoder.encode(told)) == kind.FromString(encode(ROUTES, told))
+
+
+def test_routes_against_which_there_was_nothing_are_not_judged_again_but_with_other_clusters() -> None:
+    judged = Judged()
+    table = snapshot_of({"clusters": {"app": cluster(9001)}, "routes": [route("one"), route("two", "/two")]}).table
+    assert find_refusals(table, judged) == find_refusals(table, judged) == []
+    filters = table.routes[1].policies.model_copy(update={"filters": ("a.b:C",)})
+    worse = table.model_copy(
+        update={"routes": (table.routes[0], table.routes[1].model_copy(update={"policies": filters}))}
+    )
+    for _ in range(2):
+        (finding,) = find_refusals(worse, judged)
+        assert finding.location == ("routes", 1, "policies", "filters")

@@ -6,8 +6,19 @@ What Envoy cannot do as the contract says is named by `find_refusals`, and never
 """
 
 from toska_common.envoy.options import ListenerOptions, Options
-from toska_common.envoy.refusals import find_refusals
+from toska_common.envoy.refusals import Judged, find_refusals
 from toska_common.envoy.resources import Resources
+from toska_common.envoy.route_parts import RouteEncoder, RouteParts
 from toska_common.envoy.translate import translate, translate_endpoints
 
-__all__ = ["ListenerOptions", "Options", "Resources", "find_refusals", "translate", "translate_endpoints"]
+__all__ = [
+    "Judged",
+    "ListenerOptions",
+    "Options",
+    "Resources",
+    "RouteEncoder",
+    "RouteParts",
+    "find_refusals",
+    "translate",
+    "translate_endpoints",
+]

@@ -22,14 +22,17 @@ _BACKLOG: Final = 4096
 _MANAGER: Final = ".filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def listener_resources(table: RouteTable, options: Options, routes: str) -> Iterator[Json]:
-    """Every listener that the routing can serve: one on https:// waits until there is a certificate."""
+def listener_resources(table: RouteTable, options: Options, routes: str, chain: list[Json]) -> Iterator[Json]:
+    """Every listener that the routing can serve: one on https:// waits until there is a certificate.
+
+    They take requests to the route configuration `routes`, through the HTTP filters of `chain`.
+    """
     for one in options.listeners:
         if _speaks_tls(one, table) and table.server.tls is None:
             continue
-        yield _listener(one, table, options, routes)
+        yield _listener(one, table, options, routes, chain)
         if one.http3 and table.server.tls is not None:
-            yield _datagrams(one, table.server.tls, table, options, routes)
+            yield _datagrams(one, table.server.tls, table, options, routes, chain)
 
 
 def _speaks_tls(one: ListenerOptions, table: RouteTable) -> bool:
@@ -38,7 +41,7 @@ def _speaks_tls(one: ListenerOptions, table: RouteTable) -> bool:
     return table.server.tls is not None if one.tls is None else one.tls
 
 
-def _listener(one: ListenerOptions, table: RouteTable, options: Options, routes: str) -> Json:
+def _listener(one: ListenerOptions, table: RouteTable, options: Options, routes: str, chain: list[Json]) -> Json:
     limits = table.server.limits
     made: Json = {
         "name": one.name,
@@ -46,7 +49,7 @@ def _listener(one: ListenerOptions, table: RouteTable, options: Options, routes:
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         "tcp_backlog_size": _BACKLOG,
         "listener_filters_timeout": seconds(limits.handshake_timeout),
-        "filter_chains": [*_chains(one, table, options, routes)],
+        "filter_chains": [*_chains(one, table, options, routes, chain)],
         "stat_prefix": one.name,
     }
     filters: list[Json] = []
@@ -59,7 +62,9 @@ def _listener(one: ListenerOptions, table: RouteTable, options: Options, routes:
     return made
 
 
-def _datagrams(one: ListenerOptions, tls: ServerTls, table: RouteTable, options: Options, routes: str) -> Json:
+def _datagrams(
+    one: ListenerOptions, tls: ServerTls, table: RouteTable, options: Options, routes: str, chain: list[Json]
+) -> Json:
     """HTTP/3 on the same port. Clients come to it by Alt-Svc, and whom they come from nobody vouches for."""
     context = _downstream_context(tls, options, "h3")
     return {
@@ -70,7 +75,7 @@ def _datagrams(one: ListenerOptions, tls: ServerTls, table: RouteTable, options:
             {
                 "name": "quic",
                 "metadata": options.tls_metadata(),
-                "filters": _doubting(table, options, routes, http3=True),
+                "filters": _doubting(table, options, routes, chain, http3=True),
                 "transport_socket": extension(
                     "toska.quic",
                     ".transport_sockets.quic.v3.QuicDownstreamTransport",
@@ -88,13 +93,15 @@ def _is_proxied(one: ListenerOptions, table: RouteTable) -> bool:
     return one.proxied
 
 
-def _chains(one: ListenerOptions, table: RouteTable, options: Options, routes: str) -> Iterator[Json]:
+def _chains(
+    one: ListenerOptions, table: RouteTable, options: Options, routes: str, chain: list[Json]
+) -> Iterator[Json]:
     """The chains of trusted proxies and of others; those that a PROXY header is not believed of get none."""
     if one.redirect:
         yield _chain("redirect", {}, [_redirecting(one)], one, table, options)
         return
-    doubting = _doubting(table, options, routes)
-    believing = [connection_manager(table, options, routes, trusted=True)]
+    doubting = _doubting(table, options, routes, chain)
+    believing = [connection_manager(table, options, routes, chain, trusted=True)]
     peers: Json = {}
     if _is_proxied(one, table) and table.server.proxy_protocol is not None:
         peers = {"direct_source_prefix_ranges": [cidr(net) for net in table.server.proxy_protocol.trusted_peers]}
@@ -108,8 +115,10 @@ def _chains(one: ListenerOptions, table: RouteTable, options: Options, routes: s
     yield _chain("others", peers, doubting, one, table, options)
 
 
-def _doubting(table: RouteTable, options: Options, routes: str, *, http3: bool = False) -> list[Json]:
-    manager = connection_manager(table, options, routes, trusted=False, http3=http3)
+def _doubting(
+    table: RouteTable, options: Options, routes: str, chain: list[Json], *, http3: bool = False
+) -> list[Json]:
+    manager = connection_manager(table, options, routes, chain, trusted=False, http3=http3)
     return [*([clients.of_connections()] if clients.matters(table) else ()), manager]
 
 

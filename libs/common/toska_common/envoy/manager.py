@@ -11,7 +11,6 @@ from toska_common.contracts.names import UNIX_PREFIX
 from toska_common.contracts.routing import RouteTable
 from toska_common.envoy import clients
 from toska_common.envoy.access import cidr
-from toska_common.envoy.filters import http_filters
 from toska_common.envoy.headers import FLEETING, SPOOFED
 from toska_common.envoy.options import Options
 from toska_common.envoy.replies import local_reply_config
@@ -40,12 +39,17 @@ _OTHERS: Final = _all_but("websocket")
 """Protocols that nobody switches to: the request goes on without."""
 
 
-def connection_manager(table: RouteTable, options: Options, routes: str, *, trusted: bool, http3: bool = False) -> Json:
-    """The network filter of the route configuration `routes`; what `trusted` peers say about clients is believed."""
+def connection_manager(
+    table: RouteTable, options: Options, routes: str, chain: list[Json], *, trusted: bool, http3: bool = False
+) -> Json:
+    """The network filter of the route configuration `routes`; what `trusted` peers say about clients is believed.
+
+    `chain` are the HTTP filters that all listeners have.
+    """
     limits = table.server.limits
-    filters = http_filters(table, options)
+    filters = chain
     if clients.is_told(table):
-        filters = clients.always_there([*(clients.of_requests() if trusted else ()), *filters])
+        filters = clients.always_there([*(clients.of_requests() if trusted else ()), *chain])
     manager = typed(
         _MANAGER,
         codec_type="HTTP3" if http3 else "AUTO",

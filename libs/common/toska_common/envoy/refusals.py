@@ -5,8 +5,9 @@ default is refused, or with a function that looks at its value. A field that doe
 the contract has learned is never passed over.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from operator import is_
 from typing import Any, Final, cast
 
 from pydantic import BaseModel
@@ -198,16 +199,48 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
 }  # fmt: skip
 
 
-def find_refusals(table: RouteTable) -> list[Finding]:
-    """Everything of a table that an Envoy cannot serve as the contract says; reasons begin with the route's name."""
+class Judged:
+    """Routes against which there was nothing, with the clusters that they led to: those are not judged again."""
+
+    def __init__(self) -> None:
+        self._fine: dict[str, tuple[Any, ...]] = {}
+
+    def passes(self, route: routing.Route, table: RouteTable) -> bool:
+        """Whether there was nothing against a route."""
+        known, now = self._fine.get(route.name), _judged_by(route, table)
+        return known is not None and len(known) == len(now) and all(map(is_, known, now))
+
+    def note(self, routes: Iterable[routing.Route], table: RouteTable) -> None:
+        """There is nothing against these, and no others are remembered."""
+        self._fine = {route.name: _judged_by(route, table) for route in routes}
+
+
+def _judged_by(route: routing.Route, table: RouteTable) -> tuple[Any, ...]:
+    return (route, *(table.clusters.get(part.cluster) for part in route.to))
+
+
+def find_refusals(table: RouteTable, judged: Judged | None = None) -> list[Finding]:
+    """Everything of a table that an Envoy cannot serve as the contract says; reasons begin with the route's name.
+
+    `judged` is for whoever looks through one table after the other.
+    """
     findings = [*_inside(table.server, ("server",))]
     for name, cluster in table.clusters.items():
         findings += _inside(cluster, ("clusters", name))
+    fine: list[routing.Route] = []
     for index, route in enumerate(table.routes):
+        if judged is not None and judged.passes(route, table):
+            fine.append(route)
+            continue
+        before = len(findings)
         at: Location = ("routes", index)
         named = f'route "{route.name}": '
         findings += (Finding(one.location, named + one.reason) for one in _inside(route, at))
         findings += (Finding(one.location, named + one.reason) for one in _as_a_whole(route, table, at))
+        if len(findings) == before:
+            fine.append(route)
+    if judged is not None:
+        judged.note(fine, table)
     findings += (
         Finding(
             ("clusters", name), f"Envoy has one rule for what a cluster carries, and {first} wants another than {then}"

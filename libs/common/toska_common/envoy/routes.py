@@ -5,6 +5,7 @@ here, and on the route there. What no method of a path takes, and what has to co
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
@@ -14,19 +15,26 @@ from toska_common.envoy.matching import covers, domain, hosts_of, match_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
 from toska_common.envoy.replies import problem_route
+from toska_common.envoy.route_parts import RouteParts
 from toska_common.envoy.telling import watch_metadata
 from toska_common.envoy.variants import Variant, variants
 from toska_common.envoy.words import Json, exactly, header, literal
 
+_Made = tuple[str | None, Route | None, Sequence[Json]]
+"""A route's pattern of a host, the route itself if its methods matter, and its parts."""
 _MAX_ANSWER_BYTES: Final = 4 * 65536
 _BODILESS: Final = (204, 304)
 _HTTPS: Final = exactly("x-forwarded-proto", "https")
 _NOT_HTTPS: Final = exactly("x-forwarded-proto", "https", invert=True)
 
 
-def route_configuration(table: RouteTable, options: Options, name: str) -> Json:
-    """All routes, in their order, by host."""
-    made = [(route, [*_routes(route, table, options)]) for route in table.routes]
+def route_configuration(
+    table: RouteTable, options: Options, name: str, known: RouteParts | None = None, filter_chain: Sequence[Json] = ()
+) -> Json:
+    """All routes, in their order, by host; `known` are those of the table before, and `filter_chain` is of HTTP."""
+    made = (known or RouteParts()).of(table, lambda route: _routes(route, table, options))
+    by_host = [(route.match.host, route if _has_methods(route) else None, parts) for route, parts in made]
+    hosts = hosts_of(table.routes)
     alternatives = [f'h3=":{one.port}"; ma=86400' for one in options.listeners if one.http3 and table.server.tls]
     return {
         "name": name,
@@ -34,26 +42,26 @@ def route_configuration(table: RouteTable, options: Options, name: str) -> Json:
         "max_direct_response_body_size_bytes": _MAX_ANSWER_BYTES,
         "request_headers_to_add": headers.forwarding(options.pseudonym),
         "request_headers_to_remove": ["x-envoy-external-address"],
-        **_switched_off(table, options),
+        **_switched_off(table, filter_chain),
         **({"response_headers_to_add": [header("alt-svc", ", ".join(alternatives))]} if alternatives else {}),
-        "virtual_hosts": [_virtual_host(host, made) for host in hosts_of(table.routes)],
+        "virtual_hosts": [_virtual_host(host, hosts, by_host) for host in hosts],
     }
 
 
-def _switched_off(table: RouteTable, options: Options) -> Json:
-    off = clients.switched_off(filters.http_filters(table, options)) if clients.is_told(table) else {}
+def _switched_off(table: RouteTable, filter_chain: Sequence[Json]) -> Json:
+    off = clients.switched_off(filter_chain) if clients.is_told(table) else {}
     return {"typed_per_filter_config": off} if off else {}
 
 
-def _virtual_host(host: str | None, made: Sequence[tuple[Route, Sequence[Json]]]) -> Json:
-    here = [(route, parts) for route, parts in made if covers(route.match.host, host)]
+def _virtual_host(host: str | None, hosts: Iterable[str | None], made: Sequence[_Made]) -> Json:
+    patterns = {pattern for pattern in hosts if covers(pattern, host)}
     return {
         "name": domain(host),
         "domains": [domain(host)],
         "routes": [
             *(_two_hosts() if host is None or host.startswith("*") else ()),
-            *(part for _, parts in here for part in parts),
-            *_other_methods([route for route, _ in here]),
+            *chain.from_iterable([parts for pattern, _, parts in made if pattern in patterns]),
+            *_other_methods([route for pattern, route, _ in made if route is not None and pattern in patterns]),
         ],
     }
 
@@ -247,13 +255,17 @@ def _insecure(route: Route, *, port: int, refuse: bool) -> Json:
     return {"name": route.name, "match": match, "redirect": there}
 
 
+def _has_methods(route: Route) -> bool:
+    """Whether a route leaves a path's other methods to be refused: what it asks besides, others may not ask."""
+    return bool(route.match.methods) and not route.match.values and not route.match.client_ip
+
+
 def _other_methods(routes: Sequence[Route]) -> Iterator[Json]:
     """What answers on paths that take other methods: after every route, for it takes all that is left of them."""
     taken: dict[tuple[str | None, ...], list[Route]] = {}
     for route in routes:
-        if route.match.methods and not route.match.values and not route.match.client_ip:
-            match = route.match
-            taken.setdefault((match.path, match.path_prefix, match.path_template, match.path_regex), []).append(route)
+        match = route.match
+        taken.setdefault((match.path, match.path_prefix, match.path_template, match.path_regex), []).append(route)
     for members in taken.values():
         methods = {method for route in members for method in route.match.methods}
         name = problem_route(members[0].name, "method-not-allowed")

@@ -10,9 +10,11 @@ from toska_common.envoy import failovers
 from toska_common.envoy.clusters import aggregate_resource, cluster_resource, upstream_tls, uses_of
 from toska_common.envoy.endpoints import has_names, load_assignment
 from toska_common.envoy.failovers import Shares
+from toska_common.envoy.filters import http_filters
 from toska_common.envoy.listeners import listener_resources
 from toska_common.envoy.options import Options
 from toska_common.envoy.resources import Resources
+from toska_common.envoy.route_parts import RouteParts
 from toska_common.envoy.routes import route_configuration
 from toska_common.envoy.telling import COLLECTOR, collector_url
 from toska_common.envoy.tokens import fetched, keys_cluster_name, place_of
@@ -21,27 +23,33 @@ from toska_common.envoy.words import Json, socket_address
 _CONNECT_TIMEOUT = "2s"
 
 
-def translate(table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], options: Options) -> Resources:
-    """Everything that an Envoy is told to serve this table; what it cannot do is `find_refusals`' to say."""
+def translate(
+    table: RouteTable, endpoints: Mapping[str, ClusterEndpoints], options: Options, parts: RouteParts | None = None
+) -> Resources:
+    """Everything that an Envoy is told to serve this table; what it cannot do is `find_refusals`' to say.
+
+    `parts` are of the table before, for whoever translates one after the other with the same options.
+    """
     known = {name: endpoints[name].endpoints if name in endpoints else () for name in table.clusters}
     uses = uses_of(table)
     shares = failovers.shares_of(table)
     clusters = {name: cluster_resource(name, table, known[name], options, uses, shares) for name in table.clusters}
     clusters |= {one.name: aggregate_resource(one, table, options, uses) for one in failovers.chains_of(table)}
     clusters |= {made["name"]: made for made in _own_clusters(table, options)}
-    name = _routes_name(table, options)
-    routes = route_configuration(table, options, name)
+    chain = http_filters(table, options)
+    name = _routes_name(listener_resources(table, options, "", chain))
+    routes = route_configuration(table, options, name, parts, chain)
     return Resources(
-        listeners={made["name"]: made for made in listener_resources(table, options, name)},
+        listeners={made["name"]: made for made in listener_resources(table, options, name, chain)},
         routes={routes["name"]: routes},
         clusters=clusters,
         endpoints=translate_endpoints(table.clusters, known, options, shares),
     )
 
 
-def _routes_name(table: RouteTable, options: Options) -> str:
+def _routes_name(listeners: Iterable[Json]) -> str:
     """A name of its own for each set of filters, so that new filters and the routes that need them come together."""
-    told = json.dumps([*listener_resources(table, options, "")], sort_keys=True)
+    told = json.dumps([*listeners], sort_keys=True)
     return f"toska-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 

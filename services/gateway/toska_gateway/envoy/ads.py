@@ -13,14 +13,16 @@ from typing import Any, Final
 
 import anyio
 from anyio import to_thread
-from toska_common.envoy.messages import message
-from toska_common.envoy.resources import CLUSTER, LISTENER
+from toska_common.envoy import RouteEncoder
+from toska_common.envoy.encoding import NotOfTheApi, encode
+from toska_common.envoy.resources import CLUSTER, LISTENER, ROUTES
 from toska_common.envoy_api import message_class
 
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 """Types of which Envoy wants all there are."""
-_MAX_BYTES: Final = 64 * 2**20
+_UNBOUNDED: Final = -1
+"""Ten thousand routes for twenty hosts are 60 MB, and Envoy takes what it is sent."""
 
 Json = Mapping[str, Any]
 
@@ -116,6 +118,7 @@ class AdsServer:
         self._socket = socket
         self._resources: dict[str, dict[str, Any]] = {}
         self._streams: list[_Stream] = []
+        self._routes = RouteEncoder()
         self._server: Any = None
 
     async def open(self) -> None:
@@ -128,7 +131,7 @@ class AdsServer:
             self._serve, request_deserializer=request_class.FromString, response_serializer=_serialized
         )
         service, _, name = _METHOD[1:].partition("/")
-        self._server = library.aio.server(options=[("grpc.max_send_message_length", _MAX_BYTES)])
+        self._server = library.aio.server(options=[("grpc.max_send_message_length", _UNBOUNDED)])
         self._server.add_generic_rpc_handlers((library.method_handlers_generic_handler(service, {name: method}),))
         self._server.add_insecure_port(f"unix:{self._socket}")
         await self._server.start()
@@ -154,8 +157,8 @@ class AdsServer:
             Refused: One is not of the form of Envoy's API; nothing has changed.
         """
         try:
-            packed = await to_thread.run_sync(_packed, kind, resources)
-        except ValueError as error:  # protobuf's own is one, and naming it would load protobuf here
+            packed = await to_thread.run_sync(self._packed, kind, resources)
+        except NotOfTheApi as error:
             raise Refused(str(error)) from error
         known = self._resources.setdefault(kind, {})
         gone = set(known) - set(packed) if whole else set[str]()
@@ -202,6 +205,15 @@ class AdsServer:
             sent.refusals[sent.nonce] for sent in stream.sent.values() if sent.nonce in sent.refusals
         ]  # fmt: skip
 
+    def _packed(self, kind: str, resources: Mapping[str, Json]) -> dict[str, Any]:
+        packed: dict[str, Any] = {}
+        for name, resource in resources.items():
+            any_message: Any = message_class("google.protobuf.Any")()
+            any_message.type_url = kind
+            any_message.value = self._routes.encode(resource) if kind == ROUTES else encode(kind, resource)
+            packed[name] = any_message
+        return packed
+
     def _find_stream(self, node: str) -> _Stream | None:
         return next((stream for stream in reversed(self._streams) if stream.node == node), None)
 
@@ -227,16 +239,6 @@ class AdsServer:
         while (request := await context.read()) is not library.aio.EOF:
             stream.take(request)
         scope.cancel()
-
-
-def _packed(kind: str, resources: Mapping[str, Json]) -> dict[str, Any]:
-    packed: dict[str, Any] = {}
-    for name, resource in resources.items():
-        any_message: Any = message_class("google.protobuf.Any")()
-        any_message.type_url = kind
-        any_message.value = message(kind, resource).SerializeToString(deterministic=True)
-        packed[name] = any_message
-    return packed
 
 
 def _serialized(response: Any) -> bytes:

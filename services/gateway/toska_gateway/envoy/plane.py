@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup
 from toska_common.clock import now_utc
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 from toska_common.contracts.tallies import TallyReport
-from toska_common.envoy import Options, Resources, find_refusals, translate
+from toska_common.envoy import Judged, Options, Resources, RouteParts, find_refusals, translate
 from toska_common.envoy.faults import ended, next_end
 from toska_common.errors import ConfigurationError, UpstreamUnavailable
 from toska_common.routing.problems import format_location
@@ -90,6 +91,8 @@ class EnvoyDataPlane:
         self._watches = Watches(self.pseudonym)
         self._retimed = anyio.Event()
         self._group: TaskGroup | None = None
+        self._judged = Judged()
+        self._parts = RouteParts()
         self._explainer: Explainer | None = None
 
     @property
@@ -135,7 +138,8 @@ class EnvoyDataPlane:
             SnapshotRejected: Envoy cannot do that, a file that it names cannot be used, or Envoy refused it.
         """
         async with self._changing:
-            refusals = find_refusals(snapshot.table)
+            # In a thread, here and below: ten thousand routes take a second, and this loop has others to serve.
+            refusals = await to_thread.run_sync(find_refusals, snapshot.table, self._judged)
             if refusals:
                 raise SnapshotRejected(
                     [{"field": format_location(one.location), "reason": one.reason} for one in refusals]
@@ -151,7 +155,7 @@ class EnvoyDataPlane:
     async def _put_in_force(self, snapshot: Snapshot, tls: TlsMaterial) -> None:
         if self._watches.is_watching or any(route.policies.watch for route in snapshot.table.routes):
             await self._read()  # what was counted until now belongs to what is watched until now
-        resources = self._translated(snapshot, tls)
+        resources = await to_thread.run_sync(self._translated, snapshot, tls)
         try:
             if self._slot.current is None and self._snapshot is None:
                 await self._begin(resources)
@@ -173,7 +177,7 @@ class EnvoyDataPlane:
             addresses=self._targets.addresses,
             tls_version=tls.version,
         )
-        return translate(ended(snapshot.table, now_utc()), self._targets.allowed(snapshot), options)
+        return translate(ended(snapshot.table, now_utc()), self._targets.allowed(snapshot), options, self._parts)
 
     async def _begin(self, resources: Resources) -> None:
         if self._group is None:

@@ -5,13 +5,21 @@ that Envoy cannot serve as it is written is not sent in part; Envoys go on with 
 its endpoints kept up to date, and `problems` says why. Pure, and slow for large tables: to be called in a thread.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from json import dumps
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toska_common.contracts.names import is_unix
 from toska_common.contracts.routing import ClusterEndpoints, RouteTable, Snapshot
-from toska_common.envoy import Options, Resources, find_refusals, translate, translate_endpoints
+from toska_common.envoy import (
+    Judged,
+    Options,
+    Resources,
+    RouteEncoder,
+    RouteParts,
+    find_refusals,
+    translate,
+    translate_endpoints,
+)
 from toska_common.envoy.clusters import cluster_resource, uses_of
 from toska_common.envoy.failovers import shares_of
 from toska_common.envoy.messages import message
@@ -20,10 +28,9 @@ from toska_common.routing.problems import Finding
 from toska_router.programming.routed_targets import Key, RoutedTargets, encode_target
 from toska_router.xds.resources import Resource, ResourceSet, encode_resource
 from toska_router.xds.targets import TargetEndpoint, build_target
-from toska_router.xds.types import PREFIX, ROUTE
+from toska_router.xds.types import ROUTE
 
 Json = Mapping[str, Any]
-_ONE_ROUTE = f"{PREFIX}envoy.config.route.v3.Route"
 
 
 class Translation:
@@ -44,7 +51,9 @@ class Translation:
         self._pools: Mapping[str, ClusterEndpoints] = {}
         self._written: dict[Key, Json] = {}
         self._envoys: dict[Key, Resource] = {}
-        self._routes: dict[str, Any] = {}
+        self._judged_routes = Judged()
+        self._parts = RouteParts()
+        self._routes = RouteEncoder()
         self._targets: dict[str, tuple[str, dict[Key, Resource]]] = {}
         self.routed = RoutedTargets()
 
@@ -52,11 +61,11 @@ class Translation:
         """What clients are to have from now on.
 
         Raises:
-            google.protobuf.json_format.ParseError: A resource is not of the API's form.
+            NotOfTheApi: A resource is not of the API's form.
         """
         table = snapshot.table
         if table is not self._judged:
-            self.problems = tuple(find_refusals(table))
+            self.problems = tuple(find_refusals(table, self._judged_routes))
             self._judged = table
         self._translate(self._table if self.problems else table, snapshot.endpoints)
         self._aim(snapshot)
@@ -67,7 +76,7 @@ class Translation:
         if table is None:
             return
         if table is not self._table:
-            made = _by_key(translate(table, pools, self._options))
+            made = _by_key(translate(table, pools, self._options, self._parts))
             self._envoys = {key: self._encode(key, json) for key, json in made.items()}
             self._written = made
             self._table, self._pools = table, pools
@@ -100,20 +109,8 @@ class Translation:
         type_url, name = key
         if self._written.get(key) == json:
             return self._envoys[key]
-        made = self._configure(json) if type_url == ROUTE else message(type_url, json)
+        made = _Encoded(self._routes.encode(json)) if type_url == ROUTE else message(type_url, json)
         return encode_resource(type_url, name, made, self._envoys.get(key))
-
-    def _configure(self, json: Json) -> Any:
-        """A route configuration; reading a route from JSON takes a millisecond, so that is done for new ones only."""
-        hosts: Sequence[Json] = json.get("virtual_hosts", ())
-        made = message(ROUTE, {**json, "virtual_hosts": [{**host, "routes": []} for host in hosts]})
-        known, self._routes = self._routes, {}
-        for host, target in zip(hosts, made.virtual_hosts, strict=True):
-            for route in host.get("routes", ()):
-                text = dumps(route)
-                one = self._routes[text] = known.get(text) or message(_ONE_ROUTE, route)
-                target.routes.append(one)
-        return made
 
     def _aim(self, snapshot: Snapshot) -> None:
         """Make a target of each cluster, for `xds:///CLUSTER`, and of each host that routes have."""
@@ -137,6 +134,18 @@ class Translation:
                 if key not in self._envoys:
                     by_type.setdefault(key[0], []).append(resource)
         return ResourceSet({url: self._set.of(url).replaced_by(found) for url, found in by_type.items()})
+
+
+class _Encoded:
+    """A message of which only the bytes were ever made."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def SerializeToString(self, *, deterministic: bool = True) -> bytes:  # noqa: N802 - protobuf's name
+        """The message on the wire."""
+        _ = deterministic
+        return self._value
 
 
 _OF_CLUSTERS = tuple(url for url in Resources().by_type() if url.endswith((".Cluster", ".ClusterLoadAssignment")))
