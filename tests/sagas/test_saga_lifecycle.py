@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -200,21 +201,32 @@ async def test_a_closed_service_starts_nothing(make: Callable[..., Sagas]) -> No
         await sagas.start(place_order, Order())
 
 
-async def test_sagas_wait_while_postgresql_is_away(tmp_path: Path, own_postgres: PostgresServer) -> None:
+async def test_sagas_wait_while_postgresql_is_away_and_a_service_that_stops_does_not(
+    tmp_path: Path, own_postgres: PostgresServer
+) -> None:
     books.open(tmp_path)
     released.clear()
     url = await own_postgres.make_database()
-    settings = SagaSettings(database_url=SecretStr(url))
+    settings = SagaSettings(database_url=SecretStr(url), stopping=timedelta(seconds=1))
     async with Sagas("orders", [changing], settings=settings, registry=CollectorRegistry()) as sagas:
-        await sagas.start(changing, Order(), id="away")
-        await wait_until(lambda: "wait" in books.calls("away"))
+        for saga_id in ("away", "left"):
+            await sagas.start(changing, Order(), id=saga_id)
+            await wait_until(lambda name=saga_id: "wait" in books.calls(name))
         own_postgres.kill()
         released.add("away")
         await anyio.sleep(0.5)
         await own_postgres.start()
         with anyio.fail_after(60):
             assert (await sagas.wait("away")).state is SagaState.COMPLETED
-    assert books.calls("away") == ["reserve", "wait"]
+        assert books.calls("away") == ["reserve", "wait"]
+        sagas.check()
+        own_postgres.kill()
+        released.add("left")
+        await anyio.sleep(0.5)
+        stopping_at = anyio.current_time()
+    # Python waits for these at its end.
+    await wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("dbos")])
+    assert anyio.current_time() - stopping_at < 20
 
 
 async def test_the_steps_of_migration_make_the_tables_that_the_code_has(tmp_path: Path) -> None:

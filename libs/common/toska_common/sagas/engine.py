@@ -15,7 +15,6 @@ Nothing here opens a port, prints, exports telemetry or sets up logging.
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -31,8 +30,8 @@ from sqlalchemy.exc import DBAPIError
 from toska_common.database import DatabaseLocation, DatabaseUnavailable
 from toska_common.sagas.errors import HistoryDiffers, JournalBroken, LeaseLost, Left
 from toska_common.sagas.journal import Deed, Journal
-from toska_common.sagas.journal_engine import create_journal_engine
-from toska_common.sagas.json_only import refuse_pickles
+from toska_common.sagas.journal_engine import close_journal_engine, create_journal_engine
+from toska_common.sagas.manners import Naps, teach
 from toska_common.sagas.thread import LoopThread
 
 T = TypeVar("T")
@@ -98,6 +97,7 @@ class Engine:
         self._conduct = conduct
         self._thread = LoopThread("toska-sagas")
         self._database: sa.Engine | None = None
+        self._naps: Naps | None = None
 
     async def open(self, executor: str) -> None:
         """Start DBOS under this name.
@@ -140,6 +140,10 @@ class Engine:
     def close(self) -> None:
         """Stop; sagas that run stay as they are recorded. Blocks for up to some seconds."""
         global _running
+        if self._database is not None:
+            close_journal_engine(self._database)
+        if self._naps is not None:
+            self._naps.end()
         try:
             DBOS.destroy()
         finally:
@@ -201,8 +205,7 @@ class Engine:
                 request.answer.set_result(given)
 
     async def _launch(self, executor: str) -> None:
-        refuse_pickles()
-        _keep_quiet()
+        self._naps = teach()
         self._database = create_journal_engine(self._location)
         config: DBOSConfig = {
             "name": self._service,
@@ -257,24 +260,3 @@ def _why(left: list[BaseException]) -> Left:
 def _fail(request: _Request, error: BaseException) -> None:
     if request.answer.set_running_or_notify_cancel():
         request.answer.set_exception(error)
-
-
-def _keep_quiet() -> None:
-    """Have DBOS's lines go the way of all others, and only what it warns of.
-
-    Without a handler it would install one of its own that writes to standard error.
-    """
-    logger = logging.getLogger("dbos")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-        logger.addFilter(_FirstLine())
-
-
-class _FirstLine(logging.Filter):
-    """Takes the tracebacks from DBOS's lines, which can hold data of sagas, and whatever they say of our own doings."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = record.getMessage().partition("\n")[0], ()
-        record.exc_info = None
-        # Runs that are cancelled on purpose are no news.
-        return "Asyncio task cancelled" not in record.msg

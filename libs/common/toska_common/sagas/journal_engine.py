@@ -34,6 +34,21 @@ def create_journal_engine(location: DatabaseLocation) -> sa.Engine:
     return engine
 
 
+def close_journal_engine(engine: sa.Engine) -> None:
+    """Give out no connection any more: whoever wants one gets an error that is none of the database's.
+
+    DBOS tries again for ever whatever goes wrong with a connection.
+    """
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(*_: object) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
+        raise RuntimeError("sagas are closed")
+
+    @event.listens_for(engine, "checkout")
+    def refuse_kept(*_: object) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
+        raise RuntimeError("sagas are closed")
+
+
 def _postgresql(location: DatabaseLocation) -> sa.Engine:
     psycopg: Any = import_module("psycopg")
 

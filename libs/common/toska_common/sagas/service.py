@@ -21,7 +21,7 @@ from toska_common import trace
 from toska_common.clock import now_utc
 from toska_common.contracts.sagas import FINAL, SagaDetail, SagaList, SagaState
 from toska_common.database import Database, DatabaseUnavailable, parse_location
-from toska_common.errors import ConfigurationError, InvalidInput
+from toska_common.errors import ConfigurationError, InvalidInput, MeshError
 from toska_common.problem import field_problems
 from toska_common.sagas.definition import Saga
 from toska_common.sagas.errors import LeaseLost, SagaFailed, SagasClosed
@@ -88,7 +88,7 @@ class Sagas:
         self._needed = anyio.Event()
         self._worker: Worker | None = None
         self._turned_up = anyio.Event()
-        self._failure: DatabaseUnavailable | None = None
+        self._failure: MeshError | None = None
 
     async def __aenter__(self) -> Self:
         group = await self._exit.enter_async_context(anyio.create_task_group())
@@ -211,6 +211,15 @@ class Sagas:
         """
         await (await self._at_work()).resume(check_id(saga_id))
 
+    def check(self) -> None:
+        """For readiness: `mesh.health.add("sagas", sagas.check)`.
+
+        Raises:
+            MeshError: Sagas cannot be run here at the moment.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     # The work, and when there is any.
 
     async def _at_work(self) -> "Worker":
@@ -254,8 +263,13 @@ class Sagas:
                 self._turn_up(None, error)
                 log.warning("sagas_not_open", reason=error.detail)
                 await anyio.sleep(1)
+            except Exception:
+                # Whatever it is, it is said, and the readiness check tells; the service's other work goes on.
+                self._turn_up(None, SagasClosed("sagas cannot be opened here; the service's log says why"))
+                log.exception("sagas_failed")
+                await anyio.sleep(5)
 
-    def _turn_up(self, worker: "Worker | None", failure: DatabaseUnavailable | None) -> None:
+    def _turn_up(self, worker: "Worker | None", failure: MeshError | None) -> None:
         self._worker, self._failure = worker, failure
         self._turned_up.set()
         self._turned_up = anyio.Event()

@@ -164,7 +164,9 @@ class Worker:
         self._leaving = True
         for control in self._controls.values():
             control.wake()
-        with anyio.move_on_after(self._parts.stopping.total_seconds()):
+        # Of a slot that is lost, others do the work already.
+        patience_s = 0.0 if self.lost.is_set() else self._parts.stopping.total_seconds()
+        with anyio.move_on_after(patience_s):
             while self._controls:
                 await self._idle.wait()
         await portal.stop(cancel_remaining=True)
