@@ -176,9 +176,7 @@ def _by_rabbitmq(group: str, message: DeliveredMessage, headers: dict[str, Any],
         group=group,
         event=event,
         reason=f"RabbitMQ gave it up: {death.get('reason', 'unknown')}",
-        # How often it was delivered is forgotten by then; but why it came here is not.
-        attempts=(number(headers, ATTEMPT) or 0)
-        + (DELIVERY_LIMIT + 1 if death.get("reason") == "delivery_limit" else 0),
+        attempts=attempts,
         died_at=died_at,
     )
 
