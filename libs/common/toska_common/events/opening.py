@@ -36,4 +36,8 @@ def open_transport(
         from toska_common.events.amqp.transport import open_amqp
 
         return open_amqp(url, service=service)
+    if scheme in ("redis", "rediss"):
+        from toska_common.events.redis.transport import open_redis
+
+        return open_redis(url)
     raise ConfigurationError(f"TOSKA_EVENTS_URL: nothing here carries events over {scheme}://")

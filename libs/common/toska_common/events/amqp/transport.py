@@ -16,7 +16,6 @@ from toska_common.clock import Clock, SystemClock
 from toska_common.errors import InvalidInput
 from toska_common.events.amqp.administration import AmqpAdministration
 from toska_common.events.amqp.alone import Alone
-from toska_common.events.amqp.background import background
 from toska_common.events.amqp.catalog import Catalog
 from toska_common.events.amqp.consumer import AmqpConsumer, Arrange
 from toska_common.events.amqp.dead_letters import DeadLetters
@@ -35,6 +34,7 @@ from toska_common.events.amqp.schedule import Schedule
 from toska_common.events.amqp.session import Source
 from toska_common.events.amqp.settling import Settling
 from toska_common.events.amqp.topology import Topology
+from toska_common.events.background import background
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
 from toska_common.events.topics import check_group, check_pattern, check_topic, is_ephemeral
 from toska_common.events.transport import Administration, Consumer, Message, Start, Stored, Subscription

@@ -1,0 +1,1 @@
+"""Redis pub/sub, for events that may be lost."""
