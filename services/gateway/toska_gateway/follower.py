@@ -6,16 +6,20 @@ poll ──delta──▶ apply ──▶ poll …        refused: the last good
 """
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 import anyio
 import structlog
+from anyio import to_thread
 from pydantic import ValidationError
 from toska_common.contracts.routing import Snapshot, SnapshotDelta, SnapshotPoll
 from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from toska_common.routing.delta import DeltaMismatch, apply_delta, inventory_of
+from toska_common.routing.neighbours import neighbours_of
+from toska_common.routing.reading import SMALL, read_delta
 
 from toska_gateway.bounds import read_at_most
 from toska_gateway.errors import SnapshotRejected
@@ -33,6 +37,9 @@ ANSWER_WITHIN = timedelta(seconds=10)
 MAX_BYTES = 64 * 2**20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _TOO_SOON_S = 0.05
+_PART_BYTES: Final = 200
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class SnapshotFollower:
@@ -116,7 +123,7 @@ class SnapshotFollower:
         if base is not None and delta.version == base.version:
             return False
         try:
-            snapshot = apply_delta(base, delta)
+            snapshot = await _aside(_size(delta), _apply, base, delta)
         except DeltaMismatch:
             self._from_scratch = True
             raise
@@ -174,9 +181,29 @@ class SnapshotFollower:
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamUnavailable(str(error) or type(error).__name__) from error
         try:
-            return SnapshotDelta.model_validate_json(body)
-        except ValidationError as error:
-            raise UpstreamError(f"sent what is not understood here ({error.error_count()} problems)") from error
+            return await _aside(len(body), read_delta, body)
+        except ValueError as error:
+            problems = error.error_count() if isinstance(error, ValidationError) else 1
+            raise UpstreamError(f"sent what is not understood here ({problems} problems)") from error
+
+
+async def _aside(size: int, work: Callable[[*Ts], T], *given: *Ts) -> T:
+    """Do what a small delta needs at once, and in a thread what would keep everybody else waiting."""
+    return await to_thread.run_sync(work, *given) if size > SMALL else work(*given)
+
+
+def _size(delta: SnapshotDelta) -> int:
+    """About how many bytes a delta came in."""
+    table = delta.table
+    parts = len(delta.endpoints) + (0 if table is None else len(table.routes) + len(table.clusters))
+    return parts * _PART_BYTES
+
+
+def _apply(base: Snapshot | None, delta: SnapshotDelta) -> Snapshot:
+    """Put a delta on top, and work out what is asked of every table."""
+    snapshot = apply_delta(base, delta)
+    neighbours_of(snapshot.table)
+    return snapshot
 
 
 def pause(failures: int) -> float:

@@ -1,13 +1,16 @@
 """How things stand in the live workers at this moment, summed."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
+
+from toska_common.contracts.routing import Cluster
 
 from toska_gateway.totals import MAX_ENDPOINTS, OTHER
 
 
 class Gauges:
-    """Sums of the workers' present state.
+    """Sums of the workers' present state; `clusters` are those in force.
 
     Attributes:
         connections: Of clients.
@@ -34,7 +37,9 @@ class Gauges:
         "unhealthy": "Workers that were told that the endpoint fails its health check",
     }
 
-    def __init__(self, states: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, states: Iterable[Mapping[str, Any]], clusters: Mapping[str, Cluster] = MappingProxyType({})
+    ) -> None:
         self.connections = 0
         self.cache: dict[str, int] = dict.fromkeys(self.OF_CACHES, 0)
         self.clusters: dict[str, dict[str, int | None]] = {}
@@ -46,6 +51,10 @@ class Gauges:
                 _add(self.clusters.setdefault(cluster, dict.fromkeys(self.OF_CLUSTERS)), of_cluster["values"])
                 for key, values in of_cluster["endpoints"].items():
                     _add(self._endpoint(cluster, key), values)
+        for name, cluster in clusters.items():
+            if name not in self.clusters:  # workers tell only of those in use
+                circuits = 0 if cluster.breaker is not None else None
+                self.clusters[name] = {**dict.fromkeys(self.OF_CLUSTERS, 0), "circuits_open": circuits}
 
     def _endpoint(self, cluster: str, key: str) -> dict[str, int]:
         if (cluster, key) not in self.endpoints and len(self.endpoints) >= MAX_ENDPOINTS:

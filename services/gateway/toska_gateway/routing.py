@@ -10,13 +10,14 @@ from typing import Literal
 
 import anyio
 import structlog
+from anyio import to_thread
 from toska_common.contracts.routing import RouteTable, Snapshot
 from toska_common.contracts.tallies import TallyReport
 from toska_common.routing.checks import check_document, is_right_among
 from toska_common.routing.order import is_automatic
 from toska_common.routing.problems import Finding, format_location
 from toska_common.routing.table_index import index_of
-from toska_common.routing.tables import compare
+from toska_common.routing.tables import FEW, compare
 from toska_common.routing.versions import table_version
 
 from toska_gateway.data_plane import DataPlane
@@ -65,7 +66,7 @@ class Routing:
             SnapshotRejected: It cannot be served; the one before stays.
         """
         async with self._changing:
-            problems = check_change(self.current, snapshot)
+            problems = await self._check(snapshot)
             if problems:
                 raise SnapshotRejected(problems)
             before = None if self.current is None else (self.current, self.served)
@@ -75,6 +76,12 @@ class Routing:
         log.info("snapshot_applied", version=snapshot.version, source=source, routes=len(snapshot.table.routes))
         for notify in self.on_change:
             notify(snapshot)
+
+    async def _check(self, snapshot: Snapshot) -> list[dict[str, str]]:
+        before = self.current
+        if before is not None and len(compare(before.table, snapshot.table)) <= FEW:
+            return check_change(before, snapshot)
+        return await to_thread.run_sync(check_change, before, snapshot)  # others have this loop too
 
     def counted(self) -> TallyReport | None:
         """What was counted on routes under watch; `None` if there are none."""

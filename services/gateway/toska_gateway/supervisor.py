@@ -24,6 +24,7 @@ from toska_common.targets import TargetRules
 from toska_gateway.errors import NoWorker, RenewalFailed, SnapshotRejected
 from toska_gateway.exposition import render
 from toska_gateway.filter_trial import FilterTrial
+from toska_gateway.gauges import Gauges
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
@@ -298,14 +299,17 @@ class Supervisor:
         await self._workers.refresh_reports()
         self._totals.count(self._exporter.take_counters())
         keys = self._keys.status
-        return render(self._totals, self._workers.gauges(), len(self._workers.live), keys=keys, openmetrics=openmetrics)
+        return render(self._totals, self._gauges(), len(self._workers.live), keys=keys, openmetrics=openmetrics)
 
     async def stats(self) -> GatewayStats:
         """What was counted, and how things stand."""
         await self._workers.refresh_reports()
         self._totals.count(self._exporter.take_counters())
         now, workers = anyio.current_time(), len(self._workers.live)
-        return build_stats(self._totals, self._workers.gauges(), instance=self.pseudonym, now=now, workers=workers)
+        return build_stats(self._totals, self._gauges(), instance=self.pseudonym, now=now, workers=workers)
+
+    def _gauges(self) -> Gauges:
+        return self._workers.gauges({} if self._snapshot is None else self._snapshot.table.clusters)
 
     def counted(self) -> TallyReport | None:
         """What was counted on routes under watch; `None` if there are none."""

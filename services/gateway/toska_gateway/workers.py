@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import anyio
 import structlog
+from toska_common.contracts.routing import Cluster
 
 from toska_gateway.gauges import Gauges
 from toska_gateway.worker_process import WorkerLost, WorkerProcess, WorkerStatus
@@ -42,9 +43,9 @@ class Workers:
         """How each is."""
         return [worker.status() for worker in self.present]
 
-    def gauges(self) -> Gauges:
-        """How things stand in all of them."""
-        return Gauges(worker.standing for worker in self._alive)
+    def gauges(self, clusters: Mapping[str, Cluster]) -> Gauges:
+        """How things stand in all of them, with these clusters in force."""
+        return Gauges((worker.standing for worker in self._alive), clusters)
 
     async def until_listening(self) -> None:
         """Wait until one of them takes connections, or for 10 s."""

@@ -43,6 +43,8 @@ class Gateways:
             yield
         finally:
             gateway.waiting -= 1
+            if poll.gateway in self._known:
+                self._known.move_to_end(poll.gateway)
             gateway.seen_at, gateway.seen_s = self._clock.now(), self._clock.monotonic()
 
     def list_statuses(self) -> list[GatewayStatus]:
@@ -65,7 +67,7 @@ class Gateways:
         if poll.version != known_version:
             gateway.applied_at, gateway.applied_after_s = gateway.seen_at, self._since_published(poll, gateway.seen_s)
         self._known.move_to_end(poll.gateway)
-        self._forget()
+        self._forget_oldest()
         return gateway
 
     def _since_published(self, poll: SnapshotPoll, now: float) -> float | None:
@@ -77,6 +79,12 @@ class Gateways:
         gone = [name for name, known in self._known.items() if not known.waiting and known.seen_s < oldest]
         for name in gone:
             del self._known[name]
+
+    def _forget_oldest(self) -> None:
+        """The same for those that were seen before all others, which is quick enough for every poll."""
+        oldest = self._clock.monotonic() - FORGOTTEN_AFTER.total_seconds()
+        while (first := next(iter(self._known.values()))).seen_s < oldest and not first.waiting:
+            self._known.popitem(last=False)
         while len(self._known) > MAX_GATEWAYS:
             self._known.popitem(last=False)
 

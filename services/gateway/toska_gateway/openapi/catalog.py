@@ -40,6 +40,9 @@ _FRESH_S: Final = 0.5
 """A question asks for no refresh if the last one is younger."""
 _REFETCH_S: Final = 60.0
 _RETRY_S: Final = 10.0
+_REST_S: Final = 0.0002
+"""After a look at the routes, for each of them, until a change of theirs alone is looked at: a look at 10,000 takes a
+tenth of a second. A question does not wait for it."""
 _PATIENCE_S: Final = 4.0
 _PATIENCE_WITH_VIEW_S: Final = 0.5
 
@@ -86,19 +89,24 @@ class ApiCatalog:
         self._view: _View | None = None
         self._refreshed_at = float("-inf")
         self._asked = anyio.Event()
+        self._wanted = anyio.Event()
         self._done = anyio.Event()
 
     def refresh_soon(self, _: Snapshot | None = None) -> None:
         """Have `run` look for new documents; for changes of the routes."""
-        self._asked.set()
+        self._wanted.set()
 
     async def run(self) -> None:
         """Refresh whenever asked, for ever."""
+        rest_s = 0.0
         while True:
-            await self._asked.wait()
-            self._asked = anyio.Event()
+            await self._wanted.wait()
+            with anyio.move_on_after(rest_s):
+                await self._asked.wait()
+            self._asked, self._wanted = anyio.Event(), anyio.Event()
             await self._refresh()
             self._refreshed_at = anyio.current_time()
+            rest_s = _REST_S * len(self._routing.served.table.routes)
             done, self._done = self._done, anyio.Event()
             done.set()
 
@@ -135,6 +143,7 @@ class ApiCatalog:
         if not up_to_date or anyio.current_time() - self._refreshed_at > _FRESH_S:
             done = self._done
             self._asked.set()
+            self._wanted.set()
             with anyio.move_on_after(_PATIENCE_WITH_VIEW_S if up_to_date else _PATIENCE_S):
                 await done.wait()
         if self._view is None:
@@ -145,7 +154,7 @@ class ApiCatalog:
 
     async def _refresh(self) -> None:
         served = self._routing.served
-        reach = Reach(served.table)
+        reach = await to_thread.run_sync(Reach, served.table)
         services = sorted(reach.services())[:MAX_SERVICES]
         for gone in self._entries.keys() - set(services):
             del self._entries[gone]

@@ -90,6 +90,7 @@ class Endpoint:
         """What is counted of it; made if this is the first."""
         if self.stats is None:  # pyright: ignore[reportUnnecessaryComparison]
             self.stats = self.cluster.stats.endpoint(self.cluster.name, self.key)
+            self.cluster.used = True
         return self.stats
 
     @property
@@ -138,13 +139,14 @@ class Cluster:
         budget: Of what may be tried again.
         failover: Who takes over while too few endpoints are well.
         well: How many endpoints are neither ejected nor fail their health check.
+        used: Whether a connection to one of its endpoints was ever asked for.
     """
 
     __slots__ = (
         "_balancer", "_breaker_policy", "_built_for", "_kind", "_policy", "_soon", "_steps", "_tell", "_unhealthy",
         "_usable", "affinity", "breaker", "budget", "changes_at", "connections", "curious", "endpoints", "failover",
         "finished", "fixed", "guarded", "keep_alive", "key_of", "max_connections", "max_pending", "max_requests",
-        "mesh_owned", "name", "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls",
+        "mesh_owned", "name", "outliers", "pending", "pending_timeout", "started", "stats", "timed", "tls", "used",
         "version", "well",
     )  # fmt: skip
 
@@ -180,6 +182,7 @@ class Cluster:
         self.breaker: CircuitBreaker | None = None
         self.failover: Failover | None = None
         self.well = 0
+        self.used = False
         self._breaker_policy: BreakerPolicy | None = None
         self._kind = "least_request"
         self._policy = RotationPolicy()
@@ -342,6 +345,13 @@ class Cluster:
             return self._balancer.pick(usable, key, now)
         found = self._balancer.pick(lambda one: one is not tried and (usable is None or usable(one)), key, now)
         return found or self._balancer.pick(usable, key, now)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that `state` tells is nought."""
+        if self.used or self.connections or self.pending or self._unhealthy:
+            return False
+        return self.breaker is None or self.breaker.state.value == "closed"
 
     def state(self, now: float) -> dict[str, Any]:
         """How it stands now, in the words of `toska_gateway.gauges`."""

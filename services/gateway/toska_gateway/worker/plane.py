@@ -229,11 +229,11 @@ class Plane:
         self._leaving = still
 
     def state(self) -> dict[str, Any]:
-        """How things stand now, in the words of `toska_gateway.gauges`; of endpoints, those that have been used."""
+        """How things stand now, in the words of `toska_gateway.gauges`; of clusters and endpoints, those in use."""
         return {
             "connections": len(self.downstreams),
             "cache": (0, 0) if self.cache is None else self.cache.state(),
-            "clusters": {name: cluster.state(self.now) for name, cluster in self.clusters.items()},
+            "clusters": {name: one.state(self.now) for name, one in self.clusters.items() if not one.is_idle},
         }
 
     def _sweep(self) -> None:
