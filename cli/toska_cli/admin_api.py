@@ -2,7 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 from toska_common.errors import ConfigurationError, MeshError
 
 from toska_cli.running import get_home, get_running_mesh
+
+_SILENCE_S = 60.0
+"""A stream has a sign of life every 15 s."""
 
 
 class AdminApi:
@@ -74,6 +77,26 @@ class AdminApi:
         """
         return self._ask("POST", path, body, patience_s)
 
+    def stream(self, path: str) -> Iterator[str]:
+        """The lines of an answer that does not end.
+
+        Raises:
+            MeshError: It refused, ended the answer, or does not answer.
+        """
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_SILENCE_S)
+        try:
+            connection.request("GET", path, headers={**self._headers, "accept": "text/event-stream"})
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise MeshError(f"{self._what} refused: {_reason(json.loads(response.read()), response.status)}")
+            while line := response.readline():
+                yield line.decode().rstrip("\r\n")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise MeshError(f"{self._what} on {self.url} does not answer: {error}") from error
+        finally:
+            connection.close()
+        raise MeshError(f"{self._what} on {self.url} has stopped")
+
     def post_text(self, path: str, text: bytes, media_type: str, *, headers: Mapping[str, str]) -> Any:
         """Post a text as it is; returns the answer's JSON.
 
@@ -98,7 +121,7 @@ class AdminApi:
             raise MeshError(f"{self._what} on {self.url} does not answer: {error}") from error
         finally:
             connection.close()
-        if response.status != http.client.OK:
+        if response.status not in (http.client.OK, http.client.CREATED):
             raise MeshError(f"{self._what} refused: {_reason(answer, response.status)}")
         return answer
 

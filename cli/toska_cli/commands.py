@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from toska_cli.events_commands import events
+
 app = typer.Typer(
     name="toska",
     help="Toska Mesh: one command runs a whole service mesh.",
@@ -15,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(events, name="events")
 
 routes = typer.Typer(help="Show and change the routing that the router's API has.", no_args_is_help=True)
 app.add_typer(routes, name="routes")
