@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, limits, routes, startup, xds
+from benchmarks import BenchError, balancing, event_log, limits, routes, startup, xds
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -54,6 +54,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_snapshots(benches.add_parser("snapshots", help="snapshots and deltas, and how soon a change is served"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     _add_xds(benches.add_parser("xds", help="an xDS push to 100 simulated clients, in both variants"))
+    _add_events(benches.add_parser("events", help="the embedded event log by fsync policy"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -131,6 +132,12 @@ def _add_xds(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_xds)
 
 
+def _add_events(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.add_argument("--events", type=int, default=50_000, help="of the largest measurement")
+    parser.set_defaults(run=_run_events)
+
+
 def _add_snapshots(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 1)
     parser.add_argument("--routes", type=_numbers, default=(1_000, 10_000), metavar="N,M", help="sizes of the table")
@@ -194,6 +201,10 @@ def _run_snapshots(console: Console, arguments: argparse.Namespace, cores: Cores
 
 def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     return limits.run(console, limits.Options(arguments.rounds), cores)
+
+
+def _run_events(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return event_log.run(console, event_log.Options(arguments.rounds, arguments.events), cores)
 
 
 def _run_xds(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

@@ -22,8 +22,8 @@ from toska_events.log.rows import Topic
 log = structlog.get_logger(__name__)
 
 SLICE = 1000
-FULL = 0.9
-"""Part of the log's bytes from which on also younger events are removed, the oldest first."""
+_PAUSE_S = 0.2
+"""Between two looks, however short room is."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -33,15 +33,23 @@ class Retention:
     def __init__(self, broker: Broker, max_age: timedelta) -> None:
         self._broker = broker
         self._max_age = max_age // _MICROSECOND
+        self._pressed = anyio.Event()
+        broker.on_pressure = self._press
 
     async def run(self, interval: timedelta) -> None:
-        """Look once an `interval`, for ever."""
+        """Look once an `interval`, and whenever room is short, for ever."""
         while True:
-            await anyio.sleep(interval.total_seconds())
+            with anyio.move_on_after(interval.total_seconds()):
+                await self._pressed.wait()
+            self._pressed = anyio.Event()
             try:
                 await self.look()
             except MeshError as error:  # a disk without room: the next look may find some
                 log.warning("events_not_removed", reason=error.detail)
+            await anyio.sleep(_PAUSE_S)
+
+    def _press(self) -> None:
+        self._pressed.set()
 
     async def look(self) -> int:
         """Remove what may go; returns how many bytes of events went."""
@@ -72,7 +80,7 @@ class Retention:
         """The oldest of all topics, while the log is nearly full."""
         removed = 0
         file = self._broker.file
-        while await self._broker.writer.call(_nearly_full):
+        while await self._broker.writer.call(lambda file: file.is_nearly_full):
             topics = await self._broker.reader.call(
                 lambda reading: [(reading.bounds(topic.id)[0], topic) for topic in list(file.topics.values())]
             )
@@ -119,7 +127,3 @@ class Retention:
                 kept += [offset for offset, _ in row.open]
                 kept += [item.offset for item in (*group.delayed, *group.returning.values())]
         return upto, kept
-
-
-def _nearly_full(file: LogFile) -> bool:
-    return file.used_bytes > FULL * file.max_bytes

@@ -33,7 +33,8 @@ class Broker:
         head: Offset of the last event that groups were told of.
         groups: Those with a name, by it.
         published: Events that were stored since the start.
-        delivered_ephemeral: Events of ephemeral topics that came.
+        ephemeral: Events of ephemeral topics that came.
+        on_pressure: Called when room is short, or may be soon.
     """
 
     def __init__(self, file: LogFile, writer: LogWriter, reader: LogReader, clock: Clock) -> None:
@@ -46,12 +47,14 @@ class Broker:
         self.anonymous: set[Group] = set()
         self.published = 0
         self.ephemeral = 0
+        self.on_pressure: Callable[[], None] = _ignore
         self.wanted: PatternSet[Group] = PatternSet()
         self.saver = Saver(self)
         self.feeder = Feeder(self)
         self._loop = asyncio.get_running_loop()
         self._touched: set[Group] = set()
         self._pumping = False
+        self._added = 0
 
     async def open(self) -> None:
         """Take up the groups that the file knows."""
@@ -92,6 +95,7 @@ class Broker:
                 if is_ephemeral(event.topic):
                     self._publish_ephemeral(event)
         if lasting:
+            self._weigh(size)
             self.writer.append(Append(lasting, size, partial(self._committed, done)))
         else:
             done(None)
@@ -166,6 +170,7 @@ class Broker:
 
     def _committed(self, done: Callable[[Exception | None], None], result: list[Row] | Exception) -> None:
         if isinstance(result, Exception):
+            self.on_pressure()
             done(result)
             return
         if result:
@@ -196,6 +201,13 @@ class Broker:
         else:
             cursor.tail, cursor.position = False, row.offset - 1
         self.touch(group)
+
+    def _weigh(self, size: int) -> None:
+        """Have room looked for before it is missing: whenever a part of the log's bytes was added."""
+        self._added += size
+        if self._added > self.file.max_bytes // 20:
+            self._added = 0
+            self.on_pressure()
 
     def _publish_ephemeral(self, event: Publication) -> None:
         self.ephemeral += 1
@@ -270,3 +282,7 @@ class Broker:
             for topic in list(self.file.topics.values())
             if any(matches(pattern, topic.name) for pattern in group.patterns)
         ]
+
+
+def _ignore() -> None:
+    """Nobody looks for room."""

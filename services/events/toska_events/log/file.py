@@ -30,6 +30,7 @@ REMEMBERED = 50_000
 """How many events back doubles are looked for; more than any publisher sends before it is confirmed."""
 _RESERVE_PAGES = 512
 """Room that publishing leaves, so that a full log can still be told what was settled, and so become less full."""
+_NEARLY = 0.85
 _MOST_ROWS = 128
 _OPEN = struct.Struct("<qI")
 
@@ -99,6 +100,11 @@ class LogFile:
     def max_bytes(self) -> int:
         """What the file may grow to."""
         return self._max_pages * self._page_bytes
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether publishing is about to be refused."""
+        return self.used_bytes > _NEARLY * (self._max_pages - _RESERVE_PAGES) * self._page_bytes
 
     def append(self, publications: Iterable[Publication], now: int) -> list[Row]:
         """Store events at `now`; returns those that are new, by offset, once they are as safe as the policy says.
