@@ -23,6 +23,25 @@ _SUFFIX_TYPES: Final = {
 _PART: Final = 206
 
 
+_KEPT: Final = "toska.etag_kept"
+_WEAKENED: Final = "toska.etag_weakened"
+_LUA: Final = ".filters.http.lua.v3."
+_KEEP: Final = """
+function envoy_on_response(handle)
+  local etag = handle:headers():get("etag")
+  if etag then handle:streamInfo():dynamicMetadata():set("toska.etag", "strong", etag) end
+end
+"""
+_WEAKEN: Final = """
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get("etag") or not headers:get("content-encoding") then return end
+  local kept = handle:streamInfo():dynamicMetadata():get("toska.etag")
+  if kept and kept.strong then headers:add("etag", "W/" .. kept.strong) end
+end
+"""
+
+
 class Compressor(NamedTuple):
     """One algorithm in one way."""
 
@@ -43,7 +62,23 @@ def filters_of(table: RouteTable) -> Iterator[Json]:
 def of_route(compression: Compression) -> dict[str, Json]:
     """What turns them on for a route."""
     per_route = typed(f"{_KIND}CompressorPerRoute", overrides={"response_direction_config": {}})
-    return {one.name: per_route for one in compressors(compression)}
+    lua = typed(f"{_LUA}LuaPerRoute", filter_context={})
+    return {_KEPT: lua, **{one.name: per_route for one in compressors(compression)}, _WEAKENED: lua}
+
+
+def keeping() -> Json:
+    """Notes a response's ETag before the compressors drop it, as they do with strong ones."""
+    return _lua(_KEPT, _KEEP)
+
+
+def weakening() -> Json:
+    """Puts it back as a weak one where they did: what is compressed has the same meaning and other bytes."""
+    return _lua(_WEAKENED, _WEAKEN)
+
+
+def _lua(name: str, script: str) -> Json:
+    config = typed(f"{_LUA}Lua", default_source_code={"inline_string": script})
+    return {"name": name, "disabled": True, "typed_config": config}
 
 
 def compressors(compression: Compression) -> Iterator[Compressor]:

@@ -34,7 +34,7 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
     if tokens.has_tokens(table):
         chain += [tokens.jwt_filter(table, options), access.rbac_filter(access.BY_GRANTS)]
     if any(policies.rate_limit for policies in used):
-        chain.append(limits.rate_limit_filter())
+        chain += [limits.told_filter(), limits.rate_limit_filter()]
     if any(splits.is_sticky(route) for route in table.routes):
         chain.append(splits.split_filter())
     if any(policies.fault for policies in used):
@@ -44,7 +44,8 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
     chain.append(extension("toska.grpc_web", ".filters.http.grpc_web.v3.GrpcWeb"))
     if any(fallbacks.answers(policies) for policies in used):
         chain.append(fallbacks.fallback_filter())
-    chain += compression.filters_of(table)
+    if any(policies.compress for policies in used):
+        chain += [compression.weakening(), *compression.filters_of(table), compression.keeping()]
     if any(sessions.affinity_of(route, table) for route in table.routes):
         chain.append(sessions.session_filter())
     router = extension("toska.router", ".filters.http.router.v3.Router", suppress_envoy_headers=True)
@@ -64,6 +65,7 @@ def of_route(route: Route, table: RouteTable, options: Options) -> dict[str, Jso
         asked[access.JWT_FILTER] = tokens.of_route(policies.auth)
         asked[access.BY_GRANTS] = access.by_token(policies.auth, tokens.provider_name(policies.auth.jwt))
     if policies.rate_limit:
+        asked[limits.TOLD] = limits.told(route.name, policies.rate_limit)
         asked[limits.NAME] = limits.rate_limits(route.name, policies.rate_limit, policies.auth)
     if most := _body_limit(route, table):
         asked[_BUFFER] = typed(f"{_BUFFER_KIND}BufferPerRoute", buffer={"max_request_bytes": most})

@@ -55,8 +55,8 @@ def _to(value: str | None) -> str | None:
 def _query(value: Mapping[str, Any]) -> str | None:
     if "" in value:
         return "Envoy knows no query parameter without a name"
-    inverted = any(one.invert for one in value.values())
-    return "Envoy does not invert what it wants of a query parameter" if inverted else None
+    inverted = any(one.invert and one.regex is not None for one in value.values())
+    return "Envoy does not invert an expression for a query parameter" if inverted else None
 
 
 def _body_bytes(value: int) -> str | None:
@@ -150,7 +150,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
         "access_log": "Envoy writes one access log for all routes alike: server.access_log",
         "cache": "Envoy keeps no responses here",
         "filters": "Envoy runs no Python",
-        "escaped_slashes": "Envoy decides about escaped slashes before it knows the route: they are refused",
+        "escaped_slashes": "Envoy does not ask whose route a path would be with its slashes decoded: they are refused",
     },
     routing.RetryPolicy: {
         **_all("attempts", "per_try_timeout", "backoff", "budget", "budget_floor", "idempotency_key", "replay_bytes",

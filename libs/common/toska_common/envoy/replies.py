@@ -85,6 +85,8 @@ REPLIES: Final = (
         _begins("cors")),
     Own("body-too-large", 413, "Request body too large", "the body is larger than this route takes", (),
         "response.code == 413"),
+    Own("too-many-headers", 431, "Too many headers", "the request has too many fields", (),
+        _begins("http1.too_many_headers")),
     Own("header-too-large", 431, "Request header too large", "the request's head is too large", (), _HEADS),
     Own("request-timeout", 408, "Request timed out", "the request did not come in time", (), "response.code == 408"),
     Own("unsupported-version", 505, "HTTP version not supported", "this version of HTTP is not spoken here", (),

@@ -18,12 +18,13 @@ from toska_common.envoy.replies import problem_route
 from toska_common.envoy.route_parts import RouteParts
 from toska_common.envoy.telling import watch_metadata
 from toska_common.envoy.variants import Variant, variants
-from toska_common.envoy.words import Json, exactly, header, literal
+from toska_common.envoy.words import Json, exactly, fitting, header, literal
 
 _Made = tuple[str | None, Route | None, Sequence[Json]]
 """A route's pattern of a host, the route itself if its methods matter, and its parts."""
 _MAX_ANSWER_BYTES: Final = 4 * 65536
 _BODILESS: Final = (204, 304)
+_BROKEN_ESCAPE: Final = fitting(":path", "[^?]*%(?:[[:xdigit:]]?|[[:xdigit:]]?[^[:xdigit:]].*)")
 _HTTPS: Final = exactly("x-forwarded-proto", "https")
 _NOT_HTTPS: Final = exactly("x-forwarded-proto", "https", invert=True)
 
@@ -60,10 +61,15 @@ def _virtual_host(host: str | None, hosts: Iterable[str | None], made: Sequence[
         "domains": [domain(host)],
         "routes": [
             *(_two_hosts() if host is None or host.startswith("*") else ()),
+            _refusing("", {"prefix": "/", "headers": [_BROKEN_ESCAPE]}),
             *chain.from_iterable([parts for pattern, _, parts in made if pattern in patterns]),
             *_other_methods([route for pattern, route, _ in made if route is not None and pattern in patterns]),
         ],
     }
+
+
+def _refusing(name: str, match: Json) -> Json:
+    return {"name": problem_route(name, "bad-target"), "match": match, "direct_response": {"status": 400}}
 
 
 def _two_hosts() -> Iterator[Json]:

@@ -29,7 +29,7 @@ _BY_COOKIE: Final = "a client with Envoy's affinity cookie has the endpoint that
 _NOT_REFUSED: Final = "our own parser says so; Envoy mends or takes some of what it refuses (docs/envoy.md)"
 _UNDERSCORES: Final = "Envoy refuses requests whose fields have underscores in their names"
 _ENCODED: Final = "Envoy holds expressions and exact paths to the path as it is sent, and here that is escaped"
-_FIRST: Final = "of several parameters of a name Envoy looks at the first"
+_FIRST: Final = "of several parameters of a name Envoy holds the first to an expression"
 
 
 class Explainer:
@@ -90,7 +90,7 @@ class Explainer:
         if (match.path is not None or match.path_regex is not None) and unquote(path) != path:
             yield _ENCODED
         names = [pair.partition("=")[0] for pair in query.split("&")]
-        if any(names.count(name) > 1 for name in match.query):
+        if any(names.count(name) > 1 for name, value in match.query.items() if value.regex is not None):
             yield _FIRST
 
 
