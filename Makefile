@@ -16,7 +16,7 @@ up: .venv/.run-stamp    ## run a whole mesh here (ARGS="--ports-from 9000")
 down:                   ## stop the mesh that runs here
 	@exec $(BIN)/toska down
 test: check parts       ## checks, then every test (ARGS="-k gateway -x"), two files at a time (WORKERS=1)
-	@exec $(BIN)/pytest $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
+	@exec $(BIN)/pytest $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0) $(ARGS)
 check: .venv/.dev-stamp ## formatting, lint, types, imports between packages
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 fmt: .venv/.dev-stamp   ## format, and mend what ruff can mend
