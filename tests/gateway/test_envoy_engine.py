@@ -93,6 +93,17 @@ async def test_renewing_replaces_envoy_without_losing_a_request(envoy: EnvoyGate
     assert [await _ask(envoy, "/a") for _ in range(20)] == [200] * 20
 
 
+async def test_a_successor_can_be_succeeded(app: Upstream) -> None:
+    """A process that does not find the one before it, which it is to end, stands still for ten seconds and aborts."""
+    async with running_envoy(_to(app.port, "a"), drain_s=1) as envoy:
+        pids = [envoy.pid]
+        for _ in range(3):
+            (successor,) = await envoy.plane.renew()
+            pids.append(successor.pid)
+            assert [await _ask(envoy, "/a") for _ in range(5)] == [200] * 5
+        await wait_until(lambda: [one.pid for one in envoy.plane.workers()] == pids[-1:], what="the others have ended")
+
+
 async def test_what_envoy_counts_is_told_by_route_cluster_and_endpoint(envoy: EnvoyGateway, app: Upstream) -> None:
     await envoy.serve(_to(app.port, "counted"))
     before = await envoy.stats()

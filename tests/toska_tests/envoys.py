@@ -58,9 +58,11 @@ async def running_envoy(
     listen: Iterable[str] = ("127.0.0.1:0",),
     folder: Path = _HERE,
     management: Iterable[tuple[str, int]] = (),
+    drain_s: float = 5,
 ) -> AsyncGenerator[EnvoyGateway]:
     """A data plane of a real Envoy."""
-    plane = EnvoyDataPlane([parse_listener(text) for text in listen], threads, management, tls_folder=folder, drain_s=5)
+    listeners = [parse_listener(text) for text in listen]
+    plane = EnvoyDataPlane(listeners, threads, management, tls_folder=folder, drain_s=drain_s)
     async with plane.run():
         gateway = EnvoyGateway(plane)
         await gateway.serve(document)

@@ -102,7 +102,7 @@ class EnvoyProcess:
         arguments: Sequence[str | Path] = (
             "-c", config, "--concurrency", str(threads), "--log-level", "warning",
             "--base-id", str(turn.family), "--restart-epoch", str(turn.number), "--skip-hot-restart-parent-stats",
-            "--drain-time-s", str(drain), "--drain-strategy", "immediate", "--parent-shutdown-time-s", str(drain + 5),
+            "--drain-time-s", str(drain), "--drain-strategy", "immediate", "--parent-shutdown-time-s", str(drain),
             "--log-format", "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v",
         )  # fmt: skip
         process = start_child(

@@ -1,9 +1,11 @@
 """Keeps one Envoy running: when it ends it is started anew, after a delay that grows if it must.
 
 vacant ──▶ started ──▶ running ──ends by itself──▶ vacant (at once, or after a growing delay if it keeps dying)
-                          └──▶ succeeded: the successor serves on the same address, then this one drains and ends
+                          └──▶ succeeded: the successor serves on the same address, and ends this one when it has
+                               drained for long enough; nobody else may, or the successor looks for it until it aborts
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,8 @@ MAX_DELAY_S: Final = 5.0
 _STEADY_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LEAST_GRACE_S: Final = 0.2
+_LATE_S: Final = 10.0
+"""How long after its time a process that was succeeded is waited for, should its successor have died."""
 
 
 class EnvoySlot:
@@ -99,16 +103,20 @@ class EnvoySlot:
     async def renew(self) -> EnvoyProcess:
         """Start a successor on the same addresses; once it serves, let the one before finish.
 
+        Waits for a renewal before this one to be over: a process that has a successor ends the one before it at once.
+
         Raises:
             EnvoyLost: The successor does not serve; the one before goes on.
         """
+        while self._draining:  # noqa: ASYNC110 - seldom, and it is another process that ends it
+            await anyio.sleep(_LOOK_S)
         before = self.current
         alive = before is not None and before.state != "dead"
         successor = await self._start(before.turn.next if before is not None and alive else None)
         self.current = successor
         if before is not None and self._group is not None:
             self._draining.append(before)
-            self._group.start_soon(self._see_off, before, self._drain_s)
+            self._group.start_soon(self._outlast, before)
         return successor
 
     async def stop(self, drain_s: float) -> None:
@@ -154,6 +162,15 @@ class EnvoySlot:
                 await process.process.wait()
                 await process.admin.aclose()
 
+    async def _outlast(self, process: EnvoyProcess) -> None:
+        """Have it close its connections with their next answers, and wait until its successor has ended it."""
+        process.state = "draining"
+        with contextlib.suppress(UpstreamUnavailable):
+            await process.drain()
+        with anyio.move_on_after(self._drain_s + _LATE_S):
+            await process.process.wait()
+        await self._end(process)
+
     async def _see_off(self, process: EnvoyProcess, drain_s: float) -> None:
         """Have it stop accepting, wait until nothing is in flight, and end it."""
         process.state = "draining"
@@ -169,6 +186,9 @@ class EnvoySlot:
                     await anyio.sleep(_LOOK_S)
             except UpstreamUnavailable:
                 pass  # it has ended, or is beyond help
+        await self._end(process)
+
+    async def _end(self, process: EnvoyProcess) -> None:
         process.terminate()
         with anyio.move_on_after(1):
             await process.process.wait()
