@@ -237,6 +237,46 @@ async def test_an_ordered_group_does_not_become_another_kind(rig: Rig) -> None:
                 pass
 
 
+async def test_members_of_an_ordered_group_come_to_share_its_keys_and_keep_their_order(rig: Rig) -> None:
+    wanted = Subscription(rig.wanted.patterns, group="workers", ordered=True, partitions=4, prefetch=8)
+    seen: dict[str, list[int]] = {}
+    whose: dict[str, set[str]] = {"first": set(), "second": set()}
+    last: set[int] = set()
+    stop = anyio.Event()
+
+    async def work(name: str, consumer: Consumer) -> None:
+        async for delivery in consumer:
+            key = delivery.event.key or ""
+            seen.setdefault(key, []).append(int(delivery.event.data))
+            whose[name].add(key)
+            await delivery.ack()
+
+    async def load(transport: AmqpTransport) -> None:
+        number = 0
+        while not stop.is_set():
+            await publish(transport, *(rig.carrier.event("a", b"%d" % number, key=f"k{key}") for key in range(8)))
+            number += 1
+            await anyio.sleep(0.005)
+        last.add(number - 1)
+
+    async with (
+        rig.open() as one,
+        rig.open() as two,
+        one.subscribe(wanted) as first,
+        two.subscribe(wanted) as second,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(work, "first", first)
+        tasks.start_soon(work, "second", second)
+        tasks.start_soon(load, one)
+        await wait_until(lambda: bool(whose["first"]) and bool(whose["second"]), what="both to have some")
+        stop.set()
+        await wait_until(lambda: {max(numbers) for numbers in seen.values()} == last, what="all to be seen")
+        tasks.cancel_scope.cancel()
+    for numbers in seen.values():
+        assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
+
+
 async def test_credentials_that_are_refused_are_not_shown(rig: Rig) -> None:
     url = rig.server.url_at(rig.server.port, password="w%2Frong-secret")
     with pytest.raises(CredentialsRefused, match="credentials of the user 'toska' are refused") as caught:

@@ -149,7 +149,7 @@ class AmqpAdministration:
         return GroupState(
             name=fact.name,
             patterns=fact.patterns,
-            members=max((consumers for _, consumers in work.values()), default=0),
+            members=await groups.members(fact),
             lag=sum(ready for ready, _ in work.values()),
             unsettled=None if figures is None else figures.unsettled,
             delayed=sum(ready for ready, _ in waiting.values()),

@@ -22,6 +22,7 @@ from toska_common.events.amqp.facts import Facts
 from toska_common.events.amqp.link import Link, closed
 from toska_common.events.amqp.session import Session, Source
 from toska_common.events.amqp.settling import Settling
+from toska_common.events.amqp.sharing import EVERY_S, to_shed
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.transport import Subscription
 
@@ -51,7 +52,10 @@ class AmqpConsumer:
         now: Callable[[], datetime],
         *,
         backlog: Alone | None = None,
+        members: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        self._members = members
+        self._sessions: list[Session] = []
         self._backlog = backlog
         self._link = link
         self._subscription = subscription
@@ -88,7 +92,7 @@ class AmqpConsumer:
                     await self._came.wait()
                 continue
             heapq.heappop(self._ready)
-            if delivery.session.alive:
+            if delivery.session.alive and (not delivery.session.shedding or delivery.attempt_is_local):
                 self._out += 1
                 self._taken.set()
                 delivery.session.take(delivery)
@@ -99,6 +103,19 @@ class AmqpConsumer:
         async with anyio.create_task_group() as group:
             for arrange in self._channels:
                 group.start_soon(self._keep, arrange)
+            if self._members is not None:
+                group.start_soon(self._share, self._members)
+
+    async def _share(self, members: Callable[[], Awaitable[int]]) -> None:
+        while True:
+            await anyio.sleep(EVERY_S)
+            try:
+                count = await members()
+            except (Gone, EventsUnavailable):
+                continue
+            for session in to_shed([one for one in self._sessions if one.of_lane], count):
+                log.info("lane_shed", group=self._subscription.group, members=count)
+                session.shed()
 
     async def _keep(self, arrange: Arrange) -> None:
         first = True
@@ -129,6 +146,7 @@ class AmqpConsumer:
             is_new=None if self._backlog is None else self._backlog.is_new,
         )
         holding = False
+        self._sessions.append(session)
         try:
             if self._backlog is not None:
                 await self._catch_up(self._backlog, session, sources[0], first=first)
@@ -146,6 +164,7 @@ class AmqpConsumer:
         finally:
             session.flush()
             session.end()
+            self._sessions.remove(session)
             self._held -= holding
             if self._backlog is not None:
                 self._backlog.lost()

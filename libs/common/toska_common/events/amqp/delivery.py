@@ -14,7 +14,8 @@ class AmqpDelivery:
     """An event, and where it came from. Settling one whose channel is gone does nothing: it comes again."""
 
     __slots__ = (
-        "_settled", "attempt", "body", "content_type", "event", "headers", "offset", "session", "source", "tag",
+        "_settled", "attempt", "attempt_is_local", "body", "content_type", "event", "headers", "offset", "session",
+        "source", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +39,7 @@ class AmqpDelivery:
         self.attempt = attempt
         self.offset: int | None = None
         self._settled = False
+        self.attempt_is_local = False
 
     async def ack(self) -> None:
         """It was handled."""
@@ -76,4 +78,5 @@ class AmqpDelivery:
     def reopen(self) -> None:
         """It is handed out once more, without having left the process."""
         self._settled = False
+        self.attempt_is_local = True
         self.attempt += 1

@@ -131,6 +131,12 @@ class Groups:
         """Where its dead letters are."""
         return self._topology.names.dead(fact.name)
 
+    async def members(self, fact: GroupFact) -> int:
+        """How many subscriptions share it."""
+        names = self._topology.names
+        queue = names.members(fact.name) if fact.lanes else names.queue(fact.name)
+        return (await self.counts([queue])).get(queue, (0, 0))[1]
+
     async def counts(self, queues: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Messages that are ready, and consumers, of those of the queues that are there."""
         found: dict[str, tuple[int, int]] = {}
@@ -202,7 +208,7 @@ class Groups:
         return Letter(queue, headers, content_type_of(message), message.body, exchange)
 
     async def _refuse_members(self, fact: GroupFact) -> None:
-        members = max((consumers for _, consumers in (await self.counts(self.queues(fact))).values()), default=0)
+        members = await self.members(fact)
         if members:
             raise Conflict(f"the group {fact.name!r} has {members} members; stop them first", members=members)
 

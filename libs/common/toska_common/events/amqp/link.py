@@ -24,7 +24,7 @@ from toska_common.events.errors import EventsUnavailable
 log = structlog.get_logger(__name__)
 
 CONNECT_S = 10.0
-_WAITS_S = (0.1, 5.0)
+_WAITS_S = (0.1, 2.0)
 _CLOSE_S = 2.0
 
 # It logs every refused connection as an error with a traceback; what it knows is logged here, once.

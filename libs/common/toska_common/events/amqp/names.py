@@ -68,6 +68,10 @@ class Names:
         """A group's queue for ephemeral events, which is there while a member is."""
         return f"{self.queue(group)}:live"
 
+    def members(self, group: str) -> str:
+        """A queue without events, which the members of an ordered group consume to be counted."""
+        return f"{self.queue(group)}:members"
+
     def dead(self, group: str) -> str:
         """A group's dead letters."""
         return f"{self.queue(group)}:dead"

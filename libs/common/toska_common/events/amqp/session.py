@@ -95,12 +95,16 @@ class Session:
         self._flushing = False
         self.precedence = Precedence(subscription.prefetch)
         self.alive = True
+        self.shedding = False
+        self.of_lane = False
+        self._resting = 0
         self.received: dict[str, int] = {}
         self.ended = asyncio.Event()
 
     async def consume(self, source: Source) -> None:
         """Have a queue deliver."""
         self.received[source.queue] = 0
+        self.of_lane = source.stays and source.buries
 
         async def arrive(message: DeliveredMessage) -> None:
             self._arrive(source, message)
@@ -115,6 +119,16 @@ class Session:
             self.alive = False
             self.ended.set()
             self._freed(len(self._out))
+
+    @property
+    def busy(self) -> bool:
+        """Whether it was given anything."""
+        return any(self.received.values())
+
+    def shed(self) -> None:
+        """Let go of its queues, once what is in somebody's hands is settled; the rest goes to another consumer."""
+        self.shedding = True
+        self._shed_if_idle()
 
     def take(self, delivery: AmqpDelivery) -> None:
         """Somebody has it in hand."""
@@ -139,6 +153,7 @@ class Session:
             return
         if delivery.source.stays:
             # Its key stays its own, so that nothing overtakes it.
+            self._resting += 1
             self._leave(delivery)
             self._loop.call_later(after.total_seconds(), self._hand_out_again, delivery)
             return
@@ -173,6 +188,7 @@ class Session:
             queue.put_nowait(ChannelFrame(payload=payload, should_close=False))
 
     def _hand_out_again(self, delivery: AmqpDelivery) -> None:
+        self._resting -= 1
         if self.alive:
             delivery.reopen()
             self._ready(delivery)
@@ -198,6 +214,12 @@ class Session:
         if delivery in self._out:
             self._out.discard(delivery)
             self._freed(1)
+            self._shed_if_idle()
+
+    def _shed_if_idle(self) -> None:
+        # What waits to be tried again stays: elsewhere nobody would know how long, and how often it was tried.
+        if self.shedding and not self._out and not self._resting:
+            self.ended.set()
 
     async def _cancelled(self, _: spec.Basic.Cancel | spec.Basic.CancelOk) -> None:
         log.warning("queue_lost", group=self._subscription.group, reason="RabbitMQ ended the consumer")

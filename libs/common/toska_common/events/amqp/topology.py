@@ -115,6 +115,14 @@ class Topology:
             await self._bind(channel, queue, self.names.ephemeral, pattern)
         return queue
 
+    async def declare_members(self, channel: AbstractChannel, group: str) -> str:
+        """The queue by which an ordered group's members are counted: of a lane RabbitMQ counts the active one alone."""
+        queue = self.names.members(group)
+        await asked(
+            f"declaring the queue {queue}", channel.queue_declare(queue, auto_delete=True, timeout=_WAITING_FOR)
+        )
+        return queue
+
     async def declare_alone(self, channel: AbstractChannel, patterns: tuple[str, ...]) -> str:
         """A queue of somebody without a group; its name is RabbitMQ's."""
         declared = await asked(

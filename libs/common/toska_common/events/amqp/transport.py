@@ -4,9 +4,10 @@ Two connections: RabbitMQ stops reading from one that publishes while it is shor
 was consumed must still come through. Closing leaves nothing behind but what is durable.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 
 import anyio
 from aiormq.abc import AbstractChannel
@@ -155,6 +156,7 @@ class AmqpTransport:
 
     async def _make_consumer(self, subscription: Subscription, settling: Settling) -> AmqpConsumer:
         alone: Alone | None = None
+        members: Callable[[], Awaitable[int]] | None = None
         if subscription.group is None:
             alone = Alone(self._topology, self._log, subscription, self._now)
             channels: list[Arrange] = [alone.arrange]
@@ -165,8 +167,16 @@ class AmqpTransport:
             except Gone as error:
                 raise EventsUnavailable(f"RabbitMQ went away: {error}") from error
             channels = self._channels(fact, subscription)
+            members = partial(self._groups.members, fact) if fact.lanes > 1 else None
         return AmqpConsumer(
-            self._receiving, subscription, settling, self._catalog.facts, channels, self._now, backlog=alone
+            self._receiving,
+            subscription,
+            settling,
+            self._catalog.facts,
+            channels,
+            self._now,
+            backlog=alone,
+            members=members,
         )
 
     def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[Consumer]:
@@ -182,7 +192,9 @@ class AmqpTransport:
             raise EventsUnavailable(f"RabbitMQ went away while the log was read: {error}") from error
 
     def _channels(self, fact: GroupFact, subscription: Subscription) -> list[Arrange]:
-        channels = [self._lane(fact, number) for number in range(fact.lanes)] if fact.lanes else [self._levels(fact)]
+        channels = [self._levels(fact)]
+        if fact.lanes:
+            channels = [self._presence(fact), *(self._lane(fact, number) for number in range(fact.lanes))]
         live = live_patterns(subscription.patterns)
         if live:
 
@@ -198,6 +210,12 @@ class AmqpTransport:
             queues = await self._groups.declare(self._catalog.facts.group(fact.name) or fact)
             waiting = await self._groups.counts(queues[:-1])
             return [Source(queue, rank, waiting=waiting.get(queue, (0, 0))[0]) for rank, queue in enumerate(queues)]
+
+        return arrange
+
+    def _presence(self, fact: GroupFact) -> Arrange:
+        async def arrange(channel: AbstractChannel) -> list[Source]:
+            return [Source(await self._topology.declare_members(channel, fact.name), stays=True, buries=False)]
 
         return arrange
 
