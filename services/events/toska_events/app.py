@@ -68,10 +68,11 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
                 )
             )
             parts.schemas = SchemaBook(consul)
+            parts.stopping = anyio.Event()
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=crash))
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
-            service.withdraw = partial(_withdraw, health, presence)
+            service.withdraw = partial(_withdraw, health, parts, presence)
             tasks.start_soon(presence.keep)
             tasks.start_soon(_stay_connected, parts)
             if parts.log is not None:
@@ -110,8 +111,9 @@ def _require_transport(parts: Parts) -> None:
         raise LookupError("what carries events is away")
 
 
-async def _withdraw(health: HealthChecks, presence: Presence) -> None:
+async def _withdraw(health: HealthChecks, parts: Parts, presence: Presence) -> None:
     health.draining = True
+    parts.stopping.set()
     await presence.withdraw()
 
 

@@ -24,6 +24,8 @@ class Parts:
         transport: The way to whatever carries events, with the admin token; `None` while that is away.
         log: The log of this service's own; `None` where RabbitMQ or Redis carries events.
         schemas: `None` while the service is not open.
+        stopping: Set when the service begins to stop: streams end at once.
+        streams: How many there are.
     """
 
     settings: Settings
@@ -31,6 +33,8 @@ class Parts:
     transport: Transport | None = None
     log: HostedLog | None = None
     schemas: SchemaBook | None = None
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+    streams: int = 0
 
     def get_transport(self) -> Transport:
         """The way to whatever carries events.

@@ -31,6 +31,15 @@ class Settings(ServiceSettings):
     retention_interval: Duration = Field(
         default=timedelta(seconds=30), gt=timedelta(), description="How often is looked for what may be forgotten"
     )
+    stream_heartbeat: Duration = Field(
+        default=timedelta(seconds=15), gt=timedelta(), description="A quiet stream of events shows this often it lives"
+    )
+    stream_patience: Duration = Field(
+        default=timedelta(seconds=20),
+        gt=timedelta(),
+        description="Whoever reads a stream and takes nothing for so long is dropped",
+    )
+    max_streams: int = Field(default=1000, ge=1, description="Most readers of streams at a time")
     embedded_registry_url: str = Field(
         default="http://127.0.0.1:8500", description="Where embedded:// is: discovery's Consul HTTP API"
     )

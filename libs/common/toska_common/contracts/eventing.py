@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from toska_common.contracts import Contract, Document
+from toska_common.events.event import EXTENSION
 from toska_common.units import Duration
 
 PriorityName = Literal["low", "normal", "high"]
@@ -133,3 +134,48 @@ class Count(Contract):
     """How many there were."""
 
     count: int
+
+
+class StreamQuery(Document):
+    """Which events somebody wants to be told of, as they come."""
+
+    topic: tuple[str, ...] = Field(min_length=1, max_length=64, description="Patterns: orders.# or mesh.*.registered")
+    group: str | None = Field(
+        default=None, description="Share the group's work: each event goes to one of its members. Needs a token"
+    )
+    where: tuple[str, ...] = Field(
+        default=(), max_length=16, description="Attributes that an event must have: region=eu"
+    )
+    offset: int | None = Field(default=None, ge=0, description="From this offset on; of a group, when it is new")
+    since: datetime | None = Field(default=None, description="From what was stored at this moment or later")
+    beginning: bool = Field(default=False, description="From the oldest event that is kept")
+
+    @field_validator("where")
+    @classmethod
+    def _pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in pairs:
+            name, separator, _ = pair.partition("=")
+            if not separator or not EXTENSION.fullmatch(name):
+                raise ValueError("say name=value; names of attributes are a-z and 0-9, 20 characters at most")
+        return pairs
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "StreamQuery":
+        if sum((self.offset is not None, self.since is not None, self.beginning)) > 1:
+            raise ValueError("say one of offset, since and beginning")
+        return self
+
+
+class SocketQuery(StreamQuery):
+    """The same over a WebSocket."""
+
+    ack: Literal["auto", "manual"] = Field(
+        default="auto", description="manual: the client settles every event, which takes a group"
+    )
+    prefetch: int = Field(default=64, ge=1, le=1000, description="Most events that are sent and not settled")
+
+    @model_validator(mode="after")
+    def _settled_by_a_group(self) -> "SocketQuery":
+        if self.ack == "manual" and self.group is None:
+            raise ValueError("ack=manual needs a group: who is alone has nobody to hand an event to")
+        return self

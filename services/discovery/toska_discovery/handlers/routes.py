@@ -23,7 +23,7 @@ from toska_discovery.access import PREFIX
 from toska_discovery.directory import Directory
 from toska_discovery.graph import draw_dot, draw_mermaid
 from toska_discovery.handlers.etags import etag_of, expected_versions
-from toska_discovery.handlers.events import EventStream
+from toska_discovery.handlers.events import feed_stream
 from toska_discovery.handlers.query import AskedCriteria, AskedPage, InstanceSort, ServiceSort
 from toska_discovery.metadata import merge, read_patch, read_replacement
 from toska_discovery.paging import Page, PageRequest
@@ -154,7 +154,7 @@ async def follow_events(
     The stream begins with `ready`. With `Last-Event-ID` it goes on from there; where that is too long ago, or from
     before a restart, it says `reset`: read the list anew. Comments keep a quiet connection alive.
     """
-    return EventStream(directory.feed, last_event_id, service=name)
+    return feed_stream(directory.feed, last_event_id, service=name)
 
 
 @router.get("/{instance_id}")

@@ -1,0 +1,1 @@
+"""Events as they come, for those who ask over HTTP, WebSocket or gRPC."""
