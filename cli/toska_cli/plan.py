@@ -134,6 +134,7 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         registry_url=registry,
         router_url=base_url(router.host, router.port),
         discovery_url=base_url(discovery.host, discovery.port),
+        events_api_url=base_url(events.host, events.port),
     )
     if gateway.routes is not None:
         raise ConfigurationError(

@@ -43,6 +43,7 @@ def test_they_come_before_every_other_route(home: Path) -> None:
         "/api/v1/xds": "toska-router",
         "/api/v1/snapshot": "toska-router",
         "/api/v1/gateways": "toska-router",
+        "/api/v1/events": "toska-events",
         "/api/v1/gateway": "toska-gateway",
         "/api/v1/openapi": "toska-gateway",
         "/openapi.json": "toska-gateway",

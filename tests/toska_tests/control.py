@@ -43,7 +43,7 @@ class ControlMesh:
 
     def __init__(self, home: Path, group: TaskGroup, client: httpx.AsyncClient) -> None:
         self.home = home
-        self.first = free_ports(5)
+        self.first = free_ports(6)
         self.http = client
         """Follows no redirects and has no token."""
         self._group = group
@@ -116,6 +116,7 @@ class ControlMesh:
             "workers": 1,
             "router_url": self.router,
             "discovery_url": self.discovery,
+            "events_api_url": self._url(5),
             "registry_url": self.registry,
         }
         await self._start("gateway", create_service(Settings(**{**given, **options})))

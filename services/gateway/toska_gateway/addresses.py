@@ -37,7 +37,8 @@ async def management_addresses(settings: Settings) -> frozenset[tuple[str, int]]
     named = [(settings.bound_admin_host, settings.admin_port)]
     named += [(listener.host, listener.port) for listener in settings.listeners]
     if settings.routes is None:
-        named += [split_url(url) for url in (settings.router_url, settings.discovery_url, settings.registry_api_url)]
+        urls = (settings.router_url, settings.discovery_url, settings.events_api_url, settings.registry_api_url)
+        named += [split_url(url) for url in urls]
     found = [(address, port) for host, port in named if port for address in await _resolve(host)]
     return frozenset(found)
 

@@ -36,7 +36,7 @@ from toska_gateway.routing import Routing
 from toska_gateway.settings import Settings
 from toska_gateway.store import SnapshotStore
 from toska_gateway.supervisor import Supervisor
-from toska_gateway.system_routes import DISCOVERY, GATEWAY, ROUTER, build_system_routes
+from toska_gateway.system_routes import DISCOVERY, EVENTS, GATEWAY, ROUTER, build_system_routes
 
 if TYPE_CHECKING:
     import aiohttp
@@ -211,7 +211,7 @@ async def _open_session() -> "AsyncGenerator[aiohttp.ClientSession]":
 
 
 def _mesh_source(settings: Settings, admin: Admin, fetcher: DocumentFetcher) -> MeshSource:
-    urls = {DISCOVERY: settings.discovery_url, ROUTER: settings.router_url}
+    urls = {DISCOVERY: settings.discovery_url, ROUTER: settings.router_url, EVENTS: settings.events_api_url}
     return MeshSource(fetcher, urls, admin.credentials.admin, {GATEWAY: admin.app.openapi})
 
 

@@ -30,6 +30,7 @@ class Settings(ServiceSettings):
     workers: int = Field(default_factory=_default_workers, ge=1, le=64, description="Processes that move requests")
     router_url: str = Field(default="http://127.0.0.1:8102", description="Where snapshots come from")
     discovery_url: str = Field(default="http://127.0.0.1:8101", description="Discovery's REST API")
+    events_api_url: str = Field(default="http://127.0.0.1:8108", description="The events service's API")
     embedded_registry_url: str = Field(
         default="http://127.0.0.1:8500", description="Discovery's Consul API, for TOSKA_REGISTRY_URL=embedded://"
     )
@@ -86,7 +87,7 @@ class Settings(ServiceSettings):
         description="The data plane: our own workers, or Envoy (extra envoy), which speaks HTTP/2 and gRPC, too",
     )
 
-    @field_validator("router_url", "discovery_url", "embedded_registry_url")
+    @field_validator("router_url", "discovery_url", "events_api_url", "embedded_registry_url")
     @classmethod
     def _plain_base(cls, value: str) -> str:
         parts = urlsplit(value)

@@ -6,6 +6,7 @@ token go. A snapshot that brings a cluster under one of the mesh's names is refu
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from toska_common.contracts.routing import (
     Cluster,
@@ -26,7 +27,8 @@ from toska_common.routing.versions import content_version, table_version
 from toska_gateway.addresses import reachable_host, split_url
 from toska_gateway.settings import Settings
 
-DISCOVERY, ROUTER, GATEWAY = "toska-discovery", "toska-router", "toska-gateway"
+DISCOVERY, ROUTER, EVENTS = "toska-discovery", "toska-router", "toska-events"
+GATEWAY = "toska-gateway"
 
 MESH_ROUTE_PREFIX = "toska:"
 """How the names of these routes begin."""
@@ -39,6 +41,7 @@ _PREFIXES = {
         *("/api/v1/rollouts", "/api/v1/experiments", "/api/v1/select", "/api/v1/xds"),
         *("/api/v1/snapshot", "/api/v1/gateways"),
     ),
+    EVENTS: ("/api/v1/events",),
     GATEWAY: ("/api/v1/gateway", "/api/v1/openapi", "/openapi.json", "/docs", "/problems"),
 }
 _LONGEST_WAIT = timedelta(seconds=620)
@@ -96,6 +99,7 @@ def build_system_routes(settings: Settings) -> SystemRoutes:
     places = {
         DISCOVERY: split_url(settings.discovery_url),
         ROUTER: split_url(settings.router_url),
+        EVENTS: split_url(settings.events_api_url),
         GATEWAY: (settings.bound_admin_host, settings.admin_port),
     }
     table = RouteTable(
@@ -111,9 +115,10 @@ def _cluster(host: str, port: int) -> Cluster:
 
 
 def _route(cluster: str, prefix: str) -> Route:
+    upgrade: tuple[Literal["websocket"], ...] = ("websocket",) if cluster == EVENTS else ()
     return Route(
         name=f"{MESH_ROUTE_PREFIX}{prefix.removeprefix('/api/v1').strip('/')}",
         match=Match(path_prefix=prefix),
         to=(WeightedCluster(cluster=cluster),),
-        policies=Policies(response_timeout=_LONGEST_WAIT),
+        policies=Policies(response_timeout=_LONGEST_WAIT, upgrade=upgrade),
     )
