@@ -1,5 +1,6 @@
 """What the Envoy engine counts on routes under watch: each request once, by cluster, and whether it failed."""
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator
@@ -13,7 +14,7 @@ from toska_common.routing.versions import table_version
 from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import cluster, route, snapshot_of
 from toska_tests.ports import free_port
-from toska_tests.raw_http import Conversation, ask, connected, get, response, upstream
+from toska_tests.raw_http import Conversation, ask, connected, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
 _serial = itertools.count(1)
@@ -153,3 +154,21 @@ async def test_a_fault_on_a_cluster_hits_only_its_part(envoy: EnvoyGateway, stic
         statuses = [(await ask(envoy.address, get("/", f"X-User: {number}"))).status for number in range(40)]
         assert set(statuses) == {200, 418}
         assert (len(old.requests), len(new.requests)) == (statuses.count(200), 0)
+
+
+async def _slow(conversation: Conversation) -> None:
+    while True:
+        await conversation.request()
+        await asyncio.sleep(0.2)
+        await conversation.send(response(200))
+
+
+async def test_a_hedge_is_no_failure_and_no_more_than_are_asked_for_are_sent(envoy: EnvoyGateway) -> None:
+    async with upstream(_slow) as app:
+        token = await _watch(envoy, app.port, hedge={"after": "30ms"})
+        assert (await ask(envoy.address, get())).status == 200
+        cell = await _until_counted(envoy, token)
+        assert (cell.requests, cell.failed) == (1, 0)
+        assert len(app.requests) == 2
+        assert (await ask(envoy.address, request("POST"))).status == 200
+        assert len(app.requests) == 3

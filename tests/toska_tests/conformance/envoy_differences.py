@@ -66,7 +66,6 @@ ENVOY_DIFFERENCES: Final[Mapping[str, str]] = {
         ),
         _RESET,
     ),
-    "a hedge answers for a slow first attempt": "refused: Envoy begins another attempt only when the first has failed",
     "escaped slashes are kept where the route says so, and separate nothing": (
         "refused: Envoy does not ask whose route a path is with its slashes decoded"
     ),

@@ -144,8 +144,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
     routing.Policies: {
         **_all("timeout", "connect_timeout", "response_timeout", "idle_timeout", "retry", "ip", "require_https", "cors",
                "security_headers", "auth", "rate_limit", "fault", "mirror", "rewrite", "headers", "body", "compress",
-               "upgrade", "fallback", "watch"),
-        "hedge": "Envoy begins a second attempt only when the first has failed or is out of time",
+               "upgrade", "fallback", "watch", "hedge"),
         "versions": "Envoy does not know versions of an API; match on the header or the path",
         "access_log": "Envoy writes one access log for all routes alike: server.access_log",
         "cache": "Envoy keeps no responses here",
@@ -157,6 +156,7 @@ FIELDS: Final[Mapping[type[BaseModel], Mapping[str, Rule]]] = {
                "max_retry_after", "retry_on"),
     },
     routing.Fallback: _all("cluster", "respond", "on"),
+    routing.Hedge: _all("after", "attempts"),
     routing.Backoff: _all("base", "max"),
     routing.IpRules: {"allow": _networks, "deny": _networks},
     routing.RequireHttps: _all("otherwise", "port"),
@@ -297,6 +297,8 @@ def _as_a_whole(route: routing.Route, table: RouteTable, at: Location) -> Iterat
             )
         if "overloaded" in fallback.on and fallback.on != routing.Fallback.model_fields["on"].default:
             yield Finding((*at, "policies", "fallback", "on"), "Envoy tries nothing again that a limit refuses")
+    if route.policies.hedge is not None and route.policies.retry.per_try_timeout is not None:
+        yield Finding((*at, "policies", "hedge"), "in Envoy the time of a try is when the next one begins: give one")
     hashed = [key for cluster in clusters if (key := hash_key(cluster))]
     if any(key != hashed[0] for key in hashed):
         yield Finding((*at, "to"), "the clusters of a split have one hash key in Envoy")

@@ -20,7 +20,7 @@ def repeats_more_than_connects(policies: Policies) -> bool:
     retry, fallback = policies.retry, policies.fallback
     again = retry.retry_on if retry.attempts > 1 else ()
     elsewhere = fallback.on if fallback is not None and fallback.cluster is not None else ()
-    return not {*again, *elsewhere} <= _BEFORE_SENDING
+    return policies.hedge is not None or not {*again, *elsewhere} <= _BEFORE_SENDING
 
 
 def timeouts(policies: Policies) -> Json:
@@ -51,9 +51,15 @@ def retry_policy(policies: Policies, *, idempotent: bool, fallback: Fallback | N
         per_try = policies.response_timeout
     if per_try is not None:
         limited["per_try_timeout"] = seconds(per_try)
+    hedge = policies.hedge if idempotent else None
     further = retry.attempts - 1 + (fallback is not None)
+    if hedge is not None:
+        limited["per_try_timeout"] = seconds(hedge.after)
+        further = max(further, hedge.attempts)
     named = {*(retry.retry_on if retry.attempts > 1 else ()), *(fallback.on if fallback is not None else ())}
     conditions, statuses = _conditions(named, idempotent=idempotent)
+    if hedge is not None and not conditions:
+        conditions = [*_UNTOUCHED]  # Envoy hedges only where it would retry something
     if not further or not conditions:
         return {**limited, "num_retries": 0}
     policy: Json = {
@@ -74,6 +80,11 @@ def retry_policy(policies: Policies, *, idempotent: bool, fallback: Fallback | N
             "max_interval": seconds(max(retry.max_retry_after, _LEAST_BACKOFF)),
         }
     return policy
+
+
+def hedge_policy(policies: Policies, *, idempotent: bool) -> Json:
+    """Part of a route's action: a try that takes long is not ended when the next one begins."""
+    return {"hedge_policy": {"hedge_on_per_try_timeout": True}} if policies.hedge is not None and idempotent else {}
 
 
 def _conditions(named: Collection[str], *, idempotent: bool) -> tuple[list[str], list[int]]:

@@ -123,7 +123,7 @@ def _one(
     _edit(made, "response", route.policies.headers.response, route.name, _answered(route, over_tls=over_tls), dropped)
     metadata = credentials.own_metadata() if credentials.is_own(route) else {}
     if route.policies.watch is not None:
-        metadata |= watch_metadata(route.policies.watch)
+        metadata |= watch_metadata(route.policies.watch, hedged=route.policies.hedge is not None)
     if metadata:
         made["metadata"] = {"filter_metadata": metadata}
     chosen = filters.of_route(route, table, options) | _fault(route, part, table)
@@ -170,6 +170,7 @@ def _action(route: Route, part: WeightedCluster | None, variant: Variant, table:
         ),
         **retries.timeouts(route.policies),
         **rewriting(route),
+        **retries.hedge_policy(route.policies, idempotent=variant.idempotent),
         "retry_policy": {
             **retries.retry_policy(route.policies, idempotent=variant.idempotent, fallback=_falls_back(route, table)),
             **failovers.elsewhere(route, table),

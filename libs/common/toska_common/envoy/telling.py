@@ -32,6 +32,7 @@ CLUSTER_TAG: Final = "to"
 FLAGS_TAG: Final = "flags"
 ATTEMPTS_TAG: Final = "attempts"
 FALLBACK_TAG: Final = "fallback"
+HEDGED_TAG: Final = "hedged"
 _STATS: Final = ".access_loggers.stats.v3.Config"
 _LINE: Final = {
     "time": "%START_TIME%",
@@ -103,6 +104,7 @@ def _watched() -> Json:
         *to_one,
         {"name": STATUS_TAG, "value_format": "%RESPONSE_CODE%"},
         {"name": FALLBACK_TAG, "value_format": "%RESP(X-TOSKA-FALLBACK)%"},
+        {"name": HEDGED_TAG, "value_format": f"%METADATA(ROUTE:{WATCH}:{HEDGED_TAG})%"},
     ]
     time = {"unit": "Microseconds", "value_format": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"}
     return {
@@ -112,9 +114,9 @@ def _watched() -> Json:
     }
 
 
-def watch_metadata(token: str) -> Json:
-    """Of a route under watch."""
-    return {WATCH: {WATCH_TAG: token}}
+def watch_metadata(token: str, *, hedged: bool) -> Json:
+    """Of a route under watch; where it hedges, a further attempt does not say that the first has failed."""
+    return {WATCH: {WATCH_TAG: token, **({HEDGED_TAG: "true"} if hedged else {})}}
 
 
 def _file(server: Server, options: Options) -> Json:

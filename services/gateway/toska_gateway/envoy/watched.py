@@ -14,6 +14,7 @@ from toska_common.envoy.telling import (
     ERROR_TAG,
     FALLBACK_TAG,
     FLAGS_TAG,
+    HEDGED_TAG,
     PREFIX,
     STATUS_TAG,
     WATCH_TAG,
@@ -81,6 +82,8 @@ def _reason(sample: Sample) -> str:
         return status if error in _NONE else error
     if _flags(sample) & _BROKEN:
         return "cut-off"
+    if labels.get(HEDGED_TAG, "") not in _NONE:
+        return ""  # Envoy does not tell a rival from a retry
     return "retried" if labels.get(ATTEMPTS_TAG, "").isdigit() and int(labels[ATTEMPTS_TAG]) > 1 else ""
 
 
