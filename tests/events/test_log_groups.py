@@ -7,6 +7,7 @@ from toska_common.clock import now_utc
 from toska_common.errors import Conflict
 from toska_common.events.embedded.records import encode_head
 from toska_common.events.event import Event
+from toska_events.groups.delays import Delayed, Delays
 from toska_events.groups.entry import Entry
 from toska_events.groups.group import Group
 from toska_events.groups.member import Member
@@ -147,7 +148,7 @@ def test_settling_twice_or_what_belongs_to_another_does_nothing() -> None:
     group.settle(owner.member, 1)
     group.settle(owner.member, 1)
     group.retry(owner.member, 1, HOUR, "late", 0)
-    assert (group.row(5).open, group.acked, group.delayed) == ([], 1, [])
+    assert (group.row(5).open, group.acked, list(group.delayed)) == ([], 1, [])
 
 
 def test_a_member_that_does_not_listen_is_given_nothing_and_keeps_nobody_waiting() -> None:
@@ -182,7 +183,7 @@ def test_ephemeral_events_are_kept_for_no_one_and_shed_when_they_pile_up() -> No
     group.retry(taker.member, -1, HOUR, "again", 0)
     assert not group.unstored.held
     group.leave(taker.member)
-    assert (list(group.waiting), group.delayed, group.row(3).open) == ([], [], [])
+    assert (list(group.waiting), list(group.delayed), group.row(3).open) == ([], [], [])
 
 
 STEPS = st.lists(
@@ -231,3 +232,33 @@ def test_whatever_happens_every_event_is_settled_waiting_given_held_or_dead_and_
     for key in {one.key for one in entries.values() if one.key}:
         order = [offset for offset in settled if entries[offset].key == key]
         assert order == sorted(order)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=60), st.integers(1, 6))
+def test_of_what_is_held_memory_has_the_next_and_nothing_is_forgotten(held: list[tuple[int, bool]], chunk: int) -> None:
+    delays = Delays(stored=True, most=8)
+    stored: dict[int, Delayed] = {}
+    taken: list[int] = []
+
+    def take(now: int) -> None:
+        while True:
+            if delays.is_short:
+                after = delays.begin_read()
+                rest = sorted(one for one in stored.values() if (one.due, one.offset) > after and not one.blocks)
+                delays.take_read(rest[:chunk], whole=len(rest) < chunk)
+            if (item := delays.pop_due(now)) is None:
+                if not delays.is_short:
+                    return
+                continue
+            taken.append(item.offset)
+            del stored[item.offset]
+
+    for offset, (due, blocks) in enumerate(held, 1):
+        item = Delayed(due, offset, 1, blocks)
+        stored[offset] = item
+        delays.push(item)
+        assert len(delays) <= 8 + 2 * sum(blocks for _, blocks in held) + 8
+        if offset % 7 == 0:
+            take(due // 2)
+    take(50)
+    assert sorted(taken) == list(range(1, len(held) + 1))

@@ -168,3 +168,29 @@ async def test_a_full_log_of_what_everybody_had_makes_room_by_itself(transport: 
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert 0 < len(await kept(transport)) < 20
+
+
+async def test_of_very_many_scheduled_events_memory_holds_few_and_all_come_in_their_time(
+    transport: Transport, hosted: HostedLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("toska_events.groups.delays", "toska_events.brokering.feeding"):
+        monkeypatch.setattr(f"{module}.MOST", 40)
+    async with transport.subscribe(Subscription(("a",), group="g", prefetch=20)) as consumer:
+        delays = hosted.broker.groups["g"].delayed
+        delays._most = delays._limit = 40  # pyright: ignore[reportPrivateUsage] - instead of publishing ten thousand
+        begin = clock.now()
+        for start in range(0, 300, 50):
+            numbers = range(start, start + 50)
+            await transport.publish(
+                [
+                    Message(event("a", str(number).encode()), deliver_at=begin + timedelta(hours=number * 7 % 300))
+                    for number in numbers
+                ]
+            )
+        assert len(delays) <= 40
+        (group,) = await transport.administration.groups()
+        assert group.delayed == 299
+        clock.advance(seconds=3600 * 300)
+        hosted.broker.feeder.wake()
+        seen = [int(data) for data in await take_acked(consumer, 300)]
+    assert sorted(seen) == list(range(300))

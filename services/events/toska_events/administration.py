@@ -101,8 +101,9 @@ class Administrator:
         """Every group with a name, by it."""
         await self._broker.saver.flush()
         dead = await self._broker.reader.call(lambda reading: reading.dead_counts())
+        held = await self._broker.reader.call(lambda reading: reading.held_counts())
         found = sorted(self._broker.groups.values(), key=lambda group: group.name)
-        return [await self._group_state(group, dead.get(group.id, 0)) for group in found]
+        return [await self._group_state(group, dead.get(group.id, 0), held.get(group.id, 0)) for group in found]
 
     async def delete_group(self, name: str) -> None:
         """Forget a group.
@@ -179,7 +180,7 @@ class Administrator:
             raise Conflict(f"the group {name} has {len(group.members)} members; stop them first", group=name)
         return group
 
-    async def _group_state(self, group: Group, dead: int) -> GroupState:
+    async def _group_state(self, group: Group, dead: int, held: int) -> GroupState:
         cursors = [None if cursor.tail else cursor.position for cursor in group.cursors]
         if group.ordered:
             cursors = [cursors[1]] * len(cursors)
@@ -196,7 +197,7 @@ class Administrator:
             members=len(group.members),
             lag=behind + waiting,
             unsettled=len(group.given),
-            delayed=sum(item.due > 0 for item in group.delayed),
+            delayed=held,
             dead=dead,
             delivered=group.delivered,
             acked=group.acked,

@@ -16,6 +16,7 @@ from toska_common.events.topics import PatternSet, is_ephemeral, matches
 
 from toska_events.brokering.feeding import Feeder
 from toska_events.brokering.saving import Saver
+from toska_events.groups.delays import MOST
 from toska_events.groups.entry import Entry, entry_of
 from toska_events.groups.group import NORMAL, Group
 from toska_events.groups.member import Member
@@ -60,18 +61,22 @@ class Broker:
         """Take up the groups that the file knows."""
         for row in self.file.groups:
             group = Group(row)
-            held = await self.reader.call(lambda reading, row=row: reading.held(row.id))
-            blocking = [item.offset for item in held if item.blocks]
-            keys: dict[int, str] = {}
-            for start in range(0, len(blocking), 500):
-                some = blocking[start : start + 500]
-                for found in await self.reader.call(lambda reading, some=some: reading.at(some)):
-                    key = key_of(found.head)
-                    if key is not None:
-                        keys[found.offset] = key
-            group.hold_stored(held, keys)
+            await self._load_held(group)
             self._add(group)
         self.file.groups.clear()
+
+    async def _load_held(self, group: Group) -> None:
+        blocking = await self.reader.call(lambda reading: reading.held_blocking(group.id))
+        keys: dict[int, str] = {}
+        for start in range(0, len(blocking), 500):
+            some = [item.offset for item in blocking[start : start + 500]]
+            for row in await self.reader.call(lambda reading, some=some: reading.at(some)):
+                keys[row.offset] = key_of(row.head) or ""
+        group.hold_stored(blocking, keys)
+        held = await self.reader.call(lambda reading: reading.held_after(group.id, 0, 0, MOST // 2))
+        group.hold_stored(held, {})
+        if len(held) == MOST // 2:
+            group.delayed.remember_more(held[-1].due, held[-1].offset)
 
     async def close(self) -> None:
         """Store what groups have settled."""

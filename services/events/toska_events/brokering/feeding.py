@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from toska_events.groups.delays import MOST, Delayed
 from toska_events.groups.entry import Entry, entry_of
-from toska_events.groups.group import Delayed, Group
+from toska_events.groups.group import Group
 from toska_events.log.reading import Found
-from toska_events.log.rows import Row
+from toska_events.log.rows import Held, Row
 
 if TYPE_CHECKING:
     from toska_events.brokering.broker import Broker
@@ -17,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES = 2 << 20
 _LONGEST_WAIT_S = 3600.0
+_AGAIN_S = 0.01
 
 
 class Feeder:
@@ -43,6 +45,7 @@ class Feeder:
             return
         if self._feed_due(group, now) or self._feed_behind(group):
             return
+        self._feed_delayed(group)
         due = group.next_due
         if due is not None and due > now:
             self._wake_at(due, now)
@@ -110,6 +113,40 @@ class Feeder:
             return item.entry
         row = found.get(item.offset)
         return None if row is None else entry_of(row, ordered=group.ordered)
+
+    def _feed_delayed(self, group: Group) -> None:
+        """Read on in what is held for later, if memory has come to the end of what it knows."""
+        if not group.delayed.is_short:
+            return
+        if not self._broker.saver.store_now():
+            self._loop.call_later(_AGAIN_S, self._broker.touch, group)
+            return
+        after = group.delayed.begin_read()
+        self._busy.add(group)
+        # By way of the writer: only after what it is storing is everything that was left to the log in it.
+        self._broker.writer.submit(lambda _: None, lambda _: self._read_on(group, *after))
+
+    def _read_on(self, group: Group, due: int, offset: int) -> None:
+        if self._broker.saver.failing:
+            self._busy.discard(group)
+            group.delayed.give_up_read()
+            self._loop.call_later(1.0, self._broker.touch, group)
+            return
+        self._broker.reader.submit(
+            lambda reading: reading.held_after(group.id, due, offset, MOST // 2),
+            lambda held: self._read_delayed(group, held),
+        )
+
+    def _read_delayed(self, group: Group, held: list[Held] | Exception) -> None:
+        self._busy.discard(group)
+        if isinstance(held, Exception):
+            log.error("events_not_read", group=group.name, exc_info=held)
+            group.delayed.give_up_read()
+            self._loop.call_later(1.0, self._broker.touch, group)
+            return
+        items = [Delayed(item.due, item.offset, item.attempts, blocks=False, reason=item.reason) for item in held]
+        group.delayed.take_read(items, whole=len(items) < MOST // 2)
+        self._broker.touch(group)
 
     def _feed_behind(self, group: Group) -> bool:
         """Whether something of what the group is behind with is being read."""

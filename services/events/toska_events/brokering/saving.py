@@ -40,6 +40,13 @@ class Saver:
         """A group is no more."""
         self._dirty.discard(group)
 
+    def store_now(self) -> bool:
+        """Hand everything that has changed to the writer; `False` if it has to end with what it has first."""
+        if self._saving is not None:
+            return False
+        self._save()
+        return True
+
     async def flush(self) -> None:
         """Return once everything up to now is stored, or was refused."""
         if self._saving is not None:

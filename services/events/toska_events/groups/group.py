@@ -10,12 +10,12 @@ Three cursors, by priority, say how far the log was looked at; with order kept t
 at or before its cursor is settled, waiting, with a member, or held: nothing else, so these four are what is stored.
 """
 
-import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from toska_common.errors import Conflict
 
+from toska_events.groups.delays import Delayed, Delays
 from toska_events.groups.entry import Entry
 from toska_events.groups.member import Member
 from toska_events.groups.waiting import LANES, WaitingRoom
@@ -36,19 +36,6 @@ class Cursor:
     tail: bool = False
 
 
-@dataclass(slots=True, order=True)
-class Delayed:
-    """An event that is held until its time; that of an ephemeral topic is here itself."""
-
-    due: int
-    offset: int
-    attempts: int = field(compare=False)
-    blocks: bool = field(compare=False)
-    reason: str = field(default="", compare=False)
-    key: str | None = field(default=None, compare=False)
-    entry: Entry | None = field(default=None, compare=False)
-
-
 @dataclass(slots=True)
 class Unstored:
     """What has changed since it was stored last; the newest of each offset."""
@@ -62,7 +49,7 @@ class Group:
 
     Attributes:
         members: In the order in which they are given events.
-        delayed: A heap.
+        delayed: What is held for later.
         returning: What is due and being read back, by offset.
         unstored: For whoever stores it.
         shed: Ephemeral events that were dropped, since nobody took them.
@@ -82,8 +69,9 @@ class Group:
         self.given: dict[int, Entry] = {}
         self.members: list[Member] = []
         # What was in hand when this was stored comes first, and in order.
-        self.delayed = [Delayed(0, offset, attempts, blocks=False) for offset, attempts in row.open]
-        heapq.heapify(self.delayed)
+        self.delayed = Delays(stored=durable)
+        for offset, attempts in row.open:
+            self.delayed.push(Delayed(0, offset, attempts, blocks=False))
         self.returning: dict[int, Delayed] = {}
         self.unstored = Unstored()
         self.shed = 0
@@ -129,9 +117,7 @@ class Group:
         """Take in what was held when this was stored; `keys` of those that block theirs, by offset."""
         for item in held:
             key = keys.get(item.offset) if item.blocks else None
-            heapq.heappush(
-                self.delayed, Delayed(item.due, item.offset, item.attempts, key is not None, item.reason, key)
-            )
+            self.delayed.push(Delayed(item.due, item.offset, item.attempts, key is not None, item.reason, key))
             if key is not None:
                 self.waiting.block(key)
 
@@ -211,8 +197,7 @@ class Group:
         """What is held and due, as far as there is room for it; the caller reads it back and lets it `come_back`."""
         found: list[Delayed] = []
         room = max(self.room(NORMAL), 1 if not self.waiting.any_ready else 0)
-        while self.delayed and self.delayed[0].due <= now and len(found) < room:
-            item = heapq.heappop(self.delayed)
+        while len(found) < room and (item := self.delayed.pop_due(now)) is not None:
             self.returning[item.offset] = item
             found.append(item)
         return found
@@ -220,7 +205,7 @@ class Group:
     @property
     def next_due(self) -> int | None:
         """When the next of what is held is due."""
-        return self.delayed[0].due if self.delayed else None
+        return self.delayed.next_due
 
     def come_back(self, item: Delayed, entry: Entry | None) -> None:
         """What was held is here again; `None` if it was removed meanwhile."""
@@ -241,7 +226,7 @@ class Group:
         """They could not be read: later, then."""
         for item in items:
             if self.returning.pop(item.offset, None) is not None:
-                heapq.heappush(self.delayed, item)
+                self.delayed.push(item)
 
     def drop_topic(self, topic: int, offsets: set[int]) -> None:
         """Forget what waits or is held of a topic."""
@@ -315,7 +300,7 @@ class Group:
         self._settled(entry)
 
     def _hold(self, item: Delayed) -> None:
-        heapq.heappush(self.delayed, item)
+        self.delayed.push(item)
         if item.entry is None and self.durable:
             self.unstored.held[item.offset] = Held(
                 self.id, item.offset, item.due, item.attempts, item.blocks, item.reason
@@ -326,8 +311,5 @@ class Group:
         self._drop_delayed(lambda item: item.entry is not None)
 
     def _drop_delayed(self, unwanted: Callable[[Delayed], bool]) -> None:
-        gone = [item for item in self.delayed if unwanted(item)]
-        self.delayed = [item for item in self.delayed if not unwanted(item)]
-        heapq.heapify(self.delayed)
-        for item in gone:
+        for item in self.delayed.drop(unwanted):
             self.waiting.release(item.key)

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,9 +83,10 @@ class LogFile:
             raise
 
     def close(self) -> None:
-        """Store the counts, and close the file."""
+        """Store the counts, and close the file; without room for them they are made anew when it is opened."""
         try:
-            self.save(Changes())
+            with suppress(LogFull, sqlite3.Error):
+                self.save(Changes())
         finally:
             self._connection.close()
 

@@ -85,14 +85,27 @@ class LogReading:
                 low = row[0] + 1
         return low
 
-    def held(self, group: int) -> list[Held]:
-        """Everything that is held for a group, by when it is due."""
+    def held_blocking(self, group: int) -> list[Held]:
+        """Everything that keys of a group wait for."""
+        return self._held("group_id = ? AND blocks", (group,))
+
+    def held_after(self, group: int, due: int, offset: int, limit: int) -> list[Held]:
+        """What else is held for a group, after a moment and an offset, soonest first."""
+        return self._held(
+            "group_id = ? AND NOT blocks AND (due, offset) > (?, ?) ORDER BY due, offset LIMIT ?",
+            (group, due, offset, limit),
+        )
+
+    def held_counts(self) -> dict[int, int]:
+        """How much is held for each group."""
+        return dict(self._connection.execute("SELECT group_id, count(*) FROM held GROUP BY group_id"))
+
+    def _held(self, condition: str, values: tuple[int, ...]) -> list[Held]:
         return [
-            Held(*row)
-            for row in self._connection.execute(
-                "SELECT group_id, offset, due, attempts, blocks, reason FROM held WHERE group_id = ? "
-                "ORDER BY due, offset",
-                (group,),
+            Held(group, offset, due, attempts, bool(blocks), reason)
+            for group, offset, due, attempts, blocks, reason in self._connection.execute(
+                f"SELECT group_id, offset, due, attempts, blocks, reason FROM held WHERE {condition}",  # noqa: S608
+                values,
             )
         ]
 

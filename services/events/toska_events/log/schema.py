@@ -42,6 +42,7 @@ CREATE TABLE held (
     blocks INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (group_id, offset)
 ) WITHOUT ROWID;
 CREATE INDEX held_by_offset ON held (offset);
+CREATE INDEX held_by_due ON held (group_id, due, offset);
 CREATE TABLE dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT, group_id INTEGER NOT NULL, offset INTEGER NOT NULL, topic TEXT NOT NULL,
     head BLOB NOT NULL, data BLOB NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, died_at INTEGER NOT NULL
