@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from toska_common.contracts.sagas import OutcomeKind
 from toska_common.sagas.attempts import Attempter, Outcome, Plan
 from toska_common.sagas.control import Control
-from toska_common.sagas.errors import HistoryDiffers, StepFailed, Turned
+from toska_common.sagas.errors import HistoryDiffers, JournalBroken, StepFailed, Turned
 from toska_common.sagas.journal import Journal
 from toska_common.sagas.steps import Attempt, In, Out, Step, idempotency_key
 
@@ -150,7 +150,10 @@ class Run:
     ) -> Outcome:
         plan = Plan(next(self._sequence), attempt, occurrence, timeout, call, result)
         remembered = await self._journal.remember(plan.title, partial(self._attempter.make, plan))
-        return Outcome.model_validate(remembered)
+        try:
+            return Outcome.model_validate(remembered)
+        except ValidationError as error:
+            raise JournalBroken(f"what is recorded as {plan.title} is no outcome") from error
 
 
 def _read(step: Step[Any, Out], outcome: Outcome) -> Out:

@@ -149,12 +149,12 @@ class Sagas:
             while True:
                 try:
                     worker = await self._at_work()
-                    changed = worker.changed
-                    row = await worker.store.get(saga_id)
-                    if row.state in FINAL or row.state == SagaState.STUCK:
-                        return await self.get(saga_id)
-                    with anyio.move_on_after(2):
-                        await changed.wait()
+                    with worker.awaiting(saga_id) as settled:
+                        row = await worker.store.get(saga_id)
+                        if row.state in FINAL or row.state == SagaState.STUCK:
+                            return await self.get(saga_id)
+                        with anyio.move_on_after(2):  # the worker may lose its slot, and tells nobody then
+                            await settled.wait()
                 except DatabaseUnavailable:
                     await anyio.sleep(0.5)
 

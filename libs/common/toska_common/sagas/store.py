@@ -166,6 +166,13 @@ class SagaStore:
         async with self._database.reading() as connection:
             return set((await connection.execute(statement)).scalars())
 
+    async def settled(self, ids: Collection[str]) -> set[str]:
+        """Which of these have ended, or are stuck."""
+        states = (*_FINAL, SagaState.STUCK)
+        statement = sa.select(SAGAS.c.id).where(SAGAS.c.id.in_(ids), SAGAS.c.state.in_(states))
+        async with self._database.reading() as connection:
+            return set((await connection.execute(statement)).scalars())
+
     async def unfinished(self) -> Sequence[Any]:
         """Id, executor, state, name and version of all that have not ended."""
         columns = (SAGAS.c.id, SAGAS.c.executor, SAGAS.c.state, SAGAS.c.name, SAGAS.c.version, SAGAS.c.updated_at)

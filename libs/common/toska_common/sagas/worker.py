@@ -59,15 +59,15 @@ class Worker:
     """Made by `at_work`.
 
     Attributes:
-        changed: Set, and replaced, whenever something may have changed in the database.
         lost: Set once the slot is somebody else's.
     """
 
     def __init__(self, parts: WorkerParts, slots: Slots, holder: Holder, portal: BlockingPortal) -> None:
         self.store = SagaStore(WholeTransactions(parts.database), slots)
         self.holder = holder
-        self.changed = anyio.Event()
         self.lost = anyio.Event()
+        self._changed = anyio.Event()
+        self._awaited: dict[str, set[anyio.Event]] = {}
         self._renewing = anyio.CancelScope()
         self._parts = parts
         self._slots = slots
@@ -106,11 +106,24 @@ class Worker:
         log.info("saga_resumed", saga=saga_id)
         await self._engine.resume(saga_id)
 
+    @contextmanager
+    def awaiting(self, saga_id: str) -> Generator[anyio.Event]:
+        """An event that is set when a saga may have ended or got stuck, wherever it runs."""
+        event = anyio.Event()
+        self._awaited.setdefault(saga_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            others = self._awaited.get(saga_id, set())
+            others.discard(event)
+            if not others:
+                self._awaited.pop(saga_id, None)
+
     async def tend(self) -> None:
         """Keep the slot, look after the sagas of those who lost theirs, and watch for wishes; ends with our hold."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._parts.database.watch, self._on_change)
-            group.start_soon(self._watch_wishes)
+            group.start_soon(self._watch)
             group.start_soon(self._sweep_now_and_then)
             await self.lost.wait()
             group.cancel_scope.cancel()
@@ -147,6 +160,7 @@ class Worker:
         finally:
             self._given[saga_id] -= 1
             self._given += Counter()  # drops those that are at nought
+            self._tell_awaiting(saga_id)
 
     @contextmanager
     def _entered(self, saga_id: str, control: Control) -> Generator[None]:
@@ -199,18 +213,25 @@ class Worker:
             self.lost.set()
 
     def _on_change(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
+        self._changed.set()
 
-    async def _watch_wishes(self) -> None:
+    async def _watch(self) -> None:
         while True:
-            changed = self.changed
+            self._changed = anyio.Event()
             if self._controls:
                 for saga_id in await patiently(partial(self.store.cancelled, tuple(self._controls))):
                     control = self._controls.get(saga_id)
                     if control is not None and not control.cancelled:
                         control.cancel()
-            await changed.wait()
+            # Those that run here tell by themselves.
+            if elsewhere := tuple(self._awaited.keys() - self._given.keys()):
+                for saga_id in await patiently(partial(self.store.settled, elsewhere)):
+                    self._tell_awaiting(saga_id)
+            await self._changed.wait()
+
+    def _tell_awaiting(self, saga_id: str) -> None:
+        for event in self._awaited.get(saga_id, ()):
+            event.set()
 
     async def _sweep_now_and_then(self) -> None:
         while True:
