@@ -46,19 +46,20 @@ def _needed(wheels: Sequence[Path]) -> dict[str, Distribution]:
     """
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
-    ours = {canonicalize_name(wheel.name.partition("-")[0]) for wheel in wheels}
-    waiting = [Requirement(line) for wheel in wheels for line in _requires(wheel)]
+    # Of ours, what the wheels say: what is installed here says what held when it was.
+    ours = {canonicalize_name(wheel.name.partition("-")[0]): _requires(wheel) for wheel in wheels}
+    waiting = [one for lines in ours.values() for one in map(Requirement, lines) if _applies(one, "")]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         for extra in ("", *requirement.extras):
-            if (name, extra) in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            if (name, extra) in seen:
                 continue
             seen.add((name, extra))
-            there = distribution(name)
             if name not in ours:
-                found[name] = there
-            waiting += [one for one in map(Requirement, there.requires or []) if _applies(one, extra)]
+                found[name] = distribution(name)
+            lines = ours[name] if name in ours else found[name].requires or []
+            waiting += [one for one in map(Requirement, lines) if _applies(one, extra)]
     return found
 
 

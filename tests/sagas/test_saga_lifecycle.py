@@ -166,6 +166,24 @@ async def test_a_saga_that_nobody_knows_awaits_a_process_that_does(make: Callabl
         await wait_until(completed)
 
 
+async def test_sagas_that_ended_long_ago_are_forgotten_with_all_that_is_recorded(
+    make: Callable[..., Sagas], tmp_path: Path
+) -> None:
+    def rows(table: str) -> int:
+        with closing(sqlite3.connect(database(tmp_path), timeout=20)) as connection:
+            return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - ours
+
+    released.clear()
+    async with make(place_order, changing, keep="1s", stopping="0s") as sagas:
+        await sagas.start(changing, Order(), id="under-way")
+        await sagas.run(place_order, Order(), id="done")
+        await wait_until(lambda: rows("sagas") == 1)
+        assert (await sagas.get("under-way")).state is SagaState.RUNNING
+        assert [rows(table) for table in ("saga_attempts", "workflow_status")] == [2, 1]
+        await sagas.run(place_order, Order(), id="done")
+    assert books.calls("done") == ["reserve", "charge", "ship"] * 2
+
+
 async def test_a_pickle_in_the_database_is_never_unpickled(make: Callable[..., Sagas], tmp_path: Path) -> None:
     released.clear()
     async with make(changing, stopping="0s") as sagas:

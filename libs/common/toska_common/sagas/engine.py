@@ -137,6 +137,10 @@ class Engine:
         status = await self._thread.call(DBOS.get_workflow_status_async, saga_id)
         return status is not None and status.status == "PENDING" and status.executor_id == executor
 
+    async def forget(self, ids: list[str]) -> None:
+        """Delete what is recorded of these."""
+        await self._thread.call(DBOS.delete_workflows_async, ids)
+
     def close(self) -> None:
         """Stop; sagas that run stay as they are recorded. Blocks for up to some seconds."""
         global _running

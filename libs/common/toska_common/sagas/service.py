@@ -250,6 +250,7 @@ class Sagas:
             lease=self.settings.lease,
             concurrency=self.settings.concurrency,
             stopping=self.settings.stopping,
+            keep=self.settings.keep,
         )
         while True:
             try:

@@ -33,6 +33,9 @@ class SagaSettings(BaseSettings):
     stopping: Duration = Field(
         default=timedelta(seconds=2), description="How long steps may take to end when the process stops"
     )
+    keep: Duration = Field(
+        default=timedelta(days=30), description="How long sagas that have ended, and their ids, are remembered"
+    )
     token: SecretStr = Field(default=SecretStr(""), description="Credential of the management API")
     token_file: Path | None = Field(default=None, description="File that holds it; else admin.token of the home")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from toska_common.sagas.whole import WholeTransactions
 
 _FINAL = tuple(FINAL)
+_OPEN = tuple(state for state in SagaState if state not in FINAL)
 LONGEST_TEXT = 1000
 
 
@@ -176,9 +177,21 @@ class SagaStore:
     async def unfinished(self) -> Sequence[Any]:
         """Id, executor, state, name and version of all that have not ended."""
         columns = (SAGAS.c.id, SAGAS.c.executor, SAGAS.c.state, SAGAS.c.name, SAGAS.c.version, SAGAS.c.updated_at)
-        statement = sa.select(*columns, SAGAS.c.stuck).where(SAGAS.c.state.not_in(_FINAL))
+        statement = sa.select(*columns, SAGAS.c.stuck).where(SAGAS.c.state.in_(_OPEN))
         async with self._database.reading() as connection:
             return (await connection.execute(statement)).all()
+
+    async def ended_before(self, moment: datetime, limit: int) -> list[str]:
+        """Some that ended before this."""
+        statement = sa.select(SAGAS.c.id).where(SAGAS.c.finished_at < moment).limit(limit)
+        async with self._database.reading() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    async def forget(self, ids: Collection[str]) -> None:
+        """Delete these with their history."""
+        async with self._database.writing() as connection:
+            await connection.execute(ATTEMPTS.delete().where(ATTEMPTS.c.saga_id.in_(ids)))
+            await connection.execute(SAGAS.delete().where(SAGAS.c.id.in_(ids)))
 
     # Of the process that runs a saga.
 

@@ -27,6 +27,7 @@ SAGAS = sa.Table(
     sa.Column("resumes", sa.Integer, nullable=False),
     sa.Index("ix_sagas_created_at", "created_at", "id"),
     sa.Index("ix_sagas_state", "state"),
+    sa.Index("ix_sagas_finished_at", "finished_at"),
 )
 """One row each; `cancel_reason` is there once somebody wants it cancelled."""
 

@@ -41,6 +41,9 @@ from toska_common.sagas.whole import WholeTransactions
 
 log = structlog.get_logger(__name__)
 
+_FORGOTTEN_AT_ONCE = 100
+"""Sagas that one sweep deletes, so that a first one after long does not hold the lock of all that write for long."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
@@ -53,6 +56,7 @@ class WorkerParts:
     lease: timedelta
     concurrency: int
     stopping: timedelta
+    keep: timedelta
 
 
 class Worker:
@@ -253,6 +257,15 @@ class Worker:
             await self._engine.take_over(dead)
         for row in unfinished:
             await self._look_after(row, live)
+
+        await self._forget_old_ones()
+
+    async def _forget_old_ones(self) -> None:
+        old = await self.store.ended_before(now_utc() - self._parts.keep, _FORGOTTEN_AT_ONCE)
+        if old:
+            # In this order: whoever dies in between leaves what is found again.
+            await self._engine.forget(old)
+            await self.store.forget(old)
 
     async def _look_after(self, row: Any, live: set[str]) -> None:
         if row.state == SagaState.STUCK:

@@ -34,6 +34,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_sagas_created_at", "sagas", ["created_at", "id"])
     op.create_index("ix_sagas_state", "sagas", ["state"])
+    op.create_index("ix_sagas_finished_at", "sagas", ["finished_at"])
     op.create_table(
         "saga_attempts",
         sa.Column("saga_id", sa.String(128)),
