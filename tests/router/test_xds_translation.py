@@ -1,13 +1,15 @@
 """Snapshots as xDS resources: what changed is made anew, what did not is not, and it comes out as if made at once."""
 
+import random
 from typing import Any
 
 from toska_common.contracts.routing import Endpoint, RoutingDocument, Snapshot
 from toska_common.envoy import ListenerOptions, Options
-from toska_common.routing.pools import pool
+from toska_common.routing.pools import pool, with_pools
 from toska_common.routing.snapshot import build_snapshot, build_table
 from toska_router.programming.translation import Translation
-from toska_router.xds import ResourceSet, types
+from toska_router.xds import Resource, ResourceSet, types
+from toska_router.xds.resources import TypeResources
 
 OPTIONS = Options(listeners=(ListenerOptions("web", "127.0.0.1", 10000),))
 CLUSTERS = {"orders": {"service": "orders"}, "static": {"endpoints": [{"address": "127.0.0.1", "port": 9}]}}
@@ -44,6 +46,33 @@ def test_changes_come_out_as_if_everything_were_made_at_once() -> None:
     for members in several:
         changed = snapshot(members, first)
         assert versions(translation.update(changed)) == versions(Translation(OPTIONS).update(changed)), members
+
+
+def test_instances_that_move_in_many_steps_come_out_as_if_everything_were_made_at_once() -> None:
+    translation, chance = Translation(OPTIONS), random.Random(3)
+    now = snapshot({})
+    for _ in range(60):
+        places = chance.choices(["10.0.0.1", "10.0.0.2", "orders.internal"], weights=[5, 5, 1], k=chance.randint(0, 3))
+        found = pool(Endpoint(id=str(n), address=at, port=80) for n, at in enumerate(places))
+        now = with_pools(now, now.table, now.routes_version, {chance.choice(["orders", "static"]): found})
+        made, anew = translation.update(now), Translation(OPTIONS).update(now)
+        assert versions(made) == versions(anew)
+        assert {url: found.version for url, found in made.by_type.items()} == {
+            url: found.version for url, found in anew.by_type.items()
+        }
+
+
+def test_a_set_with_some_changed_is_the_one_that_is_made_of_all() -> None:
+    def resources(**names: str) -> list[Resource]:
+        return [Resource(name, version) for name, version in names.items()]
+
+    before = TypeResources(resources(a="1", b="1", c="1"))
+    [b, d] = resources(b="2", d="1")
+    after = before.changed({"b": b, "c": None, "d": d, "e": None})
+    anew = TypeResources(resources(d="1", b="2", a="1"))
+    assert (after.version, after.by_name) == (anew.version, anew.by_name)
+    assert set(after.names_that_differ(before)) == {"b", "c", "d"}
+    assert after.changed({"b": b, "x": None}) is after
 
 
 def test_what_is_the_same_is_the_same_object() -> None:

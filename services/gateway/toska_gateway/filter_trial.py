@@ -15,8 +15,7 @@ from typing import Any
 import anyio
 from toska_common.child_process import ChildProcess, start_child
 from toska_common.contracts.routing import FilterUse, Route, RouteTable
-
-from toska_gateway.picking import PickedRoutes
+from toska_common.routing.picking import PickedRoutes
 
 TRIAL_S = 10.0
 

@@ -18,6 +18,7 @@ from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.gateway_stats import GatewayStats
 from toska_common.contracts.routing import Snapshot
 from toska_common.contracts.tallies import TallyReport
+from toska_common.routing.picking import PickedClusters
 from toska_common.routing.problems import format_location
 from toska_common.targets import TargetRules
 
@@ -28,7 +29,6 @@ from toska_gateway.gauges import Gauges
 from toska_gateway.issuer_keys.keeper import Followers, KeyKeeper, messages_of
 from toska_gateway.issuer_keys.sources import KeysRefused
 from toska_gateway.listeners import ListenerAddress
-from toska_gateway.picking import PickedClusters
 from toska_gateway.prober import Prober
 from toska_gateway.refusals import is_refused, refusal
 from toska_gateway.shared_memory import open_shared_memory

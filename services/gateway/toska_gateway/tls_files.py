@@ -13,9 +13,9 @@ import structlog
 from anyio import to_thread
 from toska_common.contracts.routing import Cluster, RouteTable, Server
 from toska_common.files import Stamp, stamp
+from toska_common.routing.picking import PickedClusters
 
 from toska_gateway.errors import SnapshotRejected
-from toska_gateway.picking import PickedClusters
 from toska_gateway.tls_material import NO_TLS, TlsFilesRefused, TlsMaterial, read_material
 
 log = structlog.get_logger(__name__)

@@ -19,8 +19,8 @@ from toska_common.contracts.tallies import (
     TallyReport,
     WholeCounts,
 )
+from toska_common.routing.picking import PickedRoutes
 
-from toska_gateway.picking import PickedRoutes
 from toska_gateway.system_routes import MESH_ROUTE_PREFIX
 from toska_gateway.totals import OTHER, Counts, add_counts
 

@@ -1,6 +1,7 @@
 """Endpoints of clusters as Envoy's load assignments."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 
 from toska_common.contracts.names import UNIX_PREFIX, is_unix
@@ -12,8 +13,9 @@ from toska_common.envoy.words import Json, pipe, socket_address
 _MAX_WEIGHT = 65535
 
 
+@lru_cache(maxsize=1 << 17)
 def is_name(address: str) -> bool:
-    """Whether an address has to be looked up."""
+    """Whether an address has to be looked up; remembered, since each table asks it of all 100,000 again."""
     if is_unix(address):
         return False
     try:

@@ -9,13 +9,13 @@ from anyio import CancelScope, to_thread
 from anyio.abc import TaskGroup
 from toska_common.contracts.gateway import IssuerKeys
 from toska_common.contracts.routing import Route, RouteTable
+from toska_common.routing.picking import PickedRoutes
 
 from toska_gateway.issuer_keys.fetch import Refusal
 from toska_gateway.issuer_keys.follower import Answer, KeyFollower
 from toska_gateway.issuer_keys.readers import local_problems, reader_of
 from toska_gateway.issuer_keys.sources import KeySource, KeysRefused, sources_of
 from toska_gateway.issuer_keys.store import KeyStore
-from toska_gateway.picking import PickedRoutes
 
 Followers = Mapping[str, KeyFollower]
 

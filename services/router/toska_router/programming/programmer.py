@@ -13,6 +13,7 @@ from toska_common.contracts.xds import XdsClient, XdsLoad, XdsRefusal, XdsStatus
 from toska_common.envoy import ListenerOptions, Options
 from toska_common.envoy.faults import ended, next_end
 from toska_common.errors import ConfigurationError, NotFound
+from toska_common.routing.picking import PickedRoutes
 from toska_common.routing.problems import format_location
 from toska_common.security import ManagementPolicy
 
@@ -62,6 +63,7 @@ class Programmer:
         self._translation = Translation(_options(settings), report_loads=loads is not None)
         self._version = ""
         self._failure = ""
+        self._faulty = PickedRoutes(lambda route: route.policies.fault is not None)
 
     async def run(self, on_started: Callable[[], None] = lambda: None) -> None:
         """Listen, and follow the publisher, until cancelled.
@@ -95,8 +97,10 @@ class Programmer:
                     await self._publisher.wait_for_change()
                 continue
             # Envoy ends no fault by itself: it is told again when one is over.
-            served, due = snapshot, next_end(snapshot.table, now)
-            snapshot = snapshot.model_copy(update={"table": ended(snapshot.table, now)})
+            served, due = snapshot, None
+            if self._faulty.of(snapshot.table):
+                due = next_end(snapshot.table, now)
+                snapshot = snapshot.model_copy(update={"table": ended(snapshot.table, now)})
             try:
                 # In a thread: ten thousand routes take a second, and gateways wait for their answers meanwhile.
                 resources = await anyio.to_thread.run_sync(self._translation.update, snapshot)

@@ -20,9 +20,10 @@ from toska_common.envoy import (
     translate,
     translate_endpoints,
 )
-from toska_common.envoy.clusters import cluster_resource, uses_of
-from toska_common.envoy.failovers import shares_of
+from toska_common.envoy.clusters import Uses, cluster_resource, uses_of
+from toska_common.envoy.failovers import Shares, shares_of
 from toska_common.envoy.messages import message
+from toska_common.routing.pools import changed_pools
 from toska_common.routing.problems import Finding
 
 from toska_router.programming.routed_targets import Key, RoutedTargets, encode_target
@@ -55,6 +56,8 @@ class Translation:
         self._parts = RouteParts()
         self._routes = RouteEncoder()
         self._targets: dict[str, tuple[str, dict[Key, Resource]]] = {}
+        self._said: tuple[Uses, Shares] = {}, {}
+        self._aimed: Snapshot | None = None
         self.routed = RoutedTargets()
 
     def update(self, snapshot: Snapshot) -> ResourceSet:
@@ -64,15 +67,44 @@ class Translation:
             NotOfTheApi: A resource is not of the API's form.
         """
         table = snapshot.table
+        if self._aimed is not None and table is self._aimed.table:
+            return self._move(changed_pools(self._aimed, snapshot), snapshot)
         if table is not self._judged:
             self.problems = tuple(find_refusals(table, self._judged_routes))
             self._judged = table
         self._translate(self._table if self.problems else table, snapshot.endpoints)
         self._aim(snapshot)
         self._set = self._assemble()
+        self._aimed = snapshot
         return self._set
 
-    def _translate(self, table: RouteTable | None, pools: Mapping[str, ClusterEndpoints]) -> None:
+    def _move(self, clusters: Iterable[str], snapshot: Snapshot) -> ResourceSet:
+        """The same where nothing but the endpoints of some clusters is different."""
+        names = [*clusters]
+        changes: dict[Key, Resource | None] = dict.fromkeys(key for name in names for key in self._resources_of(name))
+        self._translate(self._table, snapshot.endpoints, names)
+        for name in names:
+            self._aim_at(name, snapshot.endpoints.get(name))
+            changes |= self._resources_of(name)
+        by_type: dict[str, dict[str, Resource | None]] = {}
+        for (url, name), resource in changes.items():
+            by_type.setdefault(url, {})[name] = resource
+        changed = {url: self._set.of(url).changed(found) for url, found in by_type.items()}
+        self._set = ResourceSet({**self._set.by_type, **changed})
+        self._aimed = snapshot
+        return self._set
+
+    def _resources_of(self, cluster: str) -> dict[Key, Resource]:
+        """What there is of a cluster, for Envoys and for gRPC's clients."""
+        _, target = self._targets.get(cluster, ("", {}))
+        of_target = {key: resource for key, resource in target.items() if key not in self._envoys}
+        keys = ((url, cluster) for url in _OF_CLUSTERS)
+        return of_target | {key: self._envoys[key] for key in keys if key in self._envoys}
+
+    def _translate(
+        self, table: RouteTable | None, pools: Mapping[str, ClusterEndpoints], moved: Iterable[str] | None = None
+    ) -> None:
+        """Bring what Envoys have up to date; `moved` are the clusters with other endpoints, if that is known."""
         if table is None:
             return
         if table is not self._table:
@@ -80,12 +112,14 @@ class Translation:
             self._envoys = {key: self._encode(key, json) for key, json in made.items()}
             self._written = made
             self._table, self._pools = table, pools
+            self._said = uses_of(table), shares_of(table)
             return
-        changed = [name for name in table.clusters if pools.get(name) is not self._pools.get(name)]
+        names = table.clusters if moved is None else [name for name in moved if name in table.clusters]
+        changed = [name for name in names if pools.get(name) is not self._pools.get(name)]
         if not changed:
             return
         known = {name: pools[name].endpoints if name in pools else () for name in changed}
-        uses, shares = uses_of(table), shares_of(table)
+        uses, shares = self._said
         made = _by_key(
             Resources(
                 clusters={
@@ -115,15 +149,17 @@ class Translation:
     def _aim(self, snapshot: Snapshot) -> None:
         """Make a target of each cluster, for `xds:///CLUSTER`, and of each host that routes have."""
         self.routed.update(snapshot.table)
-        before, self._targets = self._targets, {}
+        for gone in self._targets.keys() - snapshot.table.clusters.keys():
+            del self._targets[gone]
         for name in snapshot.table.clusters:
-            pool = snapshot.endpoints.get(name)
-            version = "" if pool is None else pool.version
-            known = before.get(name)
-            if known is None or known[0] != version:
-                made = build_target(name, _members(pool), report_loads=self._report_loads)
-                known = version, encode_target(made, {} if known is None else known[1])
-            self._targets[name] = known
+            self._aim_at(name, snapshot.endpoints.get(name))
+
+    def _aim_at(self, cluster: str, pool: ClusterEndpoints | None) -> None:
+        version = "" if pool is None else pool.version
+        known = self._targets.get(cluster)
+        if known is None or known[0] != version:
+            made = build_target(cluster, _members(pool), report_loads=self._report_loads)
+            self._targets[cluster] = version, encode_target(made, {} if known is None else known[1])
 
     def _assemble(self) -> ResourceSet:
         by_type: dict[str, list[Resource]] = {}

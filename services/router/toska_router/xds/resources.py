@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from toska_router.xds.types import CLUSTER
 
 _VERSION_BYTES = 8
+_SUM_BYTES = 16
 _EDS = 3
 """`envoy.config.cluster.v3.Cluster.DiscoveryType.EDS`."""
 
@@ -43,21 +44,25 @@ class Resource:
     endpoints: str = ""
 
 
-def _version_of(resources: Iterable[Resource]) -> str:
-    digest = blake2b(digest_size=_VERSION_BYTES)
-    for resource in sorted(resources, key=lambda each: each.name):
-        digest.update(f"{resource.name}\0{resource.version}\0{resource.on_demand}\0".encode())
-    return digest.hexdigest()
+def _weight(resource: Resource) -> int:
+    """What a resource adds to the sum that the version of a set follows from: one that changes is one subtraction."""
+    told = f"{resource.name}\0{resource.version}\0{resource.on_demand}\0"
+    return int.from_bytes(blake2b(told.encode(), digest_size=_SUM_BYTES).digest(), "big")
 
 
 class TypeResources:
     """All resources of one type, immutable."""
 
-    __slots__ = ("_difference", "_wildcard", "by_name", "cache", "version")
+    __slots__ = ("_difference", "_sum", "_wildcard", "by_name", "cache", "version")
 
     def __init__(self, resources: Iterable[Resource] = ()) -> None:
-        self.by_name: Mapping[str, Resource] = {resource.name: resource for resource in resources}
-        self.version = _version_of(self.by_name.values())
+        found = {resource.name: resource for resource in resources}
+        self._take(found, sum(map(_weight, found.values())))
+
+    def _take(self, by_name: Mapping[str, Resource], total: int) -> None:
+        self.by_name = by_name
+        self._sum = total % (1 << 8 * _SUM_BYTES)
+        self.version = blake2b(self._sum.to_bytes(_SUM_BYTES, "big"), digest_size=_VERSION_BYTES).hexdigest()
         self.cache: dict[str, bytes] = {}
         """Whatever a codec makes of the whole set, by its own keys."""
         self._wildcard: tuple[Resource, ...] | None = None
@@ -78,6 +83,24 @@ class TypeResources:
         """A set of these; this one if they are the same."""
         same = len(resources) == len(self) and all(self.get(resource.name) is resource for resource in resources)
         return self if same else TypeResources(resources)
+
+    def changed(self, changes: Mapping[str, Resource | None]) -> "TypeResources":
+        """A set with some of them changed, or taken away; this one if none of them is different."""
+        different = {name: resource for name, resource in changes.items() if self.get(name) is not resource}
+        if not different:
+            return self
+        found, total = dict(self.by_name), self._sum
+        for name, resource in different.items():
+            had = found.pop(name, None)
+            total -= 0 if had is None else _weight(had)
+            if resource is not None:
+                found[name] = resource
+                total += _weight(resource)
+        made = TypeResources()
+        made._take(found, total)
+        made._difference = (self, tuple(different))
+        self._difference = None  # as below
+        return made
 
     def names_that_differ(self, before: "TypeResources") -> tuple[str, ...]:
         """Names that are new, changed or gone since `before`; worked out once for all streams that come from there."""
