@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, event_log, limits, routes, startup, xds
+from benchmarks import BenchError, balancing, event_broker, event_log, limits, routes, startup, xds
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -25,6 +25,7 @@ from benchmarks.report import Outcome, Report, commit, markdown, quote, save
 from benchmarks.snapshots import bench as snapshots_bench
 
 _FIRST = "proxies"
+_CARRIERS = ("log", "rabbitmq")
 
 
 def main(argv: list[str]) -> int:
@@ -54,7 +55,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_snapshots(benches.add_parser("snapshots", help="snapshots and deltas, and how soon a change is served"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     _add_xds(benches.add_parser("xds", help="an xDS push to 100 simulated clients, in both variants"))
-    _add_events(benches.add_parser("events", help="the embedded event log by fsync policy"))
+    _add_events(benches.add_parser("events", help="the embedded event log, and RabbitMQ beside bare aio-pika"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -135,6 +136,7 @@ def _add_xds(parser: argparse.ArgumentParser) -> None:
 def _add_events(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 3)
     parser.add_argument("--events", type=int, default=50_000, help="of the largest measurement")
+    parser.add_argument("--parts", type=_some_of(_CARRIERS), default=_CARRIERS, metavar="A,B")
     parser.set_defaults(run=_run_events)
 
 
@@ -204,7 +206,17 @@ def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -
 
 
 def _run_events(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
-    return event_log.run(console, event_log.Options(arguments.rounds, arguments.events), cores)
+    outcomes: list[Outcome] = []
+    if "log" in arguments.parts:
+        outcomes.append(event_log.run(console, event_log.Options(arguments.rounds, arguments.events), cores))
+    if "rabbitmq" in arguments.parts:
+        few = arguments.events * 2 // 5
+        outcomes.append(event_broker.run(console, event_broker.Options(arguments.rounds, few), cores))
+    return Outcome(
+        [table for outcome in outcomes for table in outcome.tables],
+        {name: value for outcome in outcomes for name, value in outcome.settings.items()},
+        {name: value for outcome in outcomes for name, value in outcome.figures.items()},
+    )
 
 
 def _run_xds(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
