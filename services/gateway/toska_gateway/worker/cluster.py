@@ -14,18 +14,8 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from toska_common.balancing import (
-    Balancer,
-    LatencyAverage,
-    LeastRequest,
-    Maglev,
-    PeakEwma,
-    Random,
-    RingHash,
-    RotationPolicy,
-    RoundRobin,
-    rotate,
-)
+from toska_common.balancing import Balancer, LatencyAverage, LeastRequest, RotationPolicy, rotate
+from toska_common.balancing.kinds import BALANCERS, IN_STEPS
 from toska_common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
 from toska_gateway.worker.affinity import Affinity
@@ -103,23 +93,7 @@ class Endpoint:
         return f"{self.address}:{self.port}" if self.port else self.address
 
 
-_BALANCERS: Final[dict[str, type[Balancer[Endpoint]]]] = {
-    "round_robin": RoundRobin,
-    "weighted_round_robin": RoundRobin,
-    "random": Random,
-    "least_request": LeastRequest,
-    "peak_ewma": PeakEwma,
-    "ip_hash": Maglev,
-    "ring_hash": RingHash,
-    "maglev": Maglev,
-}
 _Steps = Generator[None, None, Balancer[Endpoint]]
-_IN_STEPS: Final[dict[str, Callable[[list[Endpoint], list[float]], _Steps]]] = {
-    "ip_hash": Maglev[Endpoint].in_steps,
-    "ring_hash": RingHash[Endpoint].in_steps,
-    "maglev": Maglev[Endpoint].in_steps,
-}
-"""Those that go by a key, and take long to make."""
 
 
 class Cluster:
@@ -294,7 +268,7 @@ class Cluster:
         rotation = rotate(members, self._policy, now)
         self.changes_at = back if rotation.changes_at is None else min(back, rotation.changes_at)
         self._usable = None
-        if self._kind in _IN_STEPS:
+        if self._kind in IN_STEPS:
             # Keys stay with their endpoints while one of them is away, so the balancer knows all and is told whom not
             # to take; also while it is one that knows endpoints which have left.
             self._build(members, [float(endpoint.weight) for endpoint in members])
@@ -309,7 +283,7 @@ class Cluster:
         wanted = (self._kind, endpoints, weights)
         if wanted != self._built_for:
             self._built_for = wanted
-            kind, in_steps = _BALANCERS[self._kind], _IN_STEPS.get(self._kind)
+            kind, in_steps = BALANCERS[self._kind], IN_STEPS.get(self._kind)
             before = self._balancer.endpoints if isinstance(self._balancer, kind) else ()
             if in_steps is not None and self._soon is not None and not set(before).isdisjoint(endpoints):
                 steps = self._steps = in_steps(endpoints, weights)

@@ -5,23 +5,13 @@ strategies are the data plane's own (`toska_common.balancing`). A balancer is ke
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from anyio.lowlevel import checkpoint
-from toska_common.balancing import (
-    Balancer,
-    LatencyAverage,
-    LeastRequest,
-    Maglev,
-    PeakEwma,
-    Random,
-    RingHash,
-    RotationPolicy,
-    RoundRobin,
-    rotate,
-)
+from toska_common.balancing import Balancer, LatencyAverage, RotationPolicy, rotate
 from toska_common.balancing.base import hash_of
+from toska_common.balancing.kinds import BALANCERS, IN_STEPS
 from toska_common.clock import Clock
 from toska_common.contracts.routing import ClusterEndpoints, Endpoint, RouteTable
 from toska_common.contracts.routing.clusters import Balancer as Strategy
@@ -58,21 +48,6 @@ class Candidate:
     def latency(self) -> LatencyAverage:
         """What to expect of it."""
         return self.figures.latency
-
-
-_Steps = Generator[None, None, Balancer[Candidate]]
-_AT_ONCE: Final[Mapping[str, Callable[[Sequence[Candidate], Sequence[float]], Balancer[Candidate]]]] = {
-    "round_robin": RoundRobin[Candidate],
-    "weighted_round_robin": RoundRobin[Candidate],
-    "random": Random[Candidate],
-    "least_request": LeastRequest[Candidate],
-    "peak_ewma": PeakEwma[Candidate],
-}
-_IN_STEPS: Final[Mapping[str, Callable[[Sequence[Candidate], Sequence[float]], _Steps]]] = {
-    "ip_hash": Maglev[Candidate].in_steps,
-    "ring_hash": RingHash[Candidate].in_steps,
-    "maglev": Maglev[Candidate].in_steps,
-}
 
 
 class _Target(NamedTuple):
@@ -116,7 +91,7 @@ class Selector:
         target = _target_of(asked)
         pool = self._get_pool(target)
         strategy, zone = self._words(asked, snapshot.table)
-        if strategy in _IN_STEPS and asked.hash_key is None:
+        if strategy in IN_STEPS and asked.hash_key is None:
             reason = f"{strategy} goes by a key: the client's address, or what else its requests are told apart by"
             raise InvalidInput(reason, problems=[{"field": "hash_key", "reason": reason}])
         balancer = await self._get_balancer(target, strategy, zone, pool)
@@ -207,9 +182,9 @@ def _target_of(asked: SelectRequest | Outcome) -> _Target:
 
 async def _build(members: list[Candidate], strategy: str, zone: str, now: float) -> Balancer[Candidate]:
     rotation = rotate(members, RotationPolicy(zone=zone), now)
-    in_steps = _IN_STEPS.get(strategy)
+    in_steps = IN_STEPS.get(strategy)
     if in_steps is None:
-        return _AT_ONCE[strategy](rotation.endpoints, rotation.weights)
+        return BALANCERS[strategy](rotation.endpoints, rotation.weights)
     steps = in_steps(rotation.endpoints, rotation.weights)
     while True:  # the ring of a thousand endpoints takes 60 ms
         try:
