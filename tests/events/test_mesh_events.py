@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
+from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.event_services import RunningEvents, events_service
+from toska_tests.meshes import toska_up
+from toska_tests.ports import free_port
 from toska_tests.waiting import PATIENT_S, wait_until
 
 
@@ -59,3 +62,44 @@ async def test_instances_come_and_go_while_no_events_are_carried_and_are_told_of
         async with events_service(discovery) as events:
             found = await until_told(events, "mesh.instance.registered", "early", 3)
     assert [event["data"]["instance_id"] for event in found] == ["early-0", "early-1", "early-2"]
+
+
+async def test_a_mesh_tells_of_its_routing_its_rollouts_and_its_circuits(tmp_path: Path) -> None:
+    async with toska_up(tmp_path, "--no-examples") as mesh, http_client() as client:
+        router, admin = f"{mesh.url('router')}/api/v1", mesh.authorization("admin")
+        cluster = {
+            "endpoints": [{"address": "127.0.0.1", "port": free_port()}],
+            "breaker": {"failure_ratio": 0.5, "min_requests": 2, "window": "10s", "cooldown": "30s"},
+        }
+        for name in ("shop", "shop-canary"):
+            assert (await client.put(f"{router}/clusters/{name}", json=cluster, headers=admin)).status_code == 201
+        route = {
+            "match": {"path_prefix": "/shop"},
+            "to": [{"cluster": "shop", "weight": 100}, {"cluster": "shop-canary", "weight": 0}],
+        }
+        headers = {**admin, "x-toska-actor": "ann", "x-toska-reason": "shop opens"}
+        assert (await client.put(f"{router}/routes/shop", json=route, headers=headers)).status_code == 201
+        rollout = {
+            "route": "shop",
+            "baseline": "shop",
+            "canary": "shop-canary",
+            "steps": [{"percent": 10}, {"percent": 100}],
+        }
+        answer = await client.put(f"{router}/rollouts/shop", json=rollout, headers=admin)
+        assert answer.status_code == 201, answer.text
+
+        async def told(topic: str) -> list[Any]:
+            found = await client.get(f"{mesh.url('events')}/api/v1/events/log", params={"topic": topic, "limit": 1000})
+            return [entry["event"]["data"] for entry in found.json()]
+
+        async def is_told() -> bool:
+            await client.get(f"{mesh.gateway}/shop/")
+            topics = ("mesh.route.changed", "mesh.rollout.changed", "mesh.breaker.opened")
+            return all([await told(topic) for topic in topics])
+
+        await wait_until(is_told, within=PATIENT_S, what="the mesh tells what happened")
+        (change,) = [data for data in await told("mesh.route.changed") if data["routes"] == ["shop"]]
+        assert (change["actor"], change["reason"], change["clusters"]) == ("ann", "shop opens", [])
+        assert (await told("mesh.rollout.changed"))[0]["name"] == "shop"
+        opened, *_ = await told("mesh.breaker.opened")
+        assert (opened["cluster"], opened["before"]) == ("shop", "closed")

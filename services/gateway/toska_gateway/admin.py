@@ -25,6 +25,7 @@ class Admin:
         slot: Takes the gateway's parts once they are open.
         credentials: The tokens of its mesh.
         health: Its checks.
+        metrics: Takes further series of this process.
         app: Takes further handlers.
         service: Takes a lifespan.
     """
@@ -33,7 +34,7 @@ class Admin:
         self.slot = PartsSlot()
         self.credentials = settings.credentials()
         self.health = HealthChecks("toska-gateway", __version__)
-        metrics = ServiceMetrics()
+        self.metrics = metrics = ServiceMetrics()
         self.app: FastAPI = create_management_app(
             "Toska Mesh: gateway", description=DESCRIPTION, health=self.health, metrics=metrics
         )

@@ -13,8 +13,10 @@ import structlog
 from toska_common import __version__
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
+from toska_common.clock import SystemClock
 from toska_common.credentials import ensure_secret
 from toska_common.errors import ConfigurationError
+from toska_common.events.announcing import mesh_bus
 from toska_common.health import HealthChecks
 from toska_common.server import Service
 from toska_common.targets import TargetRules
@@ -22,6 +24,7 @@ from toska_common.tasks import supervised_tasks
 
 from toska_gateway.addresses import management_addresses
 from toska_gateway.admin import Admin
+from toska_gateway.announcing import Tell, announcer
 from toska_gateway.data_plane import DataPlane
 from toska_gateway.endpoint_reports import EndpointReporter
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
@@ -71,7 +74,11 @@ def create_mesh_service(settings: Settings) -> Service:
                     settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
                 )
             )
-            data_plane = _build_data_plane(settings, management)
+            bus = mesh_bus("toska-gateway", settings, clock=SystemClock(), registry=admin.metrics.registry)
+            await stack.enter_async_context(bus.open())
+            data_plane = _build_data_plane(
+                settings, management, announcer(bus, f"{socket.gethostname()}:{settings.port}")
+            )
             await stack.enter_async_context(data_plane.run())
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=admin.crash))
 
@@ -157,7 +164,9 @@ def _open_routes(settings: Settings, path: Path) -> RoutesFile:
     return RoutesFile(path, settings.certificates_folder, find_refusals)
 
 
-def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]) -> DataPlane:
+def _build_data_plane(
+    settings: Settings, management: frozenset[tuple[str, int]], tell: Tell = lambda _event, _fields: None
+) -> DataPlane:
     if settings.engine == "envoy":
         from toska_gateway.envoy.plane import EnvoyDataPlane  # here: nobody else needs any of it
 
@@ -186,6 +195,7 @@ def _build_data_plane(settings: Settings, management: frozenset[tuple[str, int]]
         cache_url=cache_url,
         filters_folder=settings.filters_folder,
         zone=settings.zone,
+        tell=tell,
     )
 
 

@@ -7,7 +7,7 @@ Nothing that is queued on the socket is lost meanwhile.
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Supervisor:
         filters_folder: Where modules of filters are that are not installed; default: the working directory.
         zone: Where this gateway runs, for clusters with `zone: local`.
         cache_url: Where the mesh's gateways share what they count and keep; it may have a password in it.
+        tell: Told of the lines that workers write to the log, by event and fields.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Supervisor:
         home: Path | None = None,
         filters_folder: Path = _HERE,
         zone: str = "",
+        tell: Callable[[str, Mapping[str, Any]], None] = lambda _event, _fields: None,
     ) -> None:
+        self._tell = tell
         self._zone = zone
         self._filters_folder = filters_folder.absolute()
         self._filters = FilterTrial(self._filters_folder)
@@ -351,7 +354,7 @@ class Supervisor:
             "ticket_secret": self._ticket_secret,
         }
         listeners = [sockets.slots[slot] for sockets in self._sockets]
-        hearers = Hearers(self._count, self._exporter.put, self._keys.want)
+        hearers = Hearers(self._count, self._exporter.put, self._keys.want, self._tell)
         worker = await WorkerProcess.start(slot, listeners, hello, hearers)
         worker.spread = self._workers.spread
         return worker

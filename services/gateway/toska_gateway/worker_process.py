@@ -46,11 +46,13 @@ class Hearers:
         count: What one has counted since it last said.
         spans: Those of sampled requests.
         want_keys: The source of issuers' keys among which one has missed a key, and how to answer.
+        tell: A line for the log, by its event and fields.
     """
 
     count: Callable[[Mapping[str, Any]], None]
     spans: Callable[[Sequence[Mapping[str, Any]]], None]
     want_keys: Callable[[str, Callable[[dict[str, Any]], None]], None]
+    tell: Callable[[str, Mapping[str, Any]], None]
 
 
 class WorkerLost(Exception):
@@ -240,6 +242,7 @@ class WorkerProcess:
         if message["op"] == "log":
             write = getattr(log, message["level"])
             write(message["event"], slot=self.slot, pid=self.process.pid, **message["fields"])
+            self._hearers.tell(message["event"], message["fields"])
             return
         if message["op"] == "forget":
             self.spread(self, message)

@@ -14,12 +14,14 @@ from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
 from toska_common.database import Database, DatabaseUnavailable
+from toska_common.events.announcing import mesh_bus
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.tasks import SupervisedTasks, supervised_tasks
 
+from toska_router.announcing import announce
 from toska_router.assembly import build_parts
 from toska_router.book import RoutesBook
 from toska_router.handlers import add_handlers
@@ -60,6 +62,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     parts = build_parts(settings, database, clock)
     health = HealthChecks("toska-router", __version__)
     metrics = ServiceMetrics()
+    bus = mesh_bus("toska-router", settings, clock=clock, registry=metrics.registry)
+    announce(parts, bus)
     RouterCollector(metrics.registry, parts)
     app = create_management_app("Toska Mesh: router", description=DESCRIPTION, health=health, metrics=metrics)
     add_handlers(app, parts)
@@ -83,6 +87,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         await _open(parts.runs)
         async with (
             aclosing(database),
+            bus.open(),
             ConsulClient.open(
                 settings.registry_api_url, token=settings.registry_access(), tls=settings.registry_tls
             ) as consul,

@@ -73,6 +73,7 @@ class RoutesBook:
         self.outage = ""
         self.is_open = False
         self.on_change: Callable[[], None] = lambda: None
+        self.on_made: Callable[[Outcome, Author], None] = lambda _outcome, _author: None
 
     @property
     def sources(self) -> Sources:
@@ -137,7 +138,10 @@ class RoutesBook:
             MeshError: What `propose` or `Sources.with_changes` raises; nothing was changed.
         """
         # A caller that gives up must not leave a change in the database that does not hold in memory.
-        return await _to_the_end(self._change_in_time, propose, author)
+        outcome = await _to_the_end(self._change_in_time, propose, author)
+        if outcome.changes:
+            self.on_made(outcome, author)
+        return outcome
 
     async def preview(self, propose: Propose) -> Outcome:
         """What a change would come to, on what is known here; nothing is written."""

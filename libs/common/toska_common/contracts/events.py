@@ -41,58 +41,52 @@ class HealthChanged(InstanceEvent, topic="mesh.health.changed"):
 
 
 class RouteChanged(EventPayload, topic="mesh.route.changed"):
-    """Routing is different: by the router's API, its file, or a service's metadata."""
+    """Somebody changed routing by the router's API."""
 
-    version: str = Field(description="Of the snapshot that gateways run from now on")
-    routes: tuple[str, ...] = Field(default=(), description="Names of routes that came, went or changed")
+    revision: int = Field(description="Of the change in the router's history")
+    routes: tuple[str, ...] = Field(default=(), description="Names of those that came, went or changed")
     clusters: tuple[str, ...] = ()
-    revision: int | None = Field(default=None, description="Of the change in the router's history")
+    policies: tuple[str, ...] = ()
+    actor: str = ""
+    reason: str = ""
 
 
 class BreakerEvent(EventPayload):
-    """A circuit of a gateway."""
+    """A circuit of one of a gateway's workers: each has its own."""
 
     gateway: str
     cluster: str
-    endpoint: str = ""
+    before: str
 
 
 class BreakerOpened(BreakerEvent, topic="mesh.breaker.opened"):
-    """A gateway sends nothing there for a while."""
+    """Nothing is sent there for a while."""
 
-    failure_ratio: float = 0.0
+
+class BreakerHalfOpened(BreakerEvent, topic="mesh.breaker.half-opened"):
+    """A few requests are let through, to see."""
 
 
 class BreakerClosed(BreakerEvent, topic="mesh.breaker.closed"):
     """Traffic flows again."""
 
 
-class EndpointEjected(BreakerEvent, topic="mesh.endpoint.ejected"):
-    """Live traffic gave a verdict on an endpoint."""
-
-    consecutive_failures: int = 0
-
-
-class EndpointReturned(BreakerEvent, topic="mesh.endpoint.returned"):
-    """An ejected endpoint is tried again."""
-
-
 class RolloutChanged(EventPayload, topic="mesh.rollout.changed"):
-    """A rollout is in another phase, or at another step."""
+    """Something became of a rollout: the line of its history."""
 
     name: str
-    route: str
-    phase: str
-    step: int | None = None
-    percent: float | None = None
+    kind: str = Field(description="created, started, promoted, rolled_back, succeeded, …")
+    step: int
+    by: str
     reason: str = ""
 
 
 class ExperimentChanged(EventPayload, topic="mesh.experiment.changed"):
-    """A chaos experiment began or ended."""
+    """A chaos experiment began or ended: the line of its history."""
 
     name: str
-    phase: str
+    kind: str
+    by: str
     reason: str = ""
 
 
@@ -104,8 +98,7 @@ MESH_EVENTS: tuple[type[EventPayload], ...] = (
     RouteChanged,
     BreakerOpened,
     BreakerClosed,
-    EndpointEjected,
-    EndpointReturned,
+    BreakerHalfOpened,
     RolloutChanged,
     ExperimentChanged,
 )

@@ -4,13 +4,15 @@ Until something is stored there is no database, and then SQLAlchemy is not loade
 another, so what is decided in one is decided on what holds; a leader that another has followed writes nothing more.
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import run_sync
+from toska_common.contracts.experiments import ExperimentEvent
+from toska_common.contracts.rollouts import RolloutEvent
 from toska_common.contracts.tallies import Tally, TallyReport
 from toska_common.database import Database
 
@@ -25,6 +27,8 @@ KEPT_EVENTS = 500
 _LEADER = "leader"
 
 Record = RolloutRecord | ExperimentRecord
+Happened = tuple[str, RolloutEvent | ExperimentEvent]
+"""A line that was written into the history of the rollout or experiment of this name."""
 
 
 class NotLeading(Exception):
@@ -57,6 +61,7 @@ class RunsTransaction:
     def __init__(self, connection: "AsyncConnection", statements: Any) -> None:
         self._connection = connection
         self._statements = statements
+        self.happened: list[Happened] = []
 
     async def load(self) -> Runs:
         """Everything that holds now."""
@@ -71,9 +76,10 @@ class RunsTransaction:
         """Take one away, with its history."""
         await self._statements.delete_run(self._connection, kind, name)
 
-    async def append(self, kind: Kind, name: str, event: Any) -> None:
+    async def append(self, kind: Kind, name: str, event: RolloutEvent | ExperimentEvent) -> None:
         """Write the next line of a history; its number is given here."""
         await self._statements.append_event(self._connection, kind, name, event.model_dump(mode="json"), KEPT_EVENTS)
+        self.happened.append((name, event))
 
     async def tallies(self, token: str) -> list[Tally]:
         """What each gateway has counted under a token."""
@@ -116,6 +122,7 @@ class RunsStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._loaded: Any = None
+        self.on_happened: Callable[[Sequence[Happened]], None] = lambda _: None
 
     async def load(self) -> Runs:
         """Everything that holds now."""
@@ -138,7 +145,10 @@ class RunsStore:
         """A transaction that excludes all others, committed when the block ends well."""
         statements = await self._statements()
         async with self._database.writing() as connection:
-            yield RunsTransaction(connection, statements)
+            transaction = RunsTransaction(connection, statements)
+            yield transaction
+        if transaction.happened:
+            self.on_happened(transaction.happened)
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever there may be news, for ever."""
