@@ -17,6 +17,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # start on compiling what the one before it has compiled.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Where a run has several workers, they have these of the first process's library of the command line.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
 
 
 _HERE = Path(__file__)
