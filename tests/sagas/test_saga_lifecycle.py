@@ -166,6 +166,21 @@ async def test_a_saga_that_nobody_knows_awaits_a_process_that_does(make: Callabl
         await wait_until(completed)
 
 
+async def test_a_step_that_processes_die_of_is_not_tried_for_ever(make: Callable[..., Sagas], tmp_path: Path) -> None:
+    released.clear()
+    async with make(changing, stopping="0s") as sagas:
+        await sagas.start(changing, Order(), id="deadly")
+        await wait_until(lambda: "wait" in books.calls("deadly"))
+    with closing(sqlite3.connect(database(tmp_path))) as connection, connection:
+        connection.execute("UPDATE saga_attempts SET begun = 10 WHERE sequence = 2")
+    released.add("deadly")
+    async with make(changing) as sagas:
+        assert "wait-for-release attempt 1 died in the middle of it, 10 times" in (await sagas.wait("deadly")).stuck
+        assert books.calls("deadly") == ["reserve", "wait"]
+        await sagas.resume("deadly")
+        assert (await sagas.wait("deadly")).state is SagaState.COMPLETED
+
+
 async def test_sagas_that_ended_long_ago_are_forgotten_with_all_that_is_recorded(
     make: Callable[..., Sagas], tmp_path: Path
 ) -> None:

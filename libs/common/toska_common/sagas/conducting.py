@@ -24,7 +24,7 @@ from toska_common.database import DatabaseUnavailable
 from toska_common.sagas.attempts import Attempter, Outcome, Plan, failure_text
 from toska_common.sagas.control import Control
 from toska_common.sagas.definition import Saga
-from toska_common.sagas.errors import HistoryDiffers, JournalBroken, Left, StepFailed, Turned
+from toska_common.sagas.errors import Deadly, HistoryDiffers, JournalBroken, Left, StepFailed, Turned
 from toska_common.sagas.journal import Journal
 from toska_common.sagas.metrics import SagaMetrics
 from toska_common.sagas.runs import Run, Undone
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 UNKNOWN_SAGA = "no process that asked for it knows"
 """How the reason begins why a saga is stuck that only awaits a process of another release."""
+MOST_DEATHS = 10
+"""So many processes may die in the middle of an attempt, for whatever reason, before it is taken for the cause."""
 _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -121,6 +123,8 @@ class Conductor:
                 await self._there_and_back(row, saga, run, journal)
             except HistoryDiffers as error:
                 await self._stick(row.id, row.name, f"its function does not do what it did before; {error}")
+            except Deadly as error:
+                await self._stick(row.id, row.name, str(error))
             except JournalBroken as error:
                 await self._stick(row.id, row.name, f"its journal failed: {error}")
             except Undone as error:
@@ -183,7 +187,7 @@ class Conductor:
 
     # What `_Notes` writes.
 
-    async def note_begin(self, saga_id: str, plan: Plan) -> None:
+    async def note_begin(self, row: Any, plan: Plan) -> None:
         attempt = plan.attempt
         begun = Begun(
             plan.sequence,
@@ -193,7 +197,9 @@ class Conductor:
             attempt.number,
             attempt.idempotency_key,
         )
-        await patiently(partial(self._store.begin, saga_id, self._holder, begun))
+        times = await patiently(partial(self._store.begin, row.id, self._holder, begun))
+        if times > MOST_DEATHS * (1 + row.resumes):
+            raise Deadly(f"processes that ran {plan.title} died in the middle of it, {times - 1} times")
 
     async def note_end(self, row: Any, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None:
         kind, detail = outcome.kind, outcome.detail
@@ -209,7 +215,7 @@ class _Notes:
         self._row = row
 
     async def begin(self, plan: Plan) -> None:
-        await self._conductor.note_begin(self._row.id, plan)
+        await self._conductor.note_begin(self._row, plan)
 
     async def end(self, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None:
         await self._conductor.note_end(self._row, plan, outcome, shown, seconds)

@@ -55,6 +55,10 @@ class JournalBroken(Left):
     """The journal failed, not the saga: whatever is wrong, it is no reason to undo anything."""
 
 
+class Deadly(Left):
+    """Process after process died in the middle of one attempt: the next one does not try."""
+
+
 class UnknownSaga(NotFound):
     """There is no saga of this id."""
 

@@ -209,8 +209,8 @@ class SagaStore:
                 await self._change(connection, saga_id, executor=holder.executor)
             return row
 
-    async def begin(self, saga_id: str, holder: Holder, begun: Begun) -> None:
-        """Note that an attempt begins, before anything is done.
+    async def begin(self, saga_id: str, holder: Holder, begun: Begun) -> int:
+        """Note that an attempt begins, before anything is done; how often it was begun, this time included.
 
         Raises:
             LeaseLost: Our slot, or the saga, is not ours any more.
@@ -239,6 +239,7 @@ class SagaStore:
                     ATTEMPTS.insert().values(saga_id=saga_id, sequence=begun.sequence, **values, **again)
                 )
             await self._change(connection, saga_id)
+            return await connection.scalar(sa.select(ATTEMPTS.c.begun).where(*key)) or 1
 
     async def end(self, saga_id: str, holder: Holder, sequence: int, outcome: str, detail: str, result: Any) -> None:
         """Note how an attempt ended.
