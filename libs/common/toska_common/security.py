@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toska_common.credentials import Access, Credentials, bearer_token
-from toska_common.errors import BodyTooLarge, MeshError, MisdirectedRequest
+from toska_common.errors import BodyTooLarge, Forbidden, MeshError, MisdirectedRequest
 from toska_common.problem import send_problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -98,6 +98,8 @@ class ManagementGuard:
         needed = self._policy.needed(scope.get("method", "GET"), scope["path"], forwarded_for=forwarded_for)
         if needed is not None:
             self._policy.credentials.require(token, needed)
+        if scope["type"] == "websocket" and not (token and self._policy.credentials.access_of(token)):
+            _require_same_origin(headers)
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._policy.max_body_bytes:
             raise BodyTooLarge(_too_large(self._policy.max_body_bytes))
@@ -118,6 +120,20 @@ def _bounded(receive: Receive, at_most: int) -> Receive:
         return message
 
     return counted
+
+
+def _require_same_origin(headers: Headers) -> None:
+    """Keep other sites' pages out: browsers open WebSockets across origins, and ask nobody (RFC 6455 §10.2).
+
+    Raises:
+        Forbidden: The page that opens it is of another origin than this listener.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return
+    _, _, place = origin.lower().partition("://")
+    if place not in {headers.get(name, "").lower() for name in ("host", "x-forwarded-host")} - {""}:
+        raise Forbidden("a page of another origin may open no WebSocket here")
 
 
 def _too_large(at_most: int) -> str:

@@ -173,9 +173,44 @@ class SocketQuery(StreamQuery):
         default="auto", description="manual: the client settles every event, which takes a group"
     )
     prefetch: int = Field(default=64, ge=1, le=1000, description="Most events that are sent and not settled")
+    settle_within: Duration = Field(
+        default=timedelta(seconds=60),
+        gt=timedelta(0),
+        le=timedelta(hours=1),
+        description="With ack=manual: an event that is not settled by then is handed out again",
+    )
 
     @model_validator(mode="after")
     def _settled_by_a_group(self) -> "SocketQuery":
         if self.ack == "manual" and self.group is None:
             raise ValueError("ack=manual needs a group: who is alone has nobody to hand an event to")
         return self
+
+
+class Settlement(Document):
+    """What a client of a WebSocket says of an event that it was sent: one of `ack`, `retry` and `reject`, by its id."""
+
+    ack: int | None = None
+    retry: int | None = None
+    reject: int | None = None
+    after: Duration | None = Field(default=None, ge=timedelta(0), le=timedelta(days=1), description="Of retry")
+    reason: str = Field(default="", max_length=500, description="Of retry and reject, for who looks at dead letters")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Settlement":
+        if sum(id_ is not None for id_ in (self.ack, self.retry, self.reject)) != 1:
+            raise ValueError("say one of ack, retry and reject")
+        if self.after is not None and self.retry is None:
+            raise ValueError("after belongs to retry")
+        if self.reason and self.ack is not None:
+            raise ValueError("reason belongs to retry and reject")
+        return self
+
+
+class SocketEvent(Contract):
+    """An event as a WebSocket sends it; `id` is what the client settles it by, on this connection."""
+
+    id: int
+    attempt: int
+    offset: int | None
+    event: Mapping[str, Any]

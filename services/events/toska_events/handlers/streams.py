@@ -2,12 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from toska_common.contracts.eventing import StreamQuery
+from fastapi import APIRouter, Header, Query, Request, Response, WebSocket
+from pydantic import ValidationError
+from toska_common.contracts.eventing import SocketQuery, StreamQuery
+from toska_common.errors import InvalidInput, MeshError
+from toska_common.problem import field_problems, problem_response
 
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
 from toska_events.streaming.asked import read_last_event_id, subscription_of
+from toska_events.streaming.socket import serve_socket
 from toska_events.streaming.telling import tell_events
 
 
@@ -37,4 +41,30 @@ def stream_routes(parts: Parts) -> APIRouter:
         resume_after = read_last_event_id(last_event_id)
         return tell_events(parts, subscription_of(query, request.state.access, resume_after=resume_after))
 
+    @router.websocket("/ws")
+    async def socket(websocket: WebSocket) -> None:
+        try:
+            query = _read_query(websocket)
+            subscription = subscription_of(query, websocket.state.access, prefetch=query.prefetch)
+            await serve_socket(parts, websocket, subscription, query)
+        except MeshError as error:  # before it was accepted
+            await websocket.send_denial_response(problem_response(error))
+
     return router
+
+
+def _read_query(websocket: WebSocket) -> SocketQuery:
+    params = websocket.query_params
+    given = {
+        name: params.getlist(name) if name in ("topic", "where") else params[name]  # the last one, as of any query
+        for name in params
+    }
+    try:
+        return SocketQuery.model_validate(given)
+    except ValidationError as error:
+        problems = [
+            {**problem, "field": "query" if problem["field"] == "(root)" else f"query.{problem['field']}"}
+            for problem in field_problems(error.errors())
+        ]
+        detail = "; ".join(f"{problem['field']}: {problem['reason']}" for problem in problems)
+        raise InvalidInput(detail, problems=problems) from error
