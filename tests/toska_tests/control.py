@@ -104,6 +104,14 @@ class ControlMesh:
         settings = Settings(home=self.home, port=self.first + 4, registry_url=self.registry, **options)
         await self._start("router", create_service(settings))
 
+    async def start_events(self) -> None:
+        """Start the events service with its log."""
+        from toska_events.app import create_service
+        from toska_events.settings import Settings
+
+        settings = Settings(home=self.home, port=self.first + 5, registry_url=self.registry)
+        await self._start("events", create_service(settings))
+
     async def start_gateway(self, **options: Any) -> None:
         """Start the gateway with one worker."""
         from toska_gateway.app import create_service
@@ -142,7 +150,7 @@ class ControlMesh:
 
     async def stop_all(self) -> None:
         """Stop what runs: the registry last, so that everything can take its registration back."""
-        for name in sorted(self._stops, key=("gateway", "router", "discovery").index):
+        for name in sorted(self._stops, key=("gateway", "router", "events", "discovery").index):
             await self.stop(name)
 
     async def register(self, service: str, port: int, **options: Any) -> None:
@@ -185,7 +193,7 @@ class ControlMesh:
 
 @asynccontextmanager
 async def control_mesh(home: Path, *parts: str, **gateway: Any) -> AsyncGenerator[ControlMesh]:
-    """A mesh of these parts (`discovery`, `router`, `gateway`), started in this order."""
+    """A mesh of these parts (`discovery`, `router`, `events`, `gateway`), started in this order."""
     async with http_client() as client, anyio.create_task_group() as group:
         mesh = ControlMesh(home, group, client)
         try:
