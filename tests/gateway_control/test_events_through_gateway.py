@@ -8,6 +8,7 @@ import anyio
 from toska_tests.control import control_mesh
 from toska_tests.waiting import PATIENT_S
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 
 async def test_events_are_published_streamed_and_told_over_sockets_through_the_gateway(home: Path) -> None:
@@ -17,7 +18,7 @@ async def test_events_are_published_streamed_and_told_over_sockets_through_the_g
         with anyio.fail_after(PATIENT_S):
             async with (
                 mesh.http.stream("GET", f"{url}/stream?topic=through.%23", timeout=PATIENT_S) as answer,
-                connect(f"{url.replace('http', 'ws', 1)}/ws?topic=through.%23", origin=mesh.data) as socket,
+                connect(f"{url.replace('http', 'ws', 1)}/ws?topic=through.%23", origin=Origin(mesh.data)) as socket,
             ):
                 lines = answer.aiter_lines()
                 while await anext(lines) != "event: ready":
