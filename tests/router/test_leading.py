@@ -1,7 +1,7 @@
 """What a leader may do about a route: nothing that an operator did not want, and nothing before it knows enough."""
 
 from collections.abc import AsyncGenerator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from toska_router.rollouts.adoption import adopt
 from toska_router.rollouts.changes import put_rollout
 from toska_router.rollouts.leading import tend
 from toska_router.runs.book import RunsBook, precondition_of
-from toska_router.runs.store import RunsStore
+from toska_router.runs.overlays import Overlays
+from toska_router.runs.records import RolloutRecord
+from toska_router.runs.store import Runs, RunsStore
 from toska_router.store import MIGRATIONS, RoutesStore
 from toska_router.stored import Author
 from toska_router.tables import RUNS
@@ -36,6 +38,7 @@ ROLLOUT = Rollout(name="pay", route="pay", baseline="old", canary="new")
 EXPERIMENT = Experiment(
     name="chaos", routes=("pay",), fault=Fault(abort=Abort(status=503)), duration=timedelta(minutes=1)
 )
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANY = precondition_of(None, absent=False)
 
 
@@ -137,6 +140,19 @@ async def test_what_a_newer_release_wrote_is_named(database: Database, clock: Fa
         await connection.execute(RUNS.update().values(body=body))
     with pytest.raises(ConfigurationError, match=r"rollout pay that this release cannot read.*phase"):
         await runs.refresh()
+
+
+def test_a_rollout_that_was_begun_anew_between_two_looks_is_another() -> None:
+    # As a router sees it that has heard of neither the end of the first nor its being deleted.
+    table = Known().table
+    first = RolloutRecord(rollout=ROLLOUT, phase="running", to=ROUTE.to, created_at=NOW, changed_at=NOW)
+    second = first.model_copy(update={"created_at": NOW + timedelta(seconds=1)})
+    runs = [Runs(rollouts={"pay": one}) for one in (first, second)]
+    overlays = Overlays(lambda: runs[0])
+    before = overlays.apply(table).routes[0].policies.watch
+    del runs[0]
+    assert overlays.apply(table).routes[0].policies.watch not in (None, before)
+    assert first.version != second.version
 
 
 async def test_no_more_are_begun_than_gateways_count_for(database: Database, clock: FakeClock) -> None:

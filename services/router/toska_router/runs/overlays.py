@@ -127,9 +127,9 @@ def _with_fault(route: Route, record: ExperimentRecord) -> Route:
 
 def _shape(runs: Runs) -> object:
     """What of rollouts and experiments overlays follow from."""
-    rollouts = [(one.rollout, one.run, one.phase, one.step, one.released, one.to) for one in runs.rollouts.values()]
+    rollouts = [(one.rollout, one.token, one.phase, one.released, one.to) for one in runs.rollouts.values()]
     experiments = [
-        (one.experiment, one.status.run, one.status.phase, one.status.ends_at) for one in runs.experiments.values()
+        (one.experiment, one.token, one.status.phase, one.status.ends_at) for one in runs.experiments.values()
     ]
     return rollouts, experiments
 

@@ -103,7 +103,7 @@ class RolloutRecord(Contract):
     @property
     def version(self) -> str:
         """For `If-Match`: another one whenever something but its counts has changed."""
-        return content_version([self.rollout.model_dump(mode="json"), self.run, self.phase, self.step, self.released])
+        return content_version([self.rollout.model_dump(mode="json"), self.token, self.phase, self.released])
 
 
 class ExperimentRecord(Contract):
@@ -137,7 +137,7 @@ class ExperimentRecord(Contract):
     @property
     def version(self) -> str:
         """For `If-Match`."""
-        return content_version([self.experiment.model_dump(mode="json"), self.status.run, self.status.phase])
+        return content_version([self.experiment.model_dump(mode="json"), self.token, self.status.phase])
 
 
 class LeaderRecord(Contract):
