@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import sqlite3
 import stat
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from toska_common.events.embedded.paths import socket_path
 from toska_common.events.embedded.records import decode_event, decode_messages, encode_head, encode_messages
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
 from toska_common.events.event import Event
-from toska_common.events.transport import Message, Subscription, Transport
+from toska_common.events.transport import BEGINNING, Message, Subscription, Transport
 from toska_tests.event_carriers import LogHost, log_host, publish, take, take_acked
 from toska_tests.waiting import wait_until
 
@@ -321,3 +322,18 @@ def test_an_event_is_the_same_after_the_wire(
 def test_whatever_comes_as_messages_is_read_or_refused(payload: bytes) -> None:
     with contextlib.suppress(BadFrame):
         decode_messages(payload, 1000, set())
+
+
+async def test_a_log_that_cannot_go_on_says_so_and_answers_again_once_it_was_opened_anew(event_log: LogHost) -> None:
+    async with event_log.connect() as transport:
+        await publish(transport, some_event("1"))
+        path = event_log.hosted.broker.file.path
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as vandal:
+            vandal.execute("ALTER TABLE events RENAME TO gone")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish, transport, some_event("2", b"2"))
+                await wait_until(lambda: bool(event_log.crashes), what="the log to say that it cannot go on")
+                vandal.execute("ALTER TABLE gone RENAME TO events")
+                await event_log.restart()
+        stored = [one.event.id async for one in transport.read(["#"], BEGINNING)]
+        assert stored == ["1", "2"]

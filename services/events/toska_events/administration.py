@@ -186,7 +186,7 @@ class Administrator:
             cursors = [cursors[1]] * len(cursors)
         topics = self._broker.topics_of(group)
         behind, oldest = await self._broker.reader.call(lambda reading: reading.waiting(cursors, topics))
-        waiting = sum(group.waiting.counts) + sum(item.due == 0 for item in group.delayed)
+        waiting = sum(group.waiting.counts) + group.waiting.parked + sum(item.due == 0 for item in group.delayed)
         first = min((entry.offset for entry in group.waiting if entry.offset > 0), default=None)
         if first is not None:
             rows = await self._broker.reader.call(lambda reading: reading.at([first]))

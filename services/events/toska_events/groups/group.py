@@ -24,6 +24,7 @@ from toska_events.log.rows import Dead, GroupRow, Held
 NORMAL = 1
 _WINDOW = 512
 _WINDOW_BYTES = 8 << 20
+_MOST_PARKED = 10_000
 _SHARE = 64
 """Most that one member is given before the next has its turn."""
 
@@ -89,7 +90,7 @@ class Group:
 
     def room(self, lane: int) -> int:
         """How many more may wait."""
-        if self.waiting.bytes >= _WINDOW_BYTES:
+        if self.waiting.bytes >= _WINDOW_BYTES or self.waiting.parked >= _MOST_PARKED:
             return 0
         counted = sum(self.waiting.counts) if self.ordered else self.waiting.counts[lane]
         return max(0, self.window - counted)
@@ -100,6 +101,7 @@ class Group:
         if self.ordered:
             positions = [positions[NORMAL]] * LANES
         open_ = [(entry.offset, entry.attempts) for entry in self.open if entry.offset > 0]
+        open_ += [(offset, 0) for offset in self.waiting.parked_offsets]
         early = [(item.offset, item.attempts) for item in (*self.delayed, *self.returning.values()) if item.due == 0]
         low, normal, high = positions
         return GroupRow(
@@ -171,6 +173,8 @@ class Group:
             return
         entry.reason = reason
         kept = entry if offset < 0 else None
+        if entry.key is not None:
+            self.waiting.block(entry.key)
         self._hold(Delayed(due, offset, entry.attempts, entry.key is not None, reason, entry.key, kept))
 
     def reject(self, member: Member, offset: int, reason: str, now: int) -> None:
@@ -214,7 +218,7 @@ class Group:
         if item.due and item.entry is None and self.durable:
             self.unstored.held[item.offset] = None
         if entry is None:
-            self.waiting.release(item.key)
+            self._release(item.key)
             return
         entry.attempts, entry.reason = item.attempts, item.reason
         if item.blocks:
@@ -230,7 +234,7 @@ class Group:
 
     def drop_topic(self, topic: int, offsets: set[int]) -> None:
         """Forget what waits or is held of a topic."""
-        self.waiting.drop(lambda entry: entry.topic == topic)
+        self._drop_waiting(lambda entry: entry.topic == topic)
         self._drop_delayed(lambda item: item.offset in offsets)
 
     def change_order(self, ordered: bool, head: int) -> None:
@@ -243,7 +247,8 @@ class Group:
             raise Conflict(f"the group {self.name} has members that want order {'not ' if ordered else ''}kept")
         # One cursor for all priorities, or the other way round: what was in hand beyond the lowest comes again.
         lowest = min(head if cursor.tail else cursor.position for cursor in self.cursors)
-        first = min((entry.offset for entry in self.waiting if entry.offset > 0), default=lowest + 1)
+        offsets = [*(entry.offset for entry in self.waiting if entry.offset > 0), *self.waiting.parked_offsets]
+        first = min(offsets, default=lowest + 1)
         self.waiting = WaitingRoom()
         self.cursors = [Cursor(min(lowest, first - 1)) for _ in range(LANES)]
         self.ordered = ordered
@@ -289,7 +294,7 @@ class Group:
 
     def _settled(self, entry: Entry) -> None:
         if entry.key is not None:
-            self.waiting.release(entry.key)
+            self._release(entry.key)
 
     def _bury(self, entry: Entry, reason: str, now: int) -> None:
         if entry.offset > 0 and self.durable:
@@ -307,9 +312,19 @@ class Group:
             )
 
     def _forget_ephemeral(self) -> None:
-        self.waiting.drop(lambda entry: entry.offset < 0)
+        self._drop_waiting(lambda entry: entry.offset < 0)
         self._drop_delayed(lambda item: item.entry is not None)
 
     def _drop_delayed(self, unwanted: Callable[[Delayed], bool]) -> None:
         for item in self.delayed.drop(unwanted):
-            self.waiting.release(item.key)
+            self._release(item.key)
+
+    def _drop_waiting(self, unwanted: Callable[[Entry], bool]) -> None:
+        for entry in self.waiting.drop(unwanted):
+            self._release(entry.key)
+
+    def _release(self, key: str | None) -> None:
+        """Let the next of a key have its turn; one that was parked is read back first, and nothing passes it by."""
+        parked = self.waiting.release(key)
+        if parked is not None:
+            self.delayed.push(Delayed(0, parked, 0, blocks=True, key=key))

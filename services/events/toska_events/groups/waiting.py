@@ -7,8 +7,11 @@ offered -> ready -> taken -> settled          the next of its key becomes ready
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from toska_events.groups.entry import Entry
+
+W = TypeVar("W", bound=Entry | int)
 
 LANES = 3
 """Priorities: low, normal, high."""
@@ -17,18 +20,33 @@ LANES = 3
 class WaitingRoom:
     """What waits, for a group; `counts` is how many of each priority, those behind their key included.
 
-    A key has a lane while one of its events is ready, handed out, or delayed; the others wait in it.
+    A key has a lane while one of its events is ready, handed out, or delayed; the others wait in it. While it is
+    delayed they are parked: only their offsets are kept, so that one key that fails for an hour does not fill the room
+    for all others.
+
+    Attributes:
+        parked: How many are.
     """
 
     def __init__(self) -> None:
         self.counts = [0] * LANES
         self.bytes = 0
         self._ready: tuple[deque[Entry], ...] = tuple(deque() for _ in range(LANES))
-        self._lanes: dict[str, deque[Entry]] = {}
+        self._lanes: dict[str, deque[Entry | int]] = {}
+        self._blocked: set[str] = set()
+        self.parked = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        for queue in (*self._ready, *self._lanes.values()):
+        for queue in self._ready:
             yield from queue
+        for lane in self._lanes.values():
+            yield from (waiting for waiting in lane if isinstance(waiting, Entry))
+
+    @property
+    def parked_offsets(self) -> Iterator[int]:
+        """Of what is parked."""
+        for lane in self._lanes.values():
+            yield from (waiting for waiting in lane if isinstance(waiting, int))
 
     @property
     def any_ready(self) -> bool:
@@ -43,23 +61,29 @@ class WaitingRoom:
 
     def offer(self, entry: Entry) -> None:
         """Take in an event that comes for the first time, after what is there."""
-        self._count(entry, 1)
+        lane = None
         if entry.key is not None:
             lane = self._lanes.get(entry.key)
-            if lane is not None:
-                lane.append(entry)
+            if lane is None:
+                self._lanes[entry.key] = deque()
+            elif entry.offset > 0 and (entry.key in self._blocked or (lane and isinstance(lane[-1], int))):
+                lane.append(entry.offset)
+                self.parked += 1
                 return
-            self._lanes[entry.key] = deque()
-        self._ready[entry.priority].append(entry)
+        self._count(entry, 1)
+        (self._ready[entry.priority] if lane is None else lane).append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """Take in one that was handed out before, ahead of what is there; its lane is still its own."""
         self._count(entry, 1)
         self._ready[entry.priority].appendleft(entry)
+        if entry.key is not None:
+            self._blocked.discard(entry.key)
 
     def block(self, key: str) -> None:
         """Have events of a key wait for one that is delayed."""
-        self._lanes.setdefault(key, deque())
+        self._blocked.add(key)
+        self._lanes[key] = deque(self._park(waiting) for waiting in self._lanes.get(key, ()))
 
     def take(self) -> Entry | None:
         """The event whose turn it is."""
@@ -70,19 +94,27 @@ class WaitingRoom:
                 return entry
         return None
 
-    def release(self, key: str | None) -> None:
-        """The event of a key that was out is settled: the next one is ready."""
+    def release(self, key: str | None) -> int | None:
+        """The event of a key that was out is settled: the next one is ready; or its offset, if it was parked."""
         if key is None:
-            return
+            return None
+        self._blocked.discard(key)
         lane = self._lanes.get(key)
         if not lane:
             self._lanes.pop(key, None)
-            return
+            return None
         following = lane.popleft()
+        if isinstance(following, int):
+            self.parked -= 1
+            return following
         self._ready[following.priority].append(following)
+        return None
 
-    def drop(self, unwanted: Callable[[Entry], bool]) -> None:
-        """Forget some of what waits."""
+    def drop(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
+        """Forget some of what waits; the lanes of those that are returned have yet to be released.
+
+        Of what is parked nothing is known: if it is not there any more, that shows when it is read back.
+        """
         for key, lane in self._lanes.items():
             self._lanes[key] = deque(self._kept(lane, unwanted))
         gone: list[Entry] = []
@@ -91,15 +123,21 @@ class WaitingRoom:
             kept = list(self._kept(queue, unwanted))
             queue.clear()
             queue.extend(kept)
-        for entry in gone:
-            self.release(entry.key)
+        return gone
 
-    def _kept(self, queue: Iterable[Entry], unwanted: Callable[[Entry], bool]) -> Iterator[Entry]:
-        for entry in queue:
-            if unwanted(entry):
-                self._count(entry, -1)
+    def _kept(self, queue: Iterable[W], unwanted: Callable[[Entry], bool]) -> Iterator[W]:
+        for waiting in queue:
+            if isinstance(waiting, Entry) and unwanted(waiting):
+                self._count(waiting, -1)
             else:
-                yield entry
+                yield waiting
+
+    def _park(self, waiting: Entry | int) -> Entry | int:
+        if isinstance(waiting, int) or waiting.offset < 0:
+            return waiting
+        self._count(waiting, -1)
+        self.parked += 1
+        return waiting.offset
 
     def _count(self, entry: Entry, change: int) -> None:
         self.counts[entry.priority] += change
