@@ -199,6 +199,34 @@ async def test_sagas_that_ended_long_ago_are_forgotten_with_all_that_is_recorded
     assert books.calls("done") == ["reserve", "charge", "ship"] * 2
 
 
+async def test_what_is_done_for_a_saga_that_is_another_runs_is_not_recorded(
+    make: Callable[..., Sagas], tmp_path: Path
+) -> None:
+    released.clear()
+    async with make(changing, lease="500ms") as sagas:
+        await sagas.start(changing, Order(), id="usurped")
+        await wait_until(lambda: "wait" in books.calls("usurped"))
+        with closing(sqlite3.connect(database(tmp_path), timeout=20)) as connection, connection:
+            connection.execute("UPDATE workflow_status SET owner_xid = 'somebody-else'")
+        released.add("usurped")
+        # This run lets go of it, and since nobody else has it in truth, a later one takes it up.
+        assert (await sagas.wait("usurped")).state is SagaState.COMPLETED
+    assert books.calls("usurped") == ["reserve", "wait", "wait"]
+
+
+async def test_only_so_many_steps_run_at_a_time(make: Callable[..., Sagas]) -> None:
+    released.clear()
+    async with make(changing, concurrency=1) as sagas:
+        for saga_id in ("one", "two"):
+            await sagas.start(changing, Order(), id=saga_id)
+        await wait_until(lambda: "wait" in books.calls("one") + books.calls("two"))
+        first, second = ("one", "two") if "wait" in books.calls("one") else ("two", "one")
+        assert "wait" not in books.calls(second)
+        released.update((first, second))
+        for saga_id in (first, second):
+            assert (await sagas.wait(saga_id)).state is SagaState.COMPLETED
+
+
 async def test_a_pickle_in_the_database_is_never_unpickled(make: Callable[..., Sagas], tmp_path: Path) -> None:
     released.clear()
     async with make(changing, stopping="0s") as sagas:

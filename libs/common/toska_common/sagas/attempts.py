@@ -76,11 +76,18 @@ class Attempter:
     """Makes the attempts of one run of a saga."""
 
     def __init__(
-        self, notes: Notes, control: Control, context: trace.TraceContext, leaving: Callable[[], bool]
+        self,
+        notes: Notes,
+        control: Control,
+        context: trace.TraceContext,
+        *,
+        places: anyio.Semaphore,
+        leaving: Callable[[], bool],
     ) -> None:
         self._notes = notes
         self._control = control
         self._context = context
+        self._places = places
         self._leaving = leaving
 
     async def make(self, plan: Plan) -> Any:
@@ -90,6 +97,10 @@ class Attempter:
             Left: The process is stopping, or the saga is not its own any more; nothing was begun, or its end is
                 nobody's to record.
         """
+        async with self._places:
+            return await self._make(plan)
+
+    async def _make(self, plan: Plan) -> Any:
         if self._leaving():
             raise Left("stopping")
         turned = None if plan.compensation else self._turned()

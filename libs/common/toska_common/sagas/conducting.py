@@ -87,19 +87,18 @@ class Conductor:
     async def conduct(self, saga_id: str, journal: Journal) -> bool:
         """Run one saga; whether it has ended, so that nobody needs to run it again."""
         structlog.contextvars.bind_contextvars(saga=saga_id)
-        async with self._places:
-            try:
-                row = await patiently(partial(self._store.take, saga_id, self._holder))
-                if row.state in FINAL:
-                    return True
-                return await self._run(row, journal)
-            except Left as error:
-                log.info("saga_left", reason=str(error))
-            except Exception:
-                # Whatever this is, it is ours; the saga stays where it is, for the next release.
-                log.exception("saga_conducting_failed")
-                await self._stick(saga_id, "", "an error of the mesh's own; see the log")
-            return False
+        try:
+            row = await patiently(partial(self._store.take, saga_id, self._holder))
+            if row.state in FINAL:
+                return True
+            return await self._run(row, journal)
+        except Left as error:
+            log.info("saga_left", reason=str(error))
+        except Exception:
+            # Whatever this is, it is ours; the saga stays where it is, for the next release.
+            log.exception("saga_conducting_failed")
+            await self._stick(saga_id, "", "an error of the mesh's own; see the log")
+        return False
 
     async def _run(self, row: Any, journal: Journal) -> bool:
         saga = self._definitions.get((row.name, row.version))
@@ -109,7 +108,7 @@ class Conductor:
         control = Control(row.deadline_at, cancelled=row.cancel_reason is not None)
         context = trace.parse_traceparent(row.traceparent) or trace.new_trace()
         trace.current.set(context)
-        attempter = Attempter(_Notes(self, row), control, context, self._leaving)
+        attempter = Attempter(_Notes(self, row), control, context, places=self._places, leaving=self._leaving)
         run = Run(
             row.id,
             service=self._service,

@@ -195,7 +195,8 @@ class Engine:
             given = await DBOS.run_step_async({"name": request.name}, do)
         except dbos_errors.DBOSUnexpectedStepError as error:
             _fail(request, HistoryDiffers(f"asks for {request.name}, but another step is recorded there: {error}"))
-        except dbos_errors.DBOSException as error:
+        except (dbos_errors.DBOSException, dbos_errors.DBOSBaseException) as error:
+            # Above all: what was done cannot be recorded, since the saga is another run's by now.
             _fail(request, LeaseLost(f"{request.name}: {type(error).__name__}"))
         except asyncio.CancelledError:
             _fail(request, _why(left))

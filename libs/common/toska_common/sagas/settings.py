@@ -29,7 +29,7 @@ class SagaSettings(BaseSettings):
         default=timedelta(seconds=15),
         description="How long a process that was not heard of keeps its sagas, before another one goes on with them",
     )
-    concurrency: int = Field(default=100, ge=1, description="Sagas that one process runs at a time; others wait")
+    concurrency: int = Field(default=100, ge=1, description="Attempts that one process makes at a time; others wait")
     stopping: Duration = Field(
         default=timedelta(seconds=2), description="How long steps may take to end when the process stops"
     )
