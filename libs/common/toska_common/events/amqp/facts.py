@@ -92,7 +92,7 @@ class Facts:
     def forgotten(self, topic: str, at: int) -> bool:
         """Whether the topic was deleted after an event of it was published."""
         fact = self.topics.get(topic)
-        return fact is not None and at <= fact.deleted_at
+        return fact is not None and at < fact.deleted_at
 
 
 def write(fact: Fact) -> bytes:

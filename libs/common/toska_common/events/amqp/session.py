@@ -233,8 +233,8 @@ class Session:
         bad = ""
         try:
             event = unseal(headers, kind, message.body, structured=self._structured)
-        except BadEnvelope as error:
-            bad = str(error)
+        except Exception as error:  # noqa: BLE001 - anybody may have written it, and whatever it does must not come again
+            bad = str(error) if isinstance(error, BadEnvelope) else f"it cannot be read: {type(error).__name__}"
             event = unreadable(
                 message.routing_key or "", message.header.properties.message_id or "", message.body, kind
             )
@@ -255,8 +255,7 @@ class Session:
         expires = number(headers, EXPIRES)
         if expires is not None and expires <= milliseconds(self._now()):
             return True
-        fact = self._facts.topics.get(event.topic)
-        if fact is not None and fact.deleted_at and (number(headers, AT) or 0) <= fact.deleted_at:
+        if self._facts.forgotten(event.topic, number(headers, AT) or 0):
             return True
         if self._subscription.where and not self._subscription.wants(event):
             return True

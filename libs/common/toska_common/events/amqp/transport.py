@@ -43,6 +43,8 @@ from toska_common.events.transport import Administration, Consumer, Message, Sta
 MAX_ATTRIBUTES = 64 << 10
 """Bytes of all attributes of an event, as they are sent; a frame of AMQP holds them all."""
 
+_START_S = 30.0
+
 
 @asynccontextmanager
 async def open_amqp(url: str, *, service: str = "toska", clock: Clock | None = None) -> AsyncGenerator["AmqpTransport"]:
@@ -99,9 +101,13 @@ class AmqpTransport:
             self._tasks.start_soon(run)
         await self._sending.first()
         await self._receiving.first()
-        await self._publisher.ready()
         self._tasks.start_soon(self._catalog.run)
-        await self._catalog.current()
+        try:
+            with anyio.fail_after(_START_S):
+                await self._publisher.ready()
+                await self._catalog.current()
+        except TimeoutError as error:
+            raise EventsUnavailable(f"RabbitMQ did not get ready within {_START_S:g} s") from error
 
     async def stop(self) -> None:
         """Say goodbye to RabbitMQ."""
