@@ -6,11 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from socket import AF_INET
 from typing import TypeVar
 
+import aiohttp
 import anyio
 import httpx
 import pytest
+from aiohttp.abc import ResolveResult
 from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 from fastapi import FastAPI
 from toska_common import Mesh
@@ -359,8 +362,15 @@ async def test_client_calls_its_service_and_nothing_else(services: Services) -> 
             await client.get(url)
 
 
-async def test_name_cannot_hide_an_address_that_nobody_may_be_sent_to(services: Services) -> None:
-    await services.register("tempting", 80, address="0xA9FEA9FE")  # resolves to 169.254.169.254
+async def test_name_cannot_hide_an_address_that_nobody_may_be_sent_to(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(_self: object, host: str, port: int = 0, **_: object) -> list[ResolveResult]:
+        found = ResolveResult(hostname=host, host="169.254.169.254", port=port, family=AF_INET, proto=0, flags=0)
+        return [found]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)  # as somebody's DNS may answer
+    await services.register("tempting", 80, address="metadata.example")
     with anyio.fail_after(20), pytest.raises(ConnectFailed, match="must not be connected to"):
         await services.mesh().client("tempting").get("/")
 
