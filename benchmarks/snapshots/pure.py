@@ -63,7 +63,12 @@ class _Router:
         routes = {f"r{number}": _route(number, f"c{number}") for number in range(size)}
         self.sources = Sources(own=build_document({"route": routes, "cluster": clusters, "policy": {}}))
         self.publisher = Publisher(SystemClock())
-        self.composer = Composer(self.instances, self.publisher, self.sources)
+        self.composer = Composer(self.instances, self.publisher, Sources())
+
+    def open(self) -> None:
+        """Compile everything, and publish it."""
+        self.composer.set_sources(self.sources)
+        self.composer.open()
 
     def register(self, number: int, entries: Sequence[ServiceEntry]) -> None:
         """Have a service these instances."""
@@ -89,7 +94,8 @@ def measure(size: int) -> Pure:
 
 def _measure(size: int, run: _Run) -> Pure:
     before_mib = _held_mib()
-    build_ms, router = _timed(lambda: _opened(size))
+    router = _Router(size)
+    build_ms, _ = _timed(router.open)
     memory = _held_mib() - before_mib
     encode_ms, whole = _timed(lambda: run(router.answer("")))
     decode_ms, has = _timed(lambda: apply_delta(None, SnapshotDelta.model_validate_json(whole)))
@@ -109,12 +115,6 @@ def _measure(size: int, run: _Run) -> Pure:
         endpoint=change(lambda turn: _move_endpoint(router, turn)),
         route=change(lambda turn: _redirect_route(router, turn)),
     )
-
-
-def _opened(size: int) -> _Router:
-    router = _Router(size)
-    router.composer.open()
-    return router
 
 
 class _Gateway:

@@ -1,13 +1,16 @@
 """The mesh's own routes in front of every snapshot, and the addresses that no user's cluster may lead to."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toska_common.contracts.routing import Snapshot
+from toska_common.contracts.routing import Endpoint, Snapshot
 from toska_common.routing.document import load_document
+from toska_common.routing.pools import pool, with_pools
 from toska_common.routing.snapshot import build_snapshot, build_table
+from toska_common.routing.tables import TableChange, apply_table_delta, build_table_delta, compare
 from toska_common.targets import TargetRules
 from toska_gateway.addresses import local_addresses, management_addresses
 from toska_gateway.routing import check_snapshot
@@ -37,6 +40,8 @@ def test_they_come_before_every_other_route(home: Path) -> None:
         "/api/v1/revisions": "toska-router",
         "/api/v1/diff": "toska-router",
         "/api/v1/rollback": "toska-router",
+        "/api/v1/changes": "toska-router",
+        "/api/v1/document": "toska-router",
         "/api/v1/rollouts": "toska-router",
         "/api/v1/experiments": "toska-router",
         "/api/v1/select": "toska-router",
@@ -117,3 +122,33 @@ async def test_a_gateway_without_a_mesh_has_only_its_own_listeners(home: Path, p
     rules = TargetRules(await management_addresses(Settings(home=home, routes=file)))
     assert rules.refusal("127.0.0.1", port) is None
     assert rules.refusal("127.0.0.1", 8100)
+
+
+def test_they_stay_before_every_other_route_while_those_change(home: Path) -> None:
+    system = build_system_routes(Settings(home=home))
+    chance = random.Random(5)
+    given = snapshot(routes=[])
+    served = system.put_in_front(given)
+    for turn in range(40):
+        names = chance.sample([f"r{number}" for number in range(6)], k=chance.randint(0, 6))
+        changed = snapshot(
+            tuple(chance.sample(["orders", "stock"], k=chance.randint(0, 2))),
+            routes=[{"name": name, "match": {"path": f"/{name}"}, "respond": {"body": str(turn)}} for name in names],
+        )
+        if turn % 3 == 0:  # the endpoints of a cluster alone
+            pools = {name: pool([Endpoint(address="127.0.0.1", port=turn + 1)]) for name in given.table.clusters}
+            changed = with_pools(given, given.table, given.routes_version, pools)
+        served = system.put_in_front(changed, (given, served))
+        assert served == system.put_in_front(changed)
+        given = changed
+
+
+def test_a_change_of_one_route_leaves_all_others_as_the_same_objects(home: Path) -> None:
+    system = build_system_routes(Settings(home=home))
+    routes = [{"name": f"r{number}", "match": {"path": f"/{number}"}, "respond": {}} for number in range(100)]
+    given = snapshot(routes=routes)
+    served = system.put_in_front(given)
+    table = apply_table_delta(given.table, build_table_delta(TableChange(routes=frozenset({"r7"})), given.table, ""))
+    after = system.put_in_front(with_pools(given, table, given.routes_version, {}), (given, served))
+    assert compare(served.table, after.table).routes == {"r7"}
+    assert after.table.clusters is served.table.clusters

@@ -13,7 +13,7 @@ import structlog
 from anyio import to_thread
 from toska_common.contracts.routing import RouteTable, Snapshot
 from toska_common.contracts.tallies import TallyReport
-from toska_common.routing.checks import check_document, is_right_among
+from toska_common.routing.checks import check_document, is_needed, is_right_among
 from toska_common.routing.order import is_automatic
 from toska_common.routing.problems import Finding, format_location
 from toska_common.routing.table_index import index_of
@@ -100,13 +100,14 @@ def check_change(before: Snapshot | None, after: Snapshot) -> list[dict[str, str
         return []
     change, table = compare(before.table, after.table), after.table
     known, by_name = table.clusters, index_of(table).by_name
-    if not change.clusters <= known.keys():
-        return check_snapshot(after)  # somebody may still need what is gone
+    gone = change.clusters - known.keys()
+    if gone and is_needed(gone, table.routes, known):
+        return check_snapshot(after)
     changed = [by_name[name] for name in change.routes if name in by_name]
     automatic = [route for route in changed if is_automatic(route)]
     operators = [route for route in changed if not is_automatic(route)]
     lost = any(name not in known for route in automatic for _, name in route.named_clusters())
-    right = is_right_among(operators, {name: known[name] for name in change.clusters}, [table], known)
+    right = is_right_among(operators, {name: known[name] for name in change.clusters - gone}, [table], known)
     return [] if right and not lost else check_snapshot(after)
 
 

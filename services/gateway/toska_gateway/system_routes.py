@@ -37,7 +37,7 @@ _PREFIXES = {
     DISCOVERY: ("/api/v1/services",),
     ROUTER: (
         *("/api/v1/routes", "/api/v1/clusters", "/api/v1/policies", "/api/v1/schemas"),
-        *("/api/v1/revisions", "/api/v1/diff", "/api/v1/rollback"),
+        *("/api/v1/revisions", "/api/v1/diff", "/api/v1/rollback", "/api/v1/changes", "/api/v1/document"),
         *("/api/v1/rollouts", "/api/v1/experiments", "/api/v1/select", "/api/v1/xds"),
         *("/api/v1/snapshot", "/api/v1/gateways"),
     ),

@@ -14,7 +14,7 @@ from toska_common.contracts import Document
 from toska_common.contracts.revisions import Kind
 from toska_common.contracts.routing import Cluster, NamedPolicy, Route, RoutingDocument
 from toska_common.errors import NotFound
-from toska_common.routing.checks import check_document, is_right_among
+from toska_common.routing.checks import check_document, is_needed, is_right_among
 from toska_common.routing.order import AUTOMATIC_PREFIX
 from toska_common.routing.policy_checks import check_use
 from toska_common.routing.problems import Finding, InvalidDocument, Location, Problem, format_location
@@ -132,8 +132,12 @@ def find_problems_of(changes: Collection[Change], file: RoutingDocument, own: Ro
 
 def _are_right(changes: Collection[Change], file: RoutingDocument, own: RoutingDocument) -> bool:
     """Whether it can be told without a look at all the rest that nothing is wrong."""
-    if any(change.kind == "policy" or (change.kind == "cluster" and change.resource is None) for change in changes):
-        return False  # others may refer to it
+    if any(change.kind == "policy" for change in changes):
+        return False  # any number of routes may name it
+    known, policies = {**file.clusters, **own.clusters}, {**file.policies, **own.policies}
+    gone = {change.name for change in changes if change.kind == "cluster" and change.name not in known}
+    if gone and is_needed(gone, (*file.routes, *own.routes), known, policies):
+        return False
     routes = [
         own_route for change in changes if (own_route := routes_of(own).get(change.name)) and change.kind == "route"
     ]
@@ -146,10 +150,9 @@ def _are_right(changes: Collection[Change], file: RoutingDocument, own: RoutingD
         return False
     if any(name in file.clusters for name in clusters):
         return False
-    policies = {**file.policies, **own.policies}
     if any(any(check_use((), route, policies, policies)) for route in routes):
         return False
-    return is_right_among(routes, clusters, (file, own), {**file.clusters, **own.clusters})
+    return is_right_among(routes, clusters, (file, own), known)
 
 
 def _by_name(finding: Finding, routes: Sequence[Route]) -> Finding:

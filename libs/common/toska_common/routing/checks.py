@@ -4,8 +4,9 @@ Pure; every finding is located from the root of a routing document (`routes[3].t
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from itertools import chain
 
 from toska_common.contracts.names import RESERVED_PREFIX, is_unix
 from toska_common.contracts.routing import Cluster, Match, Policies, Route, RoutingDocument
@@ -88,6 +89,18 @@ def is_right_among(
             if any(one is not route and _collide(one, route) for one in others):
                 return False
     return True
+
+
+def is_needed(
+    lost: Collection[str],
+    routes: Iterable[Route],
+    clusters: Mapping[str, Cluster],
+    policies: Mapping[str, Policies] | None = None,
+) -> bool:
+    """Whether anybody still leads to one of these clusters."""
+    named = (name for one in (*routes, *(policies or {}).values()) for _, name in one.named_clusters())
+    taking_over = (name for one in clusters.values() if one.failover is not None for name in one.failover.to)
+    return any(name in lost for name in chain(named, taking_over))
 
 
 def _collide(one: Route, other: Route) -> bool:
