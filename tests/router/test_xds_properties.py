@@ -73,13 +73,15 @@ class Envoy:
         changed = {each.name for each in response.resources if have.get(each.name) != each.version}
         if not self._incremental and response.type_url in WHOLE_TYPES:
             have.clear()
-        have.update({each.name: each.version for each in response.resources})
+        # Endpoints of a cluster that left while they were on their way are nobody's.
+        taken = [each for each in response.resources if response.type_url != ENDPOINTS or each.name in self._asked]
+        have.update({each.name: each.version for each in taken})
         for name in response.removed:
             have.pop(name, None)
         if response.type_url == CLUSTER:
             self._take_clusters(response, changed)
         elif response.type_url == ENDPOINTS:
-            self._warm |= {each.name for each in response.resources}
+            self._warm |= {each.name for each in taken}
             self._answer(response)
             self._finish_warming()
         else:
