@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, event_broker, event_log, limits, routes, startup, xds
+from benchmarks import BenchError, balancing, event_broker, event_log, limits, routes, startup, translation, xds
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
@@ -55,6 +55,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_snapshots(benches.add_parser("snapshots", help="snapshots and deltas, and how soon a change is served"))
     _add_limits(benches.add_parser("limits", help="rate limits by themselves: what a take costs, what keys weigh"))
     _add_xds(benches.add_parser("xds", help="an xDS push to 100 simulated clients, in both variants"))
+    _add_translation(
+        benches.add_parser("translation", help="routing in Envoy's words: up to 10,000 routes, and a change")
+    )
     _add_events(benches.add_parser("events", help="the embedded event log, and RabbitMQ beside bare aio-pika"))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
@@ -133,6 +136,11 @@ def _add_xds(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_xds)
 
 
+def _add_translation(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.set_defaults(run=_run_translation)
+
+
 def _add_events(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 3)
     parser.add_argument("--events", type=int, default=50_000, help="of the largest measurement")
@@ -194,6 +202,10 @@ def _run_balancing(console: Console, arguments: argparse.Namespace, cores: Cores
 
 def _run_routes(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
     return routes.run(console, routes.Options(arguments.rounds), cores)
+
+
+def _run_translation(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    return translation.run(console, translation.Options(arguments.rounds), cores)
 
 
 def _run_snapshots(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:

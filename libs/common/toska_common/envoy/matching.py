@@ -86,11 +86,12 @@ def hosts_of(routes: Iterable[Route]) -> list[str | None]:
     return [*dict.fromkeys(route.match.host for route in routes if route.match.host is not None), None]
 
 
-def covers(pattern: str | None, host: str | None) -> bool:
-    """Whether a route of this pattern takes requests of a virtual host."""
-    if pattern is None or pattern == host:
-        return True
-    return host is not None and pattern.startswith("*.") and host.endswith(pattern[1:])
+def patterns_of(host: str | None) -> list[str | None]:
+    """Every pattern whose routes take requests of a virtual host: its own, the wildcards above it, and none."""
+    if host is None:
+        return [None]
+    _, *above = host.removeprefix("*.").split(".")
+    return [host, *("*." + ".".join(above[place:]) for place in range(len(above))), None]
 
 
 def domain(host: str | None) -> str:

@@ -4,14 +4,15 @@ One route of ours can become several of Envoy's, one after the other: what is re
 here, and on the route there. What no method of a path takes, and what has to come over HTTPS, gets routes that answer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 from toska_common.contracts.routing import Cluster, Fallback, Route, RouteTable, WeightedCluster
 from toska_common.contracts.routing.policies import HeaderEdits
 from toska_common.envoy import clients, cors, credentials, failovers, faults, filters, headers, mirrors, retries, splits
-from toska_common.envoy.matching import covers, domain, hosts_of, match_of
+from toska_common.envoy.matching import domain, hosts_of, match_of, patterns_of
 from toska_common.envoy.options import Options
 from toska_common.envoy.paths import redirect, rewriting
 from toska_common.envoy.replies import problem_route
@@ -20,8 +21,8 @@ from toska_common.envoy.telling import watch_metadata
 from toska_common.envoy.variants import Variant, variants
 from toska_common.envoy.words import Json, exactly, fitting, header, literal
 
-_Made = tuple[str | None, Route | None, Sequence[Json]]
-"""A route's pattern of a host, the route itself if its methods matter, and its parts."""
+_Made = tuple[int, Route | None, Sequence[Json]]
+"""A route's place in the table, the route itself if its methods matter, and its parts."""
 _MAX_ANSWER_BYTES: Final = 4 * 65536
 _BODILESS: Final = (204, 304)
 _BROKEN_ESCAPE: Final = fitting(":path", "[^?]*%(?:[[:xdigit:]]?|[[:xdigit:]]?[^[:xdigit:]].*)")
@@ -34,8 +35,9 @@ def route_configuration(
 ) -> Json:
     """All routes, in their order, by host; `known` are those of the table before, and `filter_chain` is of HTTP."""
     made = (known or RouteParts()).of(table, lambda route: _routes(route, table, options))
-    by_host = [(route.match.host, route if _has_methods(route) else None, parts) for route, parts in made]
-    hosts = hosts_of(table.routes)
+    by_pattern: dict[str | None, list[_Made]] = {}
+    for place, (route, parts) in enumerate(made):
+        by_pattern.setdefault(route.match.host, []).append((place, route if _has_methods(route) else None, parts))
     alternatives = [f'h3=":{one.port}"; ma=86400' for one in options.listeners if one.http3 and table.server.tls]
     return {
         "name": name,
@@ -45,7 +47,7 @@ def route_configuration(
         "request_headers_to_remove": ["x-envoy-external-address"],
         **_switched_off(table, filter_chain),
         **({"response_headers_to_add": [header("alt-svc", ", ".join(alternatives))]} if alternatives else {}),
-        "virtual_hosts": [_virtual_host(host, hosts, by_host) for host in hosts],
+        "virtual_hosts": [_virtual_host(host, by_pattern) for host in hosts_of(table.routes)],
     }
 
 
@@ -54,16 +56,16 @@ def _switched_off(table: RouteTable, filter_chain: Sequence[Json]) -> Json:
     return {"typed_per_filter_config": off} if off else {}
 
 
-def _virtual_host(host: str | None, hosts: Iterable[str | None], made: Sequence[_Made]) -> Json:
-    patterns = {pattern for pattern in hosts if covers(pattern, host)}
+def _virtual_host(host: str | None, by_pattern: Mapping[str | None, Sequence[_Made]]) -> Json:
+    here = sorted(chain.from_iterable(by_pattern.get(one, ()) for one in patterns_of(host)), key=itemgetter(0))
     return {
         "name": domain(host),
         "domains": [domain(host)],
         "routes": [
             *(_two_hosts() if host is None or host.startswith("*") else ()),
             _refusing("", {"prefix": "/", "headers": [_BROKEN_ESCAPE]}),
-            *chain.from_iterable([parts for pattern, _, parts in made if pattern in patterns]),
-            *_other_methods([route for pattern, route, _ in made if route is not None and pattern in patterns]),
+            *chain.from_iterable([parts for _, _, parts in here]),
+            *_other_methods([route for _, route, _ in here if route is not None]),
         ],
     }
 
