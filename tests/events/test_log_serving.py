@@ -24,6 +24,10 @@ from toska_common.events.embedded.records import decode_event, decode_messages, 
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
 from toska_common.events.event import Event
 from toska_common.events.transport import BEGINNING, Message, Subscription, Transport
+from toska_common.testing import FakeClock
+from toska_events.hosting import host_log
+from toska_events.serving import server
+from toska_events.settings import Settings
 from toska_tests.event_carriers import LogHost, log_host, publish, take, take_acked
 from toska_tests.waiting import wait_until
 
@@ -337,3 +341,32 @@ async def test_a_log_that_cannot_go_on_says_so_and_answers_again_once_it_was_ope
                 await event_log.restart()
         stored = [one.event.id async for one in transport.read(["#"], BEGINNING)]
         assert stored == ["1", "2"]
+
+
+async def test_a_client_that_is_silent_for_long_is_taken_for_dead_and_one_that_answers_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.01)
+    clock = FakeClock()
+    settings = Settings(home=tmp_path)
+
+    def never(error: Exception) -> None:
+        raise AssertionError from error
+
+    async with host_log(settings, clock, never) as hosted:
+        host = LogHost(settings, hosted.served.tasks)
+        async with host.connect() as transport:
+            with raw_client(host) as frozen:
+                subscription = {"patterns": ["#"], "group": "g", "prefetch": 10, "attempts": 5}
+                frozen.sendall(hello(host) + json_frame(Kind.SUBSCRIBE, subscription, 1))
+                await wait_until(lambda: "g" in hosted.broker.groups)
+                await wait_until(lambda: bool(hosted.broker.groups["g"].members))
+                await publish(transport, some_event())
+                await wait_until(lambda: bool(hosted.broker.groups["g"].given))
+                for _ in range(5):  # each is a ping for both, and only one of them answers
+                    clock.advance(seconds=11)
+                    before = clock.monotonic()
+                    await wait_until(lambda now=before: any(one.heard_at >= now for one in hosted.served.connections))
+                await wait_until(lambda: not hosted.broker.groups["g"].members, what="the frozen client to be let go")
+            assert transport.connected
+            assert len(hosted.served.connections) == 1

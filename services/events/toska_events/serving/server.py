@@ -19,6 +19,7 @@ from toska_events.serving.connection import Connection, Served
 log = structlog.get_logger(__name__)
 
 GREETING_WITHIN_S = 5.0
+LOOK_EVERY_S = 1.0
 PING_EVERY_S = 10.0
 _GOODBYE_WITHIN_S = 0.5
 SILENT_FOR_S = 45.0
@@ -75,7 +76,7 @@ async def _look_after(served: Served) -> None:
     clock = served.broker.clock
     last_ping = clock.monotonic()
     while True:
-        await anyio.sleep(GREETING_WITHIN_S / 5)
+        await anyio.sleep(LOOK_EVERY_S)
         now = clock.monotonic()
         ping = now - last_ping >= PING_EVERY_S
         if ping:

@@ -98,9 +98,10 @@ class LogClient:
             EventsUnavailable: It was not confirmed in time.
             LogFull: There is no room.
         """
-        with self._deadline():
-            while self._unconfirmed_bytes and self._unconfirmed_bytes + size > UNCONFIRMED_BYTES:
-                await self._wait_for_room()
+        if self._lacks_room(size):
+            with self._deadline():
+                while self._lacks_room(size):
+                    await self._wait_for_room()
         self._unconfirmed_bytes += size
         try:
             await self._ask(Kind.PUBLISH, pieces, again=True)
@@ -250,6 +251,9 @@ class LogClient:
             request.answer.set_exception(error)
         elif consumer is not None:
             consumer.fail(error)
+
+    def _lacks_room(self, size: int) -> bool:
+        return self._unconfirmed_bytes > 0 and self._unconfirmed_bytes + size > UNCONFIRMED_BYTES
 
     async def _wait_for_room(self) -> None:
         future = self._loop.create_future()

@@ -34,6 +34,7 @@ class Link(asyncio.Protocol):
         self._take = take
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []
         self._reason = "the connection to the event log broke"
 
     @classmethod
@@ -59,12 +60,23 @@ class Link(asyncio.Protocol):
         return link
 
     def send(self, data: bytes) -> None:
-        """Write a frame; one that can no longer be sent is lost, as the connection is."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        """Send a frame, with what else is sent in this turn of the loop: a write for each is the dearest part of it.
+
+        One that can no longer be sent is lost, as the connection is.
+        """
+        if not self._unsent:
+            self._loop.call_soon(self.flush)
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Write what there is to be sent."""
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     def close(self) -> None:
-        """End the connection; what was written is sent."""
+        """End the connection; what is to be sent is."""
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
