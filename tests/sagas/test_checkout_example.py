@@ -39,7 +39,7 @@ def environment(stage: Stage) -> dict[str, str]:
     return {
         "PYTHONPATH": str(ROOT / "examples"),
         "TOSKA_HOME": str(stage.folder / "home"),
-        "TOSKA_SAGAS_LEASE": "1s",
+        "TOSKA_SAGAS_LEASE": "4s",
         "TOSKA_SAGAS_TOKEN": TOKEN,
     }
 

@@ -23,6 +23,8 @@ from toska_tests.waiting import wait_until
 asyncpg: Any = import_module("asyncpg")  # it is typed in part, and wrongly
 
 LEASE = "2s"
+PATIENT = "60s"
+"""For workers that are not to lose theirs, however busy the machine is."""
 FORWARDS = [f"{deed} {when}" for deed in ("reserve", "charge", "ship") for when in ("before", "after")]
 BACK = [f"undo {deed} {when}" for deed in ("charge", "reserve") for when in ("before", "after")]
 
@@ -121,12 +123,12 @@ async def test_whatever_kills_the_process_wherever_the_books_balance(crew: Crew)
         workers: list[psutil.Process] = []
         for saga_id, point in few:
             wanted = {"refuse": "ship"} if saga_id in back else {}
-            order = {"start": {saga_id: wanted}, "die_at": {saga_id: point}, "lease": "60s"}
+            order = {"start": {saga_id: wanted}, "die_at": {saga_id: point}, "lease": PATIENT}
             workers.append(await crew.hire(saga_id, **order))
         for worker in workers:
             await wait_until(gone(worker), within=60, what="a worker dies where it should")
     await crew.lapse()
-    await crew.hire("heir")
+    await crew.hire("heir", lease=PATIENT)
 
     async def ended() -> bool:
         return set((await crew.states()).values()) <= {"completed", "compensated"}
@@ -147,7 +149,7 @@ async def test_whatever_kills_the_process_wherever_the_books_balance(crew: Crew)
 
 
 async def test_a_worker_that_comes_later_does_not_run_a_step_that_runs(crew: Crew) -> None:
-    await crew.hire("first", start={"order": {}}, gate=str(crew.gate))
+    await crew.hire("first", start={"order": {}}, gate=str(crew.gate), lease=PATIENT)
     await wait_until(lambda: "charge" in crew.books.calls("order"), what="the step runs")
     await crew.hire("second")
     await crew.opened("second")
@@ -170,7 +172,7 @@ async def test_a_worker_that_stalled_and_was_taken_over_writes_nothing_more(crew
     stalled = await crew.hire("stalled", start={"order": {}}, gate=str(crew.gate))
     await wait_until(lambda: "charge" in crew.books.calls("order"), what="the step runs")
     stalled.send_signal(signal.SIGSTOP)
-    await crew.hire("heir")
+    await crew.hire("heir", lease="6s")  # looks for the dead every 3 s
 
     async def ended() -> bool:
         return (await crew.states())["order"] == "completed"

@@ -60,7 +60,7 @@ def make(tmp_path: Path) -> Callable[..., Sagas]:
     books.open(tmp_path)
 
     def build(*definitions: Saga[Order, object], **settings: object) -> Sagas:
-        told = SagaSettings.model_validate({"home": tmp_path, "lease": "1s", **settings})
+        told = SagaSettings.model_validate({"home": tmp_path, "lease": "5s", **settings})
         return Sagas("orders", definitions, settings=told, registry=CollectorRegistry())
 
     return build
@@ -203,7 +203,7 @@ async def test_what_is_done_for_a_saga_that_is_another_runs_is_not_recorded(
     make: Callable[..., Sagas], tmp_path: Path
 ) -> None:
     released.clear()
-    async with make(changing, lease="500ms") as sagas:
+    async with make(changing, lease="1s") as sagas:
         await sagas.start(changing, Order(), id="usurped")
         await wait_until(lambda: "wait" in books.calls("usurped"))
         with closing(sqlite3.connect(database(tmp_path), timeout=20)) as connection, connection:
@@ -211,7 +211,8 @@ async def test_what_is_done_for_a_saga_that_is_another_runs_is_not_recorded(
         released.add("usurped")
         # This run lets go of it, and since nobody else has it in truth, a later one takes it up.
         assert (await sagas.wait("usurped")).state is SagaState.COMPLETED
-    assert books.calls("usurped") == ["reserve", "wait", "wait"]
+    assert books.calls("usurped").count("reserve") == 1
+    assert books.calls("usurped").count("wait") >= 2
 
 
 async def test_only_so_many_steps_run_at_a_time(make: Callable[..., Sagas]) -> None:
