@@ -85,6 +85,16 @@ def test_the_path_that_was_asked_for_is_refused_where_envoy_has_forgotten_it() -
     assert [finding.reason.partition(":")[0] for finding in findings] == ['route "stripped"', 'route "rewritten"']
 
 
+def test_numbers_beyond_envoys_own_are_its_largest() -> None:
+    many = 10**12
+    limits = {"max_connections": many, "max_pending": many, "max_requests": many}
+    outlier = {"consecutive_failures": many, "consecutive_gateway_errors": many, "consecutive_5xx": many}
+    document = {"clusters": {"app": cluster(9001, limits=limits, outlier=outlier)}, "routes": [route("all")]}
+    assert as_messages(_translated(document))
+    thresholds = _translated(document).clusters["app"]["circuit_breakers"]["thresholds"][0]
+    assert thresholds["max_connections"] == 2**32 - 1
+
+
 def test_what_envoy_has_once_for_a_cluster_may_not_differ_by_route() -> None:
     table = snapshot_of(
         {

@@ -140,9 +140,9 @@ def _discovery(
 def _thresholds(cluster: Cluster, use: Use, options: Options) -> Json:
     limits = cluster.limits
     made: Json = {
-        "max_connections": limits.max_connections * options.workers,
-        "max_pending_requests": limits.max_pending * options.workers,
-        "max_requests": limits.max_requests * options.workers or _UNBOUNDED,
+        "max_connections": _number(limits.max_connections * options.workers),
+        "max_pending_requests": _number(limits.max_pending * options.workers),
+        "max_requests": _number(limits.max_requests * options.workers or _UNBOUNDED),
         "track_remaining": False,
     }
     if use.retries:
@@ -153,14 +153,19 @@ def _thresholds(cluster: Cluster, use: Use, options: Options) -> Json:
     return made
 
 
+def _number(value: int) -> int:
+    """What Envoy takes of a number: beyond it there is no difference."""
+    return min(value, _UNBOUNDED)
+
+
 def _outliers(outlier: Outlier) -> Json:
     return {
         "split_external_local_origin_errors": True,
-        "consecutive_local_origin_failure": max(outlier.consecutive_failures, _LEAST_LOCAL_FAILURES),
+        "consecutive_local_origin_failure": _number(max(outlier.consecutive_failures, _LEAST_LOCAL_FAILURES)),
         "enforcing_consecutive_local_origin_failure": 100,
-        "consecutive_gateway_failure": outlier.consecutive_gateway_errors or _UNBOUNDED,
+        "consecutive_gateway_failure": _number(outlier.consecutive_gateway_errors or _UNBOUNDED),
         "enforcing_consecutive_gateway_failure": 100 if outlier.consecutive_gateway_errors else 0,
-        "consecutive_5xx": outlier.consecutive_5xx or _UNBOUNDED,
+        "consecutive_5xx": _number(outlier.consecutive_5xx or _UNBOUNDED),
         "enforcing_consecutive_5xx": 100 if outlier.consecutive_5xx else 0,
         "enforcing_success_rate": 0,
         "enforcing_local_origin_success_rate": 0,
