@@ -101,10 +101,10 @@ def test_a_table_that_envoy_cannot_serve_leaves_the_one_before_with_its_endpoint
     translation = Translation(OPTIONS)
     good = snapshot({"a": "10.0.0.1"})
     before = translation.update(good)
-    bad = snapshot({"a": "10.0.0.2"}, policies={"hedge": {"after": "50ms"}})
+    bad = snapshot({"a": "10.0.0.2"}, policies={"cache": {}})
     during = translation.update(bad)
 
-    assert [one.location for one in translation.problems] == [("routes", 0, "policies", "hedge")]
+    assert [one.location for one in translation.problems] == [("routes", 0, "policies", "cache")]
     assert during.of(types.ROUTE).wildcard == before.of(types.ROUTE).wildcard
     assert during.of(types.ENDPOINTS).get("orders") != before.of(types.ENDPOINTS).get("orders")
     after = translation.update(snapshot({"a": "10.0.0.2"}))
@@ -114,7 +114,7 @@ def test_a_table_that_envoy_cannot_serve_leaves_the_one_before_with_its_endpoint
 
 def test_the_first_table_may_be_one_that_envoy_cannot_serve() -> None:
     translation = Translation(OPTIONS)
-    resources = translation.update(snapshot({"a": "10.0.0.2"}, policies={"hedge": {"after": "50ms"}}))
+    resources = translation.update(snapshot({"a": "10.0.0.2"}, policies={"cache": {}}))
 
     assert translation.problems
     assert resources.of(types.ROUTE).wildcard == ()
