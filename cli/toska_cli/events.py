@@ -78,8 +78,8 @@ def show_topics(api: AdminApi, *, as_json: bool) -> None:
     found = api.get(f"{PREFIX}/topics")
     rows = [("TOPIC", "KEPT", "BYTES", "PUBLISHED", "LAST")]
     for entry in _TOPICS.validate_python(found):
-        last = f"{entry.last_at:%Y-%m-%d %H:%M:%S}" if entry.last_at else "never"
-        rows.append((entry.name, str(entry.events), str(entry.bytes), str(entry.published), last))
+        last = f"{entry.last_at:%Y-%m-%d %H:%M:%S}" if entry.last_at else "-"
+        rows.append((entry.name, _count(entry.events), _count(entry.bytes), _count(entry.published), last))
     _write(found, table(rows) if rows[1:] else ["no topics"], as_json=as_json)
 
 
@@ -89,7 +89,7 @@ def show_groups(api: AdminApi, *, as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [("GROUP", "MEMBERS", "LAG", "IN HAND", "DELAYED", "DEAD", "TOPICS")]
     for entry in _GROUPS.validate_python(found):
         numbers = (entry.members, entry.lag, entry.unsettled, entry.delayed, entry.dead)
-        rows.append((entry.name, *(str(number) for number in numbers), " ".join(entry.topics)))
+        rows.append((entry.name, *map(_count, numbers), " ".join(entry.topics)))
     _write(found, table(rows) if rows[1:] else ["no groups"], as_json=as_json)
 
 
@@ -171,6 +171,10 @@ def _events(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
             data.clear()
             if isinstance(found, dict) and "specversion" in found:
                 yield cast("Mapping[str, Any]", found)
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else str(number)
 
 
 def _pairs(items: Sequence[str]) -> Sequence[str]:

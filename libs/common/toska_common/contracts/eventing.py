@@ -51,7 +51,7 @@ class TopicDraft(Document):
 
 
 class TopicEntry(Contract):
-    """A topic and what is kept of it."""
+    """A topic and what is kept of it; null is what the transport cannot tell."""
 
     name: str
     max_age_seconds: float | None
@@ -59,26 +59,26 @@ class TopicEntry(Contract):
     time_to_live_seconds: float | None
     replayable: bool
     description: str
-    events: int
-    bytes: int
-    published: int
+    events: int | None
+    bytes: int | None
+    published: int | None
     first_offset: int | None
     last_offset: int | None
     last_at: datetime | None
 
 
 class GroupEntry(Contract):
-    """A group and how far it is."""
+    """A group and how far it is; null is what the transport cannot tell."""
 
     name: str
     topics: tuple[str, ...]
     members: int
     lag: int = Field(description="Events that it has yet to be given")
-    unsettled: int = Field(description="Given, and not settled")
+    unsettled: int | None = Field(description="Given, and not settled")
     delayed: int = Field(description="Waiting for their time: retries and scheduled ones")
     dead: int
-    delivered: int
-    acked: int
+    delivered: int | None
+    acked: int | None
     oldest_at: datetime | None = Field(description="When the oldest event was stored that it has yet to be given")
 
 
