@@ -1,6 +1,7 @@
 """What goes wrong between us and RabbitMQ, on a real one: each fault has an outcome with a name."""
 
 import os
+import random
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -23,7 +24,7 @@ from toska_tests.ports import free_port
 from toska_tests.programs import alive
 from toska_tests.rabbit_servers import PASSWORD, RabbitServer
 from toska_tests.waiting import PATIENT_S, wait_until
-from toska_tests.wires import wire_to
+from toska_tests.wires import Wire, wire_to
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +114,48 @@ async def test_a_publish_whose_connection_is_cut_is_sent_again_and_arrives(rig: 
                 wire.cut_after(20_000)
                 await publish(transport, *rig.events(300 * part, 300 * part + 300))
         assert set(seen) == set(range(900))
+
+
+async def test_keys_keep_their_order_while_connections_of_both_sides_are_cut(rig: Rig) -> None:
+    count = int(os.environ.get("TOSKA_EVENTS_CHURN", "1500"))  # with 100000 it takes some minutes
+    wanted = Subscription(rig.wanted.patterns, group="workers", ordered=True, partitions=4, prefetch=50)
+    dice = random.Random(7)
+    seen: dict[str, list[int]] = {}
+    total = 0
+
+    async def work(consumer: Consumer, wire: Wire) -> None:
+        nonlocal total
+        next_cut = 200
+        async for delivery in consumer:
+            numbers = seen.setdefault(delivery.event.key or "", [])
+            number = int(delivery.event.data)
+            if number not in numbers[-200:]:
+                total += 1
+            numbers.append(number)
+            await delivery.ack()
+            if total >= next_cut:
+                next_cut += dice.randrange(200, 500)
+                await wire.cut()
+            if total >= count:
+                return
+
+    async with (
+        wire_to(rig.server.port) as sending,
+        wire_to(rig.server.port) as receiving,
+        rig.open(rig.server.url_at(sending.port)) as publisher,
+        rig.open(rig.server.url_at(receiving.port)) as subscriber,
+        subscriber.subscribe(wanted) as consumer,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(work, consumer, receiving)
+        for first in range(0, count, 50):
+            if dice.random() < 0.2:
+                sending.cut_after(dice.randrange(1, 12_000))
+            numbers = range(first, first + 50)
+            await publish(publisher, *(rig.carrier.event("a", b"%d" % n, key=f"k{n % 7}") for n in numbers))
+    assert {number for numbers in seen.values() for number in numbers} == set(range(count))
+    for numbers in seen.values():
+        assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
 
 
 async def test_what_was_not_acked_before_a_cut_comes_again_and_a_late_ack_is_for_nobody(rig: Rig) -> None:
