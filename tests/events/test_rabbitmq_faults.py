@@ -18,7 +18,7 @@ from toska_common.events.amqp.names import DELIVERY_LIMIT
 from toska_common.events.amqp.transport import AmqpTransport, open_amqp
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
 from toska_common.events.event import Event
-from toska_common.events.transport import Consumer, Message, Subscription
+from toska_common.events.transport import BEGINNING, Consumer, Message, Priority, Subscription
 from toska_tests.event_carriers import publish, rabbit_carrier, take, take_acked
 from toska_tests.ports import free_port
 from toska_tests.programs import alive
@@ -193,6 +193,30 @@ async def test_a_subscription_of_nobodys_group_misses_nothing_over_a_cut(rig: Ri
         assert await take_acked(consumer, 3) == [b"3", b"4", b"5"]
         await publish(publisher, *rig.events(6, 7))
         assert await take_acked(consumer) == [b"6"]
+
+
+async def test_a_subscription_of_nobodys_group_begins_where_it_says_and_goes_on_from_there(rig: Rig) -> None:
+    where = {"dataversion": "1"}
+    wanted = Subscription(rig.wanted.patterns, start=BEGINNING, ordered=True, prefetch=10, where=where)
+    async with rig.open() as transport:
+        await publish(transport, *rig.events(0, 2), *rig.events(2, 4, key="k"), *rig.events(4, 6))
+        await publish(transport, *rig.events(100, 102, version=2))
+        async with transport.subscribe(wanted) as consumer:
+            first, *_, third = await take(consumer, 3)
+            assert (first.event.data, third.event.data, third.offset) == (b"0", b"2", 2)
+            await publish(transport, *rig.events(6, 7))
+            rest = [delivery.event.data for delivery in await take(consumer, 3)]
+            assert rest == [b"4", b"5", b"6"]  # the other of the key waits
+            await third.ack()
+            assert await take_acked(consumer) == [b"3"]
+
+
+async def test_without_a_group_higher_priorities_go_first_as_well(rig: Rig) -> None:
+    async with rig.open() as transport, transport.subscribe(Subscription(rig.wanted.patterns, prefetch=1)) as consumer:
+        for number, priority in enumerate((1, 0, 2, 1)):
+            (event,) = rig.events(number, number + 1)
+            await transport.publish([Message(event, priority=Priority(priority))])
+        assert await take_acked(consumer, 4) == [b"0", b"2", b"3", b"1"]
 
 
 @pytest.mark.parametrize("piece", ["memory", "disk"])

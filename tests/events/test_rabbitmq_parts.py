@@ -98,13 +98,14 @@ def test_what_is_sent_is_what_a_client_reads(
     id_: str, subject: str | None, key: str | None, attributes: dict[str, str]
 ) -> None:
     event = an_event(id=id_, subject=subject, key=key, attributes=attributes, version=2)
-    raw = publish_frames(7, "x", "a.b", seal(event, 5, 9), largest=4096, expiration_ms=4)
+    raw = publish_frames(7, "x", "a.b", seal(event, 5, 9), largest=4096, priority=2, expiration_ms=4)
     method, header, body = frames_of(raw)
     assert isinstance(method, spec.Basic.Publish)
     assert (method.exchange, method.routing_key, method.mandatory) == ("x", "a.b", False)
     assert isinstance(header, ContentHeader)
     properties = header.properties
-    assert (properties.content_type, properties.delivery_mode, properties.expiration) == ("application/json", 2, "4")
+    assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
+    assert (properties.priority, properties.expiration) == (2, "4")
     headers: Any = properties.headers
     assert (headers[AT], headers[EXPIRES], headers.get(SLOT)) == (5, 9, None if key is None else slot_of(key))
     assert isinstance(body, ContentBody)

@@ -192,8 +192,8 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             # Then its script becomes the node, and does not wait beside it.
             "RUNNING_UNDER_SYSTEMD": "true",
-            # Few threads, which do not spin while they wait: many tests share few cores.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +SDio 1 +sbwt none",
+            # Few threads, which do not spin while they wait: many tests share few cores. Figures come soon.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +SDio 1 +sbwt none -rabbit quorum_tick_interval 500",
         }
 
     def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:

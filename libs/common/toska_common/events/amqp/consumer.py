@@ -70,7 +70,7 @@ class AmqpConsumer:
         self._taken = asyncio.Event()
         self._held = 0
         self._out = 0
-        self._standing = 0
+        self._standing: set[Arrange] = set()
         self.stands = asyncio.Event()
         self.problem: EventsUnavailable | None = None
 
@@ -118,13 +118,11 @@ class AmqpConsumer:
                 session.shed()
 
     async def _keep(self, arrange: Arrange) -> None:
-        first = True
         while True:
             try:
                 async with self._link.channel() as channel:
                     sources = await arrange(channel)
-                    await self._serve(channel, sources, first=first)
-                    first = False
+                    await self._serve(channel, sources, arrange)
             except Gone as error:
                 log.debug("subscription_channel_lost", group=self._subscription.group, reason=str(error))
             except EventsUnavailable as error:
@@ -134,7 +132,7 @@ class AmqpConsumer:
                 return
             await anyio.sleep(_AGAIN_S)
 
-    async def _serve(self, channel: AbstractChannel, sources: list[Source], *, first: bool) -> None:
+    async def _serve(self, channel: AbstractChannel, sources: list[Source], arrange: Arrange) -> None:
         session = Session(
             channel,
             self._subscription,
@@ -149,13 +147,14 @@ class AmqpConsumer:
         self._sessions.append(session)
         try:
             if self._backlog is not None:
-                await self._catch_up(self._backlog, session, sources[0], first=first)
+                # The queue is bound, so nothing is missed from here on; it is consumed once what came before was taken.
+                self._stand(arrange)
+                await self._catch_up(self._backlog, session, sources[0])
             self._held += 1
             holding = True
             for source in sources:
                 await session.consume(source)
-            if first and self._backlog is None:
-                self._stand()
+            self._stand(arrange)
             await self._first_of_each(session, sources)
             self._held -= 1
             holding = False
@@ -178,20 +177,17 @@ class AmqpConsumer:
             while session.alive and any(session.received[queue] < number for queue, number in expected.items()):  # noqa: ASYNC110
                 await anyio.sleep(0.002)  # once in a connection, and two seconds at most
 
-    def _stand(self) -> None:
-        self._standing += 1
-        if self._standing == len(self._channels):
+    def _stand(self, arrange: Arrange) -> None:
+        self._standing.add(arrange)
+        if len(self._standing) == len(self._channels):
             self.stands.set()
 
-    async def _catch_up(self, backlog: Alone, session: Session, source: Source, *, first: bool) -> None:
-        # The queue is bound, so nothing is missed from here on; it is consumed once what came before was handed out.
-        if first:
-            self._stand()
+    async def _catch_up(self, backlog: Alone, session: Session, source: Source) -> None:
         async for record in backlog.missed():
             while len(self._ready) >= self._subscription.prefetch:
                 self._taken.clear()
                 await self._taken.wait()
-            self._take(session.of_log(source, record))
+            session.offer_of_log(source, record)
 
     def _take(self, delivery: AmqpDelivery) -> None:
         heapq.heappush(self._ready, (delivery.source.rank, next(self._sequence), delivery))

@@ -13,8 +13,8 @@ _LONG = struct.Struct(">I")
 _PROPERTIES = struct.Struct(">HHQH")
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
 _BASIC, _PUBLISH = 60, 40
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _EXPIRATION = 0x8000, 0x2000, 0x1000, 0x0100
-_TRANSIENT, _PERSISTENT = b"\x01", b"\x02"
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _PRIORITY, _EXPIRATION = 0x8000, 0x2000, 0x1000, 0x0800, 0x0100
+_TRANSIENT, _PERSISTENT = 1, 2
 FRAME_OVERHEAD = 8
 
 
@@ -33,23 +33,25 @@ def publish_frames(
     *,
     largest: int,
     persistent: bool = True,
+    priority: int = 1,
     expiration_ms: int | None = None,
 ) -> bytes:
     """The frames that publish one message.
 
     Args:
         largest: Bytes of the longest frame that the broker takes.
+        priority: For exclusive queues; those of groups have an exchange for each.
         expiration_ms: After so long RabbitMQ may forget it.
     """
     table, kind, body = envelope
-    flags = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE
+    flags = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _PRIORITY
     rest = b""
     if expiration_ms is not None:
         text = b"%d" % expiration_ms
         flags |= _EXPIRATION
         rest = bytes((len(text),)) + text
     mode = _PERSISTENT if persistent else _TRANSIENT
-    properties = b"".join((bytes((len(kind),)), kind, _LONG.pack(len(table)), table, mode, rest))
+    properties = b"".join((bytes((len(kind),)), kind, _LONG.pack(len(table)), table, bytes((mode, priority)), rest))
     header = _PROPERTIES.pack(_BASIC, 0, len(body), flags) + properties
     parts = [_publish(channel, exchange, routing_key), _HEAD.pack(_HEADER, channel, len(header)), header, _END]
     most = largest - FRAME_OVERHEAD

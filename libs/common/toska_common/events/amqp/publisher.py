@@ -35,6 +35,7 @@ class Post(NamedTuple):
     routing_key: str
     envelope: Envelope
     persistent: bool = True
+    priority: int = 1
     expiration_ms: int | None = None
 
 
@@ -192,7 +193,8 @@ class _Flight:
         payload = b"".join(
             publish_frames(
                 self._channel.number, post.exchange, post.routing_key, post.envelope,
-                largest=self._largest, persistent=post.persistent, expiration_ms=post.expiration_ms,
+                largest=self._largest, persistent=post.persistent, priority=post.priority,
+                expiration_ms=post.expiration_ms,
             )
             for post in tally.posts
         )  # fmt: skip

@@ -193,13 +193,18 @@ class Session:
             delivery.reopen()
             self._ready(delivery)
 
-    def of_log(self, source: Source, record: Record) -> AmqpDelivery:
-        """What the log has, as if it had been delivered here."""
+    def offer_of_log(self, source: Source, record: Record) -> None:
+        """Hand out what the log has, as if it had been delivered here."""
         message = record.message
         headers, kind = headers_of(message), content_type_of(message)
-        delivery = AmqpDelivery(self, source, 0, record.event, headers, kind, message.body, 1)
-        delivery.offset = record.offset
-        return delivery
+        if not self._unwanted(record.event, headers):
+            delivery = AmqpDelivery(self, source, 0, record.event, headers, kind, message.body, 1)
+            delivery.offset = record.offset
+            self._offer(delivery)
+
+    def _offer(self, delivery: AmqpDelivery) -> None:
+        if self._order is None or self._order.offer(delivery.event.key, delivery):
+            self._ready(delivery)
 
     def _ack(self, delivery: AmqpDelivery) -> None:
         if not delivery.tag:
@@ -239,26 +244,24 @@ class Session:
                 message.routing_key or "", message.header.properties.message_id or "", message.body, kind
             )
         delivery = AmqpDelivery(self, source, message.delivery_tag or 0, event, headers, kind, message.body, attempt)
-        if self._unwanted(event, headers, bad=bool(bad)):
+        if not bad and (self._unwanted(event, headers) or self._was_seen(event)):
             self._ack(delivery)
             return
         if bad or attempt > self._subscription.attempts:
             reason = bad or f"it was delivered {attempt - 1} times, and never settled"
             self._settling.bury_soon(delivery, reason)
             return
-        if self._order is None or self._order.offer(event.key, delivery):
-            self._ready(delivery)
+        self._offer(delivery)
 
-    def _unwanted(self, event: Event, headers: Mapping[str, Any], *, bad: bool) -> bool:
-        if bad:
-            return False
+    def _unwanted(self, event: Event, headers: Mapping[str, Any]) -> bool:
         expires = number(headers, EXPIRES)
         if expires is not None and expires <= milliseconds(self._now()):
             return True
         if self._facts.forgotten(event.topic, number(headers, AT) or 0):
             return True
-        if self._subscription.where and not self._subscription.wants(event):
-            return True
+        return bool(self._subscription.where) and not self._subscription.wants(event)
+
+    def _was_seen(self, event: Event) -> bool:
         return self._is_new is not None and not is_ephemeral(event.topic) and not self._is_new(event)
 
     def _structured(self, body: bytes) -> Event:

@@ -277,4 +277,4 @@ class AmqpTransport:
             reason = f"have {len(envelope.table)} bytes; {MAX_ATTRIBUTES} are allowed"
             raise InvalidInput(f"the attributes of {event.topic} {reason}", problems=[{"field": "", "reason": reason}])
         expiration = None if expires is None else max(0, expires - at)
-        return Post(exchange, event.topic, envelope, persistent, expiration)
+        return Post(exchange, event.topic, envelope, persistent, message.priority, expiration)
