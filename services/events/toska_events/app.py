@@ -24,9 +24,12 @@ from toska_events.access import join_suffices
 from toska_events.handlers import add_handlers
 from toska_events.hosting import host_log
 from toska_events.metrics import EventsCollector
-from toska_events.parts import Parts
+from toska_events.parts import Parts, Webhooks
 from toska_events.schemas.book import SchemaBook
 from toska_events.settings import Settings
+from toska_events.webhooks.book import WebhookBook
+from toska_events.webhooks.delivering import Deliverer, WebhookMetrics
+from toska_events.webhooks.signing import Safe
 
 DESCRIPTION = """What happened in the mesh, kept until everybody who wants it has it.
 
@@ -43,6 +46,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     health = HealthChecks("toska-events", __version__)
     metrics = ServiceMetrics()
     parts = Parts(settings, clock)
+    webhook_metrics = WebhookMetrics(metrics.registry)
     EventsCollector(metrics.registry, lambda: parts.log)
     app = create_management_app("Toska Mesh: events", description=DESCRIPTION, health=health, metrics=metrics)
     policy = ManagementPolicy(
@@ -69,16 +73,18 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             )
             parts.schemas = SchemaBook(consul)
             parts.stopping = anyio.Event()
+            parts.webhooks = Webhooks(WebhookBook(consul, Safe(settings.credentials().admin)), consul)
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=crash))
             presence = Presence(consul, _registration(settings))
             service.announce = presence.announce
             service.withdraw = partial(_withdraw, health, parts, presence)
             tasks.start_soon(presence.keep)
             tasks.start_soon(_stay_connected, parts)
+            tasks.start_soon(Deliverer(parts, consul, parts.webhooks.book, webhook_metrics).run)
             if parts.log is not None:
                 tasks.start_soon(parts.log.retention.run, settings.retention_interval)
             yield
-        parts.log = parts.schemas = None
+        parts.log = parts.schemas = parts.webhooks = None
 
     service = Service("events", [listener], lifespan)
     health.add("listening", lambda: service.ready)

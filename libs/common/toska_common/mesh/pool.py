@@ -5,18 +5,16 @@ The httpx API is kept for users, and underneath aiohttp moves the bytes: plain h
 """
 
 import contextlib
-import errno
 import ssl
 from collections.abc import Generator
-from typing import Any, cast
+from typing import cast
 
 import aiohttp
 import httpx
-from aiohttp.abc import ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
+from toska_common.clients.guarded import GuardedResolver
 from toska_common.mesh.errors import CallBroken, CallTimeout, ConnectFailed
-from toska_common.targets import TargetRules
 
 KEEP_ALIVE_S = 4.0
 """Below the 5 seconds after which uvicorn closes an idle connection: a request must not meet that close half-way."""
@@ -54,22 +52,9 @@ class ConnectionPool:
         await self._transport.aclose()
 
 
-class _GuardedResolver(aiohttp.ThreadedResolver):
-    """Drops the addresses that nobody in the mesh may be sent to, after resolution: a name cannot hide them."""
-
-    _rules = TargetRules()
-
-    async def resolve(self, host: str, port: int = 0, *args: Any, **kwargs: Any) -> list[ResolveResult]:
-        found = await super().resolve(host, port, *args, **kwargs)
-        allowed = [item for item in found if self._rules.refusal(item["host"], item["port"]) is None]
-        if found and not allowed:
-            raise PermissionError(errno.EACCES, f"{host} is an address that must not be connected to")
-        return allowed
-
-
 def _open_session() -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=_GuardedResolver()),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=GuardedResolver()),
         # httpx keeps the cookies; a jar here would be shared by all clients of the process.
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),

@@ -8,10 +8,19 @@ from toska_events.handlers.publishing import publishing_routes
 from toska_events.handlers.schemas import schema_routes
 from toska_events.handlers.streams import stream_routes
 from toska_events.handlers.topics import topic_routes
+from toska_events.handlers.webhooks import webhook_routes
 from toska_events.parts import Parts
 
 
 def add_handlers(app: FastAPI, parts: Parts) -> None:
     """Give `app` the whole API."""
-    for routes in (publishing_routes, topic_routes, group_routes, dead_letter_routes, schema_routes, stream_routes):
+    for routes in (
+        publishing_routes,
+        topic_routes,
+        group_routes,
+        dead_letter_routes,
+        schema_routes,
+        stream_routes,
+        webhook_routes,
+    ):
         app.include_router(routes(parts))

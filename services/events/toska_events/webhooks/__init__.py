@@ -1,0 +1,1 @@
+"""Events POSTed to where somebody asked for them."""
