@@ -227,7 +227,15 @@ async def test_what_is_wrong_with_a_webhook_is_named(events: RunningEvents, draf
     assert "hunter2" not in answer.text
 
 
-@pytest.mark.parametrize("place", [lambda e: e.settings.port, lambda e: e.discovery.settings.consul_port])
+def _own_port(events: RunningEvents) -> int:
+    return events.settings.port
+
+
+def _registry_port(events: RunningEvents) -> int:
+    return events.discovery.settings.consul_port
+
+
+@pytest.mark.parametrize("place", [_own_port, _registry_port])
 async def test_no_webhook_leads_into_the_mesh_itself(
     events: RunningEvents, place: Callable[[RunningEvents], int]
 ) -> None:

@@ -1,6 +1,7 @@
 """`POST /api/v1/events/subscribe` and `/subscriptions`: events POSTed to where somebody wants them. All need admin."""
 
 import contextlib
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from toska_common.contracts.webhooks import NewWebhook, Webhook, WebhookDraft
@@ -18,7 +19,7 @@ from toska_events.webhooks.sending import require_allowed
 def webhook_routes(parts: Parts) -> APIRouter:
     """The handlers."""
     router = APIRouter(prefix=PREFIX, tags=["webhooks"])
-    unknown = {404: {"description": "Nothing is subscribed under it"}}
+    unknown: dict[int | str, dict[str, Any]] = {404: {"description": "Nothing is subscribed under it"}}
 
     @router.post("/subscribe", status_code=201, responses={503: {"description": "What carries events is away"}})
     async def subscribe(request: Request, response: Response, draft: WebhookDraft) -> NewWebhook:
