@@ -308,6 +308,15 @@ def test_declaring_sagas_loads_no_database() -> None:
     assert not {"dbos", "sqlalchemy", "psycopg", "alembic"} & set(found.stdout.split())
 
 
+def test_without_the_extra_it_is_said_what_to_install() -> None:
+    # None in its place keeps a module from being imported, and from being found.
+    script = "import sys; sys.modules['dbos'] = None; from toska_common.sagas import Sagas; Sagas('orders', [])"
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    ).stderr
+    assert "pip install 'toska-common[sagas]'" in said
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from datetime import timedelta
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -60,7 +61,7 @@ class Sagas:
         registry: Where its metrics go.
 
     Raises:
-        ConfigurationError: A definition or a setting is wrong.
+        ConfigurationError: A definition or a setting is wrong, or the extra is not installed.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Sagas:
         settings: SagaSettings | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
+        if find_spec("dbos") is None:
+            raise ConfigurationError(f"Sagas({service!r}) needs the extra: pip install 'toska-common[sagas]'")
         self.service = check_name("service", service)
         self.settings = settings or load_settings(SagaSettings)
         self._definitions = _by_name(definitions)

@@ -257,7 +257,6 @@ class Worker:
             await self._engine.take_over(dead)
         for row in unfinished:
             await self._look_after(row, live)
-
         await self._forget_old_ones()
 
     async def _forget_old_ones(self) -> None:
