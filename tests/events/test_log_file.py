@@ -11,7 +11,7 @@ import pytest
 from toska_common.clock import now_utc
 from toska_common.errors import ConfigurationError
 from toska_common.events.embedded.records import Publication, encode_head
-from toska_common.events.errors import LogFull
+from toska_common.events.errors import EventRefused, LogFull
 from toska_common.events.event import Event
 from toska_events.log.file import LogFile
 from toska_events.log.reading import LogReading
@@ -134,6 +134,17 @@ def test_a_refused_event_may_be_published_once_there_is_room(file: LogFile) -> N
         file.append([publication("with"), large, publication("new topic", topic="other")], 1)
     assert "other" not in file.topics
     assert [row.offset for row in file.append([publication("with")], 2)] == [1]
+
+
+def test_a_topic_for_each_event_is_refused_before_it_does_harm(file: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toska_events.log.file.MAX_TOPICS", 5)
+    file.append([publication(str(number), topic=f"order-{number}") for number in range(5)], 1)
+    with pytest.raises(EventRefused, match="belongs into its subject or key"):
+        file.append([publication("known", topic="order-1"), publication("new", topic="order-5")], 2)
+    assert [row.offset for row in file.append([publication("known", topic="order-1")], 3)] == [6]
+    with pytest.raises(EventRefused):
+        file.put_topic("another", "{}", 0)
+    assert len(file.topics) == 5
 
 
 def test_a_disk_without_room_is_a_full_log_and_nothing_is_broken(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toska_common.events.embedded.records import Publication, identity_of
-from toska_common.events.errors import LogFull
+from toska_common.events.errors import EventRefused, LogFull
 
 from toska_events.log.rows import Changes, Dead, GroupRow, Held, Row, Topic
 from toska_events.log.schema import connect
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 50_000
 """How many events back doubles are looked for; more than any publisher sends before it is confirmed."""
+MAX_TOPICS = 10_000
 _RESERVE_PAGES = 512
 """Room that publishing leaves, so that a full log can still be told what was settled, and so become less full."""
 _NEARLY = 0.85
@@ -112,6 +113,7 @@ class LogFile:
 
         Raises:
             LogFull: There is no room; nothing was stored.
+            EventRefused: There are too many topics; nothing was stored.
         """
         now = self._last_at = max(now, self._last_at)
         rows: list[Row] = []
@@ -321,6 +323,12 @@ class LogFile:
             self._connection.execute("BEGIN IMMEDIATE")
 
     def _make_topic(self, name: str) -> Topic:
+        if len(self.topics) >= MAX_TOPICS:
+            raise EventRefused(
+                f"the log has {MAX_TOPICS:,} topics, and takes no more: what differs from event to event belongs into "
+                "its subject or key, and not into its topic",
+                topic=name,
+            )
         self._begin()
         row = self._connection.execute(
             "INSERT INTO topics (name, settings, published, events, bytes, last_at, time_to_live) "

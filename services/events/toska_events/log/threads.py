@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 from toska_common.clock import Clock
 from toska_common.events.embedded.records import Publication, microseconds
-from toska_common.events.errors import LogFull
+from toska_common.events.errors import EventRefused, LogFull
 
 from toska_events.log.file import LogFile
 from toska_events.log.reading import LogReading
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_REFUSALS = (LogFull, EventRefused)
+"""What is wrong with one call, and not with the log."""
 ROUND_BYTES = 8 << 20
 """Most that one commit takes, unless one call alone is more."""
 
@@ -133,7 +135,7 @@ class LogWriter:
             assert isinstance(job, Job)  # noqa: S101
             try:
                 job.result = job.work(self._file)
-            except LogFull as error:
+            except _REFUSALS as error:
                 job.result = error
 
     def _append_all(self, appends: list[Append]) -> None:
@@ -143,11 +145,11 @@ class LogWriter:
             appends[0].result = self._file.append([one for job in appends for one in job.publications], now)
             for job in appends[1:]:
                 job.result = []
-        except LogFull as error:
+        except _REFUSALS as error:
             if len(appends) == 1:
                 appends[0].result = error
                 return
-            for job in appends:  # one that is large keeps no small one out
+            for job in appends:  # one that is too large, or is refused, keeps no other out
                 self._append_all([job])
 
     def _finish(self, round_: list[Append | Job[Any]]) -> None:
