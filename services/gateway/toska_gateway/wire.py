@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.contracts.routing import Cluster, ClusterEndpoints, Endpoint, RouteTable, Snapshot
 from toska_common.routing.pools import changed_pools
-from toska_common.routing.tables import build_table_delta, compare, whole_table_delta
+from toska_common.routing.tables import TableChange, build_table_delta, compare, whole_table_delta
 from toska_common.targets import TargetRules
 
 from toska_gateway.tls_material import NO_TLS, TlsMaterial
@@ -61,7 +61,8 @@ def messages(
 def _table_messages(
     before: Snapshot | None, table: RouteTable, mesh_owned: frozenset[str], *, crowded: bool
 ) -> Iterator[dict[str, Any]]:
-    change = compare(RouteTable() if before is None else before.table, table)
+    # (comparing with nothing would put 10,000 routes in order, for longer than others should have to wait)
+    change = TableChange(clusters=frozenset(table.clusters)) if before is None else compare(before.table, table)
     anew = crowded or before is None
     delta = whole_table_delta(table, "") if anew else build_table_delta(change, table, "")
     yield {
