@@ -9,7 +9,7 @@ from toska_cli.events import summarize, table
 from toska_common.events import EventBus, Incoming, Reject, Retrying
 from toska_common.events.opening import open_transport
 from toska_tests.meshes import TOSKA, RunningMesh, toska_up
-from toska_tests.programs import finished
+from toska_tests.programs import finished, running
 from toska_tests.waiting import PATIENT_S, wait_until
 
 
@@ -82,3 +82,23 @@ def test_an_event_is_one_line_without_a_terminals_commands() -> None:
     assert "partitionkey=k\ufffd" in line
     assert line.isprintable()
     assert table([("A", "B"), ("aaa", "b\x1b")]) == ["A    B", "aaa  b\ufffd"]
+
+
+async def test_events_are_followed_as_they_come(mesh: RunningMesh) -> None:
+    command = [TOSKA, "events", "tail", "followed.#", "--where", "region=eu", "--count", "2", "--json"]
+    with running(command, mesh.folder) as program:
+        seen = list[Any]()
+
+        async def is_seen() -> bool:
+            # What is published before the stream stands is not for it.
+            await toska(mesh, "publish", "followed.topic", '"x"', "-a", "region=eu")
+            await toska(mesh, "publish", "followed.topic", '"y"', "-a", "region=us")
+            seen[:] = [json.loads(line) for line in program.stdout.splitlines()]
+            return len(seen) >= 2
+
+        await wait_until(is_seen, within=PATIENT_S, what="two events are followed")
+        assert await program.exit_code() == 0
+    assert [(event["data"], event["region"]) for event in seen] == [("x", "eu"), ("x", "eu")]
+    beginning = await toska(mesh, "tail", "followed.*", "--beginning", "-n", "1")
+    assert "followed.topic" in beginning
+    assert "pattern" in await toska(mesh, "tail", "a..b", code=1)
