@@ -28,7 +28,9 @@ _WAITS_S = (0.1, 2.0)
 _CLOSE_S = 2.0
 
 # It logs every refused connection as an error with a traceback; what it knows is logged here, once.
-logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+_THEIRS = logging.getLogger("aiormq")
+if _THEIRS.level == logging.NOTSET:
+    _THEIRS.setLevel(logging.CRITICAL)
 
 
 class Link:

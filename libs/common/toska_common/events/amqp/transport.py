@@ -101,10 +101,10 @@ class AmqpTransport:
             self._tasks.start_soon(run)
         await self._sending.first()
         await self._receiving.first()
-        self._tasks.start_soon(self._catalog.run)
         try:
             with anyio.fail_after(_START_S):
                 await self._publisher.ready()
+                self._tasks.start_soon(self._catalog.run)
                 await self._catalog.current()
         except TimeoutError as error:
             raise EventsUnavailable(f"RabbitMQ did not get ready within {_START_S:g} s") from error
