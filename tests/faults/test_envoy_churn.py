@@ -24,7 +24,11 @@ _EXTRAS: tuple[dict[str, Any], ...] = (
     {"ip": {"allow": ["127.0.0.0/8"]}},
     {"body": {"max_bytes": 1_000_000}},
     {"headers": {"response": {"set": {"x-churn": "1"}}}},
+    {"hedge": {"after": "5s"}},
+    {"fallback": {"cluster": "spare"}},
+    {"fallback": {"respond": {"status": 200, "body": "instead"}, "on": ["unavailable"]}},
 )
+_STICKY: tuple[dict[str, Any], ...] = ({}, {"sticky": {"header": "x-user"}}, {"sticky": {"set_cookie": "part"}})
 
 
 class Churn:
@@ -39,15 +43,26 @@ class Churn:
         """The next one."""
         self._serial += 1
         passing = [f"passing-{self._serial - back}" for back in range(self._random.randint(0, 2))]
-        names = ["steady", "split-a", "split-b", *passing]
+        names = ["steady", "split-a", "split-b", "spare", *passing]
         weight = self._random.randint(1, 9)
         split = [{"cluster": "split-a", "weight": weight}, {"cluster": "split-b", "weight": 10 - weight}]
         routes: list[dict[str, Any]] = [
             {"name": "steady", "match": {"path_prefix": "/steady"}, "to": "steady", "policies": self._policies()},
-            {"name": "split", "match": {"path_prefix": "/split"}, "to": split, "policies": self._policies()},
+            {
+                "name": "split",
+                "match": {"path_prefix": "/split"},
+                "to": split,
+                "policies": self._policies(),
+                **self._random.choice(_STICKY),
+            },
             *({"name": name, "match": {"path_prefix": f"/{name}"}, "to": name} for name in passing),
         ]
-        return {"clusters": {name: self._cluster() for name in names}, "routes": routes}
+        clusters = {name: self._cluster() for name in names}
+        if not any("fallback" in one.get("policies", {}) for one in routes) and self._random.random() < 0.3:
+            clusters["steady"]["failover"] = {"to": "spare"}
+        if self._random.random() < 0.3:
+            routes.append({"name": "near", "match": {"path_prefix": "/", "client_ip": ["192.0.2.0/24"]}, "to": "spare"})
+        return {"clusters": clusters, "routes": routes}
 
     def _cluster(self) -> dict[str, Any]:
         ports = self._random.sample(self._ports, self._random.randint(1, len(self._ports)))

@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 from toska_common.envoy import RouteEncoder
 from toska_common.envoy.encoding import NotOfTheApi, encode
-from toska_common.envoy.resources import CLUSTER, LISTENER, ROUTES
+from toska_common.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from toska_common.envoy_api import message_class
 
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
@@ -52,6 +52,7 @@ class _Stream:
         self.sent: dict[str, _Sent] = {}
         self.changed = anyio.Event()
         self.outbox: list[Any] = []
+        self.renewed: set[str] = set()  # clusters that Envoy has not yet taken in the form that they were sent in
 
     def take(self, request: Any) -> None:
         """A subscription, or what became of a response."""
@@ -62,22 +63,28 @@ class _Stream:
         repeated = False
         if request.response_nonce:
             nonce = int(request.response_nonce)
-            repeated = nonce <= sent.taken and sent.names == frozenset(request.resource_names)
+            repeated = nonce <= sent.taken
+            if kind == CLUSTER and nonce == sent.nonce:
+                self.renewed.clear()
             if request.HasField("error_detail"):
                 sent.refusals[nonce] = request.error_detail.message
             sent.taken = max(sent.taken, nonce)
-        sent.names = frozenset(request.resource_names)
+        before, sent.names = sent.names, frozenset(request.resource_names)
         # What is no longer subscribed to is sent anew when it is again: Envoy has forgotten it.
         sent.known &= sent.names
         if kind in _WILDCARD:
             if not sent.nonce:
                 self.send(kind)
-        elif missing := sent.names - sent.known:
-            self.send(kind, missing)
-        elif repeated:
-            # Neither an answer nor another subscription: a cluster that has changed asks for what it already had, and
+            self._tell()
+            return
+        missing = sent.names - sent.known
+        if repeated:
+            # No answer: clusters that have changed ask for what they already had, perhaps together with new ones, and
             # Envoy takes nothing further of clusters before that has come.
-            self.send(kind)
+            renewed = sent.names & self.renewed if kind == ENDPOINTS else set[str]()
+            missing |= renewed or (sent.names if sent.names == before else set[str]())
+        if missing:
+            self.send(kind, missing)
         self._tell()
 
     def send(self, kind: str, names: Iterable[str] | None = None) -> int:
@@ -161,6 +168,10 @@ class AdsServer:
         except NotOfTheApi as error:
             raise Refused(str(error)) from error
         known = self._resources.setdefault(kind, {})
+        if kind == CLUSTER:
+            changed = [name for name, one in packed.items() if known.get(name) != one]
+            for stream in self._streams:
+                stream.renewed.update(changed)
         gone = set(known) - set(packed) if whole else set[str]()
         for name in gone:
             del known[name]
