@@ -87,7 +87,10 @@ async def until_paths(mesh: ControlMesh, *paths: str) -> Json:
     newest: Json = {}
 
     async def has_them() -> bool:
-        newest.update(await merged(mesh))
+        answer = await mesh.get(f"{mesh.data}/openapi.json")
+        if answer.status_code == 503:  # the gateway has only begun
+            return False
+        newest.update(answer.raise_for_status().json())
         return set(paths) <= newest["paths"].keys()
 
     await wait_until(has_them, what=f"{paths} are documented", every=0.1)
