@@ -328,6 +328,11 @@ PROBLEM_TYPES: Final = {
         _type("unreadable-schema", 500, "Unreadable schema", "mesh",
               "What stands under a topic's key in the registry is not a schema of this release.",
               "Delete the schema, and let its publishers propose it anew; or run the release that wrote it."),
+        _type("unknown-webhook", 404, "Unknown webhook", "caller",
+              "Nothing is subscribed under this id.", "GET /api/v1/events/subscriptions lists those that there are."),
+        _type("unreadable-secret", 500, "Unreadable secret", "mesh",
+              "A webhook's secret was sealed under another admin token.",
+              "Subscribe anew with the secret, or put the old admin token back."),
         # Sagas
         _type("unknown-saga", 404, "No such saga", "caller",
               "There is no saga of this id.", "List them: GET /api/v1/sagas of the service that runs them."),
