@@ -344,6 +344,33 @@ async def test_members_of_an_ordered_group_come_to_share_its_keys_and_keep_their
         assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
 
 
+async def test_a_group_has_the_patterns_of_who_subscribed_last(rig: Rig) -> None:
+    async with rig.open() as one, rig.open() as two:
+        async with one.subscribe(Subscription((rig.carrier.topic("a"), rig.carrier.topic("b")), group="workers")):
+            pass
+        wanted = Subscription((rig.carrier.topic("b"), rig.carrier.topic("c")), group="workers")
+        async with two.subscribe(wanted) as consumer:
+            await publish(one, *(rig.carrier.event(topic, topic.encode()) for topic in "abc"))
+            assert await take_acked(consumer, 2) == [b"b", b"c"]
+            (group,) = await one.administration.groups()
+            assert (group.patterns, group.lag) == (wanted.patterns, 0)
+
+
+async def test_without_a_log_nothing_begins_in_the_past_and_nothing_waits_for_ever(rig: Rig) -> None:
+    async with rig.open(log="false") as transport:
+        with pytest.raises(InvalidInput, match="log=false"):
+            async with transport.subscribe(Subscription(rig.wanted.patterns, group="late", start=BEGINNING)):
+                pass
+        later = now_utc() + timedelta(milliseconds=50)
+        await transport.publish([Message(event, deliver_at=later) for event in rig.events(0, 1)])
+        async with rig.channel() as channel:
+
+            async def given_on() -> bool:
+                return bool((await channel.basic_get(f"{rig.namespace}.unwanted", no_ack=True)).body)
+
+            await wait_until(given_on, what="the event that nobody wants")
+
+
 async def test_credentials_that_are_refused_are_not_shown(rig: Rig) -> None:
     url = rig.server.url_at(rig.server.port, password="w%2Frong-secret")
     with pytest.raises(CredentialsRefused, match="credentials of the user 'toska' are refused") as caught:

@@ -156,6 +156,8 @@ class Groups:
             yield
 
     async def _make(self, subscription: Subscription) -> GroupFact:
+        if not subscription.start.is_now:
+            self._log.require()
         lanes = min(max(1, subscription.partitions), SLOTS) if subscription.ordered else 0
         fact = GroupFact(subscription.group or "", subscription.patterns, lanes)
         if subscription.start.is_now:

@@ -57,11 +57,19 @@ class Log:
                 if not left:
                     return
 
-    async def records(self, patterns: Sequence[str], start: Start) -> AsyncGenerator[Record]:
-        """The messages themselves."""
+    def require(self) -> None:
+        """Whether there is one.
+
+        Raises:
+            InvalidInput: There is none.
+        """
         if not self.kept:
             reason = "the URL of RabbitMQ says log=false, so nothing is kept for reading again"
             raise InvalidInput(reason, problems=[{"field": "start", "reason": reason}])
+
+    async def records(self, patterns: Sequence[str], start: Start) -> AsyncGenerator[Record]:
+        """The messages themselves."""
+        self.require()
         for pattern in patterns:
             check_pattern(pattern)
         if start.is_now:
