@@ -134,7 +134,7 @@ class EnvoyProcess:
                 log.info("envoy_said", pid=self.process.pid, text=line)
             return
         text, level = match["text"], match["level"]
-        if text.startswith("Deprecated field"):
+        if text.startswith("Deprecated field") or "marked as work-in-progress" in text:
             log.debug("envoy_warned", pid=self.process.pid, part=match["part"], text=text)
         elif level in ("warning", "error", "critical"):
             self.complaints.append(text)
