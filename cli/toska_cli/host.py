@@ -177,6 +177,8 @@ class Host:
             parts.append(PartView("xds", states["router"], urls["xds"], "for Envoys and gRPC clients"))
         if "discovery_grpc" in urls:
             parts.append(PartView("discovery grpc", states["discovery"], urls["discovery_grpc"]))
+        if "events_grpc" in urls:
+            parts.append(PartView("events grpc", states["events"], urls["events_grpc"]))
         if self._examples is not None:
             parts += [
                 PartView(spec.name, self._examples.states[spec.name], f"http://{spec.host}:{spec.port}", "example")

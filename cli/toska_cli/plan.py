@@ -51,6 +51,8 @@ class MeshPlan:
             "events": self._url(self.events.port),
             **({"discovery_grpc": self._url(self.discovery.grpc_port, "grpc")} if self.discovery.grpc_port > 0 else {}),
         }
+        if self.events.grpc_port > 0:
+            found["events_grpc"] = self._url(self.events.grpc_port, "grpc")
         if self.router.xds:
             found["xds"] = self._url(self.router.xds_port, "grpc")
         if self.dns is not None:
@@ -78,9 +80,11 @@ class MeshPlan:
 
     @property
     def bound_later(self) -> list[tuple[str, int]]:
-        """Addresses that discovery and router bind themselves: neither DNS nor gRPC takes a socket of others."""
+        """Addresses that services bind themselves: neither DNS nor gRPC takes a socket of others."""
         discovery = self.discovery
         grpc = [(discovery.host, discovery.grpc_port)] if discovery.grpc_port > 0 else []
+        if self.events.grpc_port > 0:
+            grpc.append((self.events.host, self.events.grpc_port))
         if self.router.xds:
             grpc.append((self.router.host, self.router.xds_port))
         return grpc if self.dns is None else [*grpc, self.dns]
@@ -117,9 +121,9 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
     shared["home"] = prepare_home(discovery.home)
     discovery = discovery.model_copy(update=shared)
     registry = registry_http_url(discovery.registry_url, base_url(discovery.host, discovery.consul_port))
-    events = toska_events.settings.Settings.from_environment(
-        **shared, registry_url=registry, **({"port": ports.events} if moved else {})
-    )
+    events = toska_events.settings.Settings.from_environment(**shared, registry_url=registry)
+    if moved:
+        events = events.model_copy(update=_events_ports(ports, events))
     router = toska_router.settings.Settings.from_environment(
         **shared, registry_url=registry, **(_router_ports(ports) if moved else {})
     )
@@ -151,6 +155,11 @@ def plan_mesh(options: UpOptions) -> MeshPlan:
         gateway=gateway,
         examples_from=examples_from if options.examples else None,
     )
+
+
+def _events_ports(ports: PortPlan, settings: toska_events.settings.Settings) -> dict[str, int]:
+    moved = {"port": ports.events}
+    return moved if settings.grpc_port < 0 else {**moved, "grpc_port": ports.events_grpc}
 
 
 def _router_ports(ports: PortPlan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class PortPlan:
     gateway_admin: int = 8100
     discovery: int = 8101
     discovery_grpc: int = 18101
+    events_grpc: int = 18108
     registry: int = 8500
     router: int = 8102
     events: int = 8108
@@ -46,4 +47,5 @@ class PortPlan:
             envoy=first + 8,
             events=first + 9,
             examples=first + EXAMPLES_OFFSET,
+            events_grpc=first + _SPAN - 1,
         )

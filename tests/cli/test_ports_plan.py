@@ -20,6 +20,7 @@ def test_ports_from_moves_every_port() -> None:
         xds=9007,
         envoy=9008,
         events=9009,
+        events_grpc=9019,
         examples=9010,
     )
 
@@ -32,13 +33,17 @@ def test_a_range_that_does_not_fit_is_refused(first: int) -> None:
 
 def test_listeners_that_were_turned_off_stay_off_when_ports_move(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOSKA_DISCOVERY_GRPC_PORT", "-1")
+    monkeypatch.setenv("TOSKA_EVENTS_GRPC_PORT", "-1")
     plan = plan_mesh(UpOptions(home=home, ports_from=23000))
     assert "discovery_grpc" not in plan.urls
-    assert ("127.0.0.1", 23006) not in plan.bound_later
+    assert "events_grpc" not in plan.urls
+    assert not {("127.0.0.1", 23006), ("127.0.0.1", 23019)} & set(plan.bound_later)
     monkeypatch.delenv("TOSKA_DISCOVERY_GRPC_PORT")
+    monkeypatch.delenv("TOSKA_EVENTS_GRPC_PORT")
     plan = plan_mesh(UpOptions(home=home, ports_from=23000))
     assert plan.urls["discovery_grpc"] == "grpc://127.0.0.1:23006"
-    assert ("127.0.0.1", 23006) in plan.bound_later
+    assert plan.urls["events_grpc"] == "grpc://127.0.0.1:23019"
+    assert {("127.0.0.1", 23006), ("127.0.0.1", 23019)} <= set(plan.bound_later)
 
 
 def test_xds_is_planned_only_where_it_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,7 +360,9 @@ async def test_a_grpc_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
 def test_the_generated_code_is_that_of_the_contract(tmp_path: Path) -> None:
     subprocess.run([ROOT / "tools" / "protos", tmp_path], check=True, timeout=60)
     made = sorted((tmp_path / "toska_common" / "protos").iterdir())
-    assert [path.name for path in made] == ["discovery_v1_pb2.py", "discovery_v1_pb2_grpc.py"]
+    assert [path.name for path in made] == [
+        *("discovery_v1_pb2.py", "discovery_v1_pb2_grpc.py", "events_v1_pb2.py", "events_v1_pb2_grpc.py")
+    ]
     for path in made:
         assert path.read_text() == (ROOT / "libs/common/toska_common/protos" / path.name).read_text(), (
             "run tools/protos"

@@ -57,6 +57,7 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
         "registry",
         "router",
         "events",
+        "events_grpc",
         "dns",
     }
     states = {part["name"]: part["state"] for part in mesh.line["parts"]}
@@ -68,6 +69,7 @@ async def test_the_ready_line_lists_every_part_and_what_it_says_works(
         "registry": "ready",
         "router": "ready",
         "events": "ready",
+        "events grpc": "ready",
         "dns": "ready",
         "payments-1": "running",
         "payments-2": "running",

@@ -109,7 +109,7 @@ class ControlMesh:
         from toska_events.app import create_service
         from toska_events.settings import Settings
 
-        settings = Settings(home=self.home, port=self.first + 5, registry_url=self.registry)
+        settings = Settings(home=self.home, port=self.first + 5, grpc_port=-1, registry_url=self.registry)
         await self._start("events", create_service(settings))
 
     async def start_gateway(self, **options: Any) -> None:

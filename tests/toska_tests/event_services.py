@@ -60,7 +60,13 @@ async def events_service(discovery: RunningDiscovery, **options: Any) -> AsyncGe
     with ExitStack() as stack:
         sock = stack.enter_context(bind("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        settings = Settings(home=discovery.settings.home, port=port, embedded_registry_url=discovery.consul, **options)
+        chosen: dict[str, Any] = {"grpc_port": -1, **options}
+        settings = Settings(
+            home=discovery.settings.home,
+            port=port,
+            embedded_registry_url=discovery.consul,
+            **chosen,
+        )
         async with http_client() as http, anyio.create_task_group() as group:
             await group.start(partial(serve, create_service(settings), {"events": sock}))
             running = RunningEvents(settings, http, discovery)

@@ -14,6 +14,7 @@ from toska_common.contracts.discovery import META_VERSION
 from toska_common.events.announcing import mesh_bus
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
+from toska_common.rpc.server import RpcServer
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.targets import TargetRules
@@ -43,7 +44,7 @@ from toska_discovery.instance import canonical_address
 from toska_discovery.metrics import DiscoveryCollector, DnsCollector, VacancyCollector
 from toska_discovery.probing.opening import ProbingRules, open_probing
 from toska_discovery.registry import Registry
-from toska_discovery.rpc.server import RpcServer
+from toska_discovery.rpc.adding import SERVICE, add_to
 from toska_discovery.settings import Settings
 from toska_discovery.store import SqliteStore
 from toska_discovery.vacancies.listeners import find_listing
@@ -199,10 +200,11 @@ class _Discovery:
             rpc = RpcServer(
                 self._settings.host,
                 self._settings.grpc_port,
-                directory=directory,
-                policy=self._policy,
+                add=partial(add_to, directory, self._policy, self._metrics.registry),
+                service=SERVICE,
+                loaded=("toska_discovery.rpc.service",),
+                setting="TOSKA_DISCOVERY_GRPC_PORT",
                 health=self._health,
-                registry=self._metrics.registry,
                 ready=lambda: self.service.ready,
             )
             self._health.add("grpc", lambda: rpc.started)

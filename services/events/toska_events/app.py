@@ -16,6 +16,7 @@ from toska_common.events.errors import EventsUnavailable
 from toska_common.events.opening import open_transport
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
+from toska_common.rpc.server import RpcServer
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
 from toska_common.server import Listener, Service
 from toska_common.tasks import supervised_tasks
@@ -25,6 +26,7 @@ from toska_events.handlers import add_handlers
 from toska_events.hosting import host_log
 from toska_events.metrics import EventsCollector
 from toska_events.parts import Parts, Webhooks
+from toska_events.rpc.adding import SERVICE, add_to
 from toska_events.schemas.book import SchemaBook
 from toska_events.settings import Settings
 from toska_events.webhooks.book import WebhookBook
@@ -56,6 +58,18 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         join_access=join_suffices,
     )
     add_handlers(app, parts)
+    rpc: RpcServer | None = None
+    if settings.grpc_port >= 0:
+        rpc = RpcServer(
+            settings.host,
+            settings.grpc_port,
+            add=partial(add_to, parts, policy, metrics.registry),
+            service=SERVICE,
+            loaded=("toska_events.rpc.service",),
+            setting="TOSKA_EVENTS_GRPC_PORT",
+            health=health,
+            ready=lambda: service.ready,
+        )
     listener = Listener("events", settings.host, settings.port, ManagementGuard(app, policy))
 
     def crash(error: Exception) -> None:
@@ -80,6 +94,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             service.withdraw = partial(_withdraw, health, parts, presence)
             tasks.start_soon(presence.keep)
             tasks.start_soon(_stay_connected, parts)
+            if rpc is not None:
+                tasks.start_soon(rpc.run)
             tasks.start_soon(Deliverer(parts, consul, parts.webhooks.book, webhook_metrics).run)
             if parts.log is not None:
                 tasks.start_soon(parts.log.retention.run, settings.retention_interval)
@@ -87,6 +103,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
         parts.log = parts.schemas = parts.webhooks = None
 
     service = Service("events", [listener], lifespan)
+    if rpc is not None:
+        health.add("grpc", lambda: rpc.started)
     health.add("listening", lambda: service.ready)
     health.add("transport", lambda: _require_transport(parts))
     return service

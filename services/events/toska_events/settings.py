@@ -16,6 +16,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="TOSKA_EVENTS_")
 
     port: int = Field(default=8108, ge=0, le=65535, description="Port of the API")
+    grpc_port: int = Field(default=18108, ge=-1, le=65535, description="Of the gRPC service; -1 for none")
     fsync: Literal["full", "normal"] = Field(
         default="full",
         description="full: what is confirmed survives a loss of power; normal: it survives the death of any process, "

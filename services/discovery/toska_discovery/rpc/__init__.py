@@ -1,1 +1,1 @@
-"""Discovery over gRPC. Only `server.run` is for others, and it loads gRPC when it is called."""
+"""Discovery over gRPC. Only `adding` is for others, and it loads gRPC when it is called."""

@@ -1,20 +1,18 @@
 """The methods of `toska.discovery.v1.ServiceDiscovery`: parse, ask the directory, fill the answer.
 
-Each call has a deadline, the caller's or `LONGEST_S`; a watch has only the caller's.
+Each call has a deadline, the caller's or one of ours; a watch has only the caller's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import anyio
-import grpc
-import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from toska_common.contracts.discovery import Health, Registration, Report
-from toska_common.credentials import Access, bearer_token
-from toska_common.errors import InvalidInput, MeshError, UpstreamTimeout, UpstreamUnavailable
+from toska_common.credentials import Access
+from toska_common.errors import InvalidInput, MeshError, UpstreamUnavailable
 from toska_common.protos import discovery_v1_pb2, discovery_v1_pb2_grpc
+from toska_common.rpc.answering import Answering
 from toska_common.security import ManagementPolicy
 
 from toska_discovery.directory import Directory, Sort
@@ -22,12 +20,8 @@ from toska_discovery.feed import Happened, Quiet
 from toska_discovery.metadata import merge, read_patch, read_replacement
 from toska_discovery.paging import MAX_LIMIT, PageRequest
 from toska_discovery.rpc.messages import fill, health_of, parse
-from toska_discovery.rpc.status import DETAILS_KEY, code_of, details_of
 from toska_discovery.selection import SERVICE_KEYS, Caller, Criteria
 
-log = structlog.get_logger(__name__)
-
-LONGEST_S = 30.0
 QUIET_S = 60.0
 MAX_READERS = 1000
 
@@ -40,50 +34,47 @@ _EVENT_TYPES = {
     "deregistered": pb.ServiceEvent.TYPE_DEREGISTERED,
 }
 
-Method = Callable[[Any, Access | None], Awaitable[Any]]
-
 
 class ServiceDiscovery(discovery_v1_pb2_grpc.ServiceDiscoveryServicer):
     """Answers for `directory`, to whom `policy` lets in."""
 
     def __init__(self, directory: Directory, policy: ManagementPolicy, registry: CollectorRegistry) -> None:
         self._directory = directory
-        self._policy = policy
-        self._calls = Counter(
-            "toska_discovery_rpcs", "gRPC calls answered", labelnames=("method", "code"), registry=registry
-        )
+        self._answering = Answering(policy, registry, "toska_discovery_rpcs")
 
     # The protocol's names; what they do is below.
 
     async def Register(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("Register", self._register, request, context, Access.JOIN)
+        return await self._answering.answer("Register", self._register, request, context, Access.JOIN)
 
     async def Deregister(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("Deregister", self._deregister, request, context, Access.JOIN)
+        return await self._answering.answer("Deregister", self._deregister, request, context, Access.JOIN)
 
     async def Discover(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("Discover", self._discover, request, context)
+        return await self._answering.answer("Discover", self._discover, request, context)
 
     async def Heartbeat(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("Heartbeat", self._heartbeat, request, context, Access.JOIN)
+        return await self._answering.answer("Heartbeat", self._heartbeat, request, context, Access.JOIN)
 
     async def ListServices(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("ListServices", self._list_services, request, context)
+        return await self._answering.answer("ListServices", self._list_services, request, context)
 
     async def GetServiceMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("GetServiceMetadata", self._get_metadata, request, context)
+        return await self._answering.answer("GetServiceMetadata", self._get_metadata, request, context)
 
     async def UpdateServiceMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        return await self._answer("UpdateServiceMetadata", self._update_metadata, request, context, Access.JOIN)
+        return await self._answering.answer(
+            "UpdateServiceMetadata", self._update_metadata, request, context, Access.JOIN
+        )
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - the protocol's name
         try:
-            self._admit(context, None)
+            self._answering.admit(context, None)
             if self._directory.feed.readers >= MAX_READERS:
                 raise UpstreamUnavailable(f"{MAX_READERS} readers follow events already")
         except MeshError as error:
-            await self._fail("Watch", error, context)
-        self._calls.labels("Watch", "OK").inc()
+            await self._answering.fail("Watch", error, context)
+        self._answering.calls.labels("Watch", "OK").inc()
         async with aclosing(self._follow(request)) as events:
             async for event in events:
                 yield event
@@ -172,41 +163,6 @@ class ServiceDiscovery(discovery_v1_pb2_grpc.ServiceDiscoveryServicer):
                         continue
                     case _:
                         yield pb.ServiceEvent(type=pb.ServiceEvent.TYPE_RESET, position=feed.position)
-
-    # How every call goes.
-
-    async def _answer(self, name: str, method: Method, request: Any, context: Any, needed: Access | None = None) -> Any:
-        left = context.time_remaining()
-        try:
-            access = self._admit(context, needed)
-            with anyio.fail_after(LONGEST_S if left is None else min(left, LONGEST_S)):
-                answer = await method(request, access)
-        except TimeoutError:
-            await self._fail(name, UpstreamTimeout("no answer within the deadline of the call"), context)
-        except MeshError as error:
-            await self._fail(name, error, context)
-        except Exception:
-            log.exception("rpc_failed", method=name)
-            await self._fail(name, MeshError("the service met an error that it did not foresee"), context)
-        else:
-            self._calls.labels(name, "OK").inc()
-            return answer
-
-    def _admit(self, context: Any, needed: Access | None) -> Access | None:
-        given = {key.lower(): value for key, value in context.invocation_metadata() or ()}
-        token = bearer_token(given.get("authorization"))
-        if needed is None and not self._policy.open_reads:
-            needed = Access.ADMIN
-        if needed is not None:
-            self._policy.credentials.require(token, needed)
-        return self._policy.credentials.access_of(token) if token else None
-
-    async def _fail(self, name: str, error: MeshError, context: Any) -> None:
-        code = code_of(error)
-        self._calls.labels(name, code.name).inc()
-        if code is grpc.StatusCode.INTERNAL:
-            log.error("rpc_refused", method=name, code=error.code, detail=error.detail)
-        await context.abort(code, error.detail, trailing_metadata=((DETAILS_KEY, details_of(error)),))
 
 
 def _criteria(message: Any) -> Criteria:

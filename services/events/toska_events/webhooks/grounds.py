@@ -21,7 +21,11 @@ async def forbidden_ground(consul: ConsulClient, settings: Settings) -> TargetRu
         MeshError: The registry cannot be asked.
     """
     registry = urlsplit(settings.registry_api_url)
-    found = {(settings.host, settings.port), (registry.hostname or "", registry.port or 8500)}
+    found = {
+        (settings.host, settings.port),
+        (settings.host, max(settings.grpc_port, 0)),
+        (registry.hostname or "", registry.port or 8500),
+    }
     services, _ = await consul.catalog_services()
     for name in services:
         if name.startswith(_OWN):

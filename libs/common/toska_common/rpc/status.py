@@ -10,6 +10,7 @@ from google.rpc import (  # pyright: ignore[reportMissingTypeStubs] - made by pr
     error_details_pb2,
     status_pb2,
 )
+
 from toska_common.errors import MeshError
 
 DOMAIN = "toska"

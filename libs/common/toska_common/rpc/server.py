@@ -1,20 +1,17 @@
-"""The gRPC listener: discovery's service, the health protocol and reflection, in this event loop.
+"""A gRPC listener: a service of ours, the health protocol and reflection, in this event loop.
 
 gRPC is loaded in a thread when it is about to be used: it takes a tenth of a second, in which others can start.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
-from prometheus_client import CollectorRegistry
+
 from toska_common.errors import ConfigurationError
 from toska_common.health import HealthChecks
-from toska_common.security import ManagementPolicy
-
-from toska_discovery.directory import Directory
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -24,7 +21,7 @@ log = structlog.get_logger(__name__)
 STOP_WITHIN_S = 0.5
 HEALTH_EVERY_S = 1.0
 MAX_MESSAGE_BYTES = 1024 * 1024
-_LOADED = ("grpc.aio", "grpc_health.v1.health", "grpc_reflection.v1alpha.reflection", "toska_discovery.rpc.service")
+_LOADED = ("grpc.aio", "grpc_health.v1.health", "grpc_reflection.v1alpha.reflection")
 _OPTIONS = [
     # Without it the port would be shared silently with a stranger.
     ("grpc.so_reuseport", 0),
@@ -34,24 +31,33 @@ _OPTIONS = [
 
 
 class RpcServer:
-    """Serves `directory` on a port of its own; `run` until cancelled."""
+    """Serves on a port of its own; `run` until cancelled.
+
+    Args:
+        add: Adds a servicer to a server, and returns the descriptor of its file.
+        service: The servicer's full name.
+        loaded: Modules that `add` imports, loaded in a thread before it is called.
+        setting: The variable that names the port, for the error when it is taken.
+    """
 
     def __init__(
         self,
         host: str,
         port: int,
         *,
-        directory: Directory,
-        policy: ManagementPolicy,
+        add: "Callable[[grpc.aio.Server], Any]",
+        service: str,
+        loaded: Sequence[str],
+        setting: str,
         health: HealthChecks,
-        registry: CollectorRegistry,
         ready: Callable[[], bool],
     ) -> None:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._directory = directory
-        self._policy = policy
+        self._add = add
+        self._service = service
+        self._loaded = (*_LOADED, *loaded)
+        self._setting = setting
         self._health = health
-        self._registry = registry
         self._ready = ready
         self.started = False
 
@@ -61,7 +67,7 @@ class RpcServer:
         Raises:
             ConfigurationError: The port is taken.
         """
-        await anyio.to_thread.run_sync(_load)
+        await anyio.to_thread.run_sync(_load, self._loaded)
         server, health = self._build()
         await server.start()
         self.started = True
@@ -77,19 +83,14 @@ class RpcServer:
         import grpc.aio
         from grpc_health.v1 import health, health_pb2, health_pb2_grpc
         from grpc_reflection.v1alpha import reflection
-        from toska_common.protos import discovery_v1_pb2, discovery_v1_pb2_grpc
 
-        from toska_discovery.rpc.service import ServiceDiscovery
-
-        made: Any = (discovery_v1_pb2_grpc, health_pb2_grpc, reflection, health)  # without types
-        services, health_services, reflecting, checking = made
+        made: Any = (health_pb2_grpc, reflection, health)  # without types
+        health_services, reflecting, checking = made
         server = grpc.aio.server(options=_OPTIONS)
-        services.add_ServiceDiscoveryServicer_to_server(
-            ServiceDiscovery(self._directory, self._policy, self._registry), server
-        )
+        file = self._add(server)
         verdicts: Any = checking.aio.HealthServicer()
         health_services.add_HealthServicer_to_server(verdicts, server)
-        names: Any = (discovery_v1_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+        names: Any = (file, health_pb2.DESCRIPTOR)
         service_names = [name for file in names for name in _service_names(file)]
         reflecting.enable_server_reflection([*service_names, reflecting.SERVICE_NAME], server)
         try:
@@ -100,7 +101,7 @@ class RpcServer:
             reason = None
         if not bound:
             raise ConfigurationError(
-                f"cannot listen on {self._address} for gRPC: stop what uses it, or set TOSKA_DISCOVERY_GRPC_PORT"
+                f"cannot listen on {self._address} for gRPC: stop what uses it, or set {self._setting}"
             ) from reason
         return server, verdicts
 
@@ -112,14 +113,14 @@ class RpcServer:
         while True:
             now = states.SERVING if self._ready() and not self._health.draining else states.NOT_SERVING
             if now != told:
-                for name in ("", "toska.discovery.v1.ServiceDiscovery"):
+                for name in ("", self._service):
                     await verdicts.set(name, now)
                 told = now
             await anyio.sleep(HEALTH_EVERY_S if self._ready() else 0.05)
 
 
-def _load() -> None:
-    for name in _LOADED:
+def _load(names: Sequence[str]) -> None:
+    for name in names:
         importlib.import_module(name)
 
 

@@ -1,0 +1,1 @@
+"""Events over gRPC. Only `adding` is for others, and it loads gRPC when it is called."""
