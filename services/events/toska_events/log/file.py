@@ -10,7 +10,6 @@ getting it back can take milliseconds.
 
 import json
 import sqlite3
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from toska_common.events.embedded.records import Publication, identity_of
 from toska_common.events.errors import EventRefused, LogFull
 
+from toska_events.log.group_rows import delete_group, hold, insert_group, read_groups, store_changes
 from toska_events.log.rows import Changes, Dead, GroupRow, Held, Row, Topic
 from toska_events.log.schema import connect
 
@@ -33,7 +33,6 @@ _RESERVE_PAGES = 512
 """Room that publishing leaves, so that a full log can still be told what was settled, and so become less full."""
 _NEARLY = 0.85
 _MOST_ROWS = 128
-_OPEN = struct.Struct("<qI")
 
 _INSERTS = {
     count: f"INSERT INTO events VALUES {','.join(['(?,?,?,?,?,?,?,?)'] * count)}"  # noqa: S608 - marks only
@@ -168,7 +167,7 @@ class LogFile:
         self._limit_pages(self._max_pages)
         try:
             with self._transaction():
-                self._save(changes)
+                store_changes(self._connection, changes)
                 self._save_counts()
         except sqlite3.Error as error:
             _raise_if_full(error)
@@ -179,18 +178,12 @@ class LogFile:
 
     def make_group(self, group: GroupRow) -> None:
         """Store a group that is new; it is given its id."""
-        row = self._connection.execute(
-            "INSERT INTO groups (name, patterns, ordered, attempts, low, normal, high, delivered, acked, open) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, x'') RETURNING id",
-            (group.name, " ".join(group.patterns), group.ordered, group.attempts, *group.cursors),
-        ).fetchone()
-        group.id = row[0]
+        insert_group(self._connection, group)
 
     def drop_group(self, group_id: int) -> None:
         """Forget a group, and its dead letters."""
         with self._transaction():
-            for table, column in (("groups", "id"), ("held", "group_id"), ("dead", "group_id")):
-                self._connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (group_id,))  # noqa: S608
+            delete_group(self._connection, group_id)
 
     def clear_held(self, group_id: int) -> None:
         """Have nothing held for a group."""
@@ -282,7 +275,7 @@ class LogFile:
                 topic = self.topics.get(dead.topic) or self._make_topic(dead.topic)
                 self._put_back(dead, topic)
                 held = Held(dead.group, dead.offset, now, 0, blocks=False, reason="")
-                self._hold([held])
+                hold(self._connection, [held])
                 found.append(held)
         return found
 
@@ -361,40 +354,6 @@ class LogFile:
             topic.last_at = row.at
             self._counted.add(row.topic)
 
-    def _save(self, changes: Changes) -> None:
-        execute = self._connection
-        if changes.groups:
-            execute.executemany(
-                "UPDATE groups SET patterns = ?, ordered = ?, attempts = ?, low = ?, normal = ?, high = ?, "
-                "delivered = ?, acked = ?, open = ? WHERE id = ?",
-                [
-                    (
-                        " ".join(group.patterns),
-                        group.ordered,
-                        group.attempts,
-                        *group.cursors,
-                        group.delivered,
-                        group.acked,
-                        b"".join(_OPEN.pack(offset, attempts) for offset, attempts in group.open),
-                        group.id,
-                    )
-                    for group in changes.groups
-                ],
-            )
-        if changes.released:
-            execute.executemany("DELETE FROM held WHERE group_id = ? AND offset = ?", changes.released)
-        self._hold(changes.held)
-        if changes.dead:
-            execute.executemany(
-                "INSERT INTO dead (group_id, offset, topic, head, data, reason, attempts, died_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                changes.dead,
-            )
-
-    def _hold(self, held: Sequence[Held]) -> None:
-        if held:
-            self._connection.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?)", held)
-
     def _put_back(self, dead: Dead, topic: Topic) -> None:
         added = self._connection.execute(
             "INSERT OR IGNORE INTO events VALUES (?, ?, 1, ?, 0, 0, ?, ?)",
@@ -437,10 +396,7 @@ class LogFile:
         ):
             self._know(Topic(*row))
         self._count_since(meta.get("counted", 0))
-        for row in connection.execute(
-            "SELECT id, name, patterns, ordered, attempts, low, normal, high, delivered, acked, open FROM groups"
-        ):
-            self.groups.append(_read_group(row))
+        self.groups += read_groups(connection)
         newest = connection.execute("SELECT head FROM events ORDER BY offset DESC LIMIT ?", (REMEMBERED,)).fetchall()
         self._recent = {identity_of(head): None for (head,) in reversed(newest)}
 
@@ -463,14 +419,6 @@ class LogFile:
             oldest = iter(self._recent)
             for identity in [next(oldest) for _ in range(excess)]:
                 del self._recent[identity]
-
-
-def _read_group(row: tuple[int, str, str, int, int, int, int, int, int, int, bytes]) -> GroupRow:
-    id_, name, patterns, ordered, attempts, low, normal, high, delivered, acked, packed = row
-    open_ = list(_OPEN.iter_unpack(packed))
-    return GroupRow(
-        id_, name, tuple(patterns.split()), bool(ordered), attempts, (low, normal, high), delivered, acked, open_
-    )
 
 
 def _raise_if_full(error: BaseException) -> None:
