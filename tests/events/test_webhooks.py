@@ -42,6 +42,7 @@ class Receiver:
 
     port: int = 0
     answers: list[int] = field(default_factory=lambda: [204])
+    paths: set[str] = field(default_factory=set[str])
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list[tuple[dict[str, str], bytes]])
 
     @property
@@ -53,6 +54,7 @@ class Receiver:
         return [json.loads(body)["data"] for _, body in self.requests]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.paths.add(request.path)
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append((headers, await request.read()))
         status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -117,6 +119,7 @@ async def test_what_is_not_taken_is_sent_again_with_the_same_id(events: RunningE
         await receiver.has(2)
         first, second = (headers["webhook-id"] for headers, _ in receiver.requests)
         assert first == second
+        assert receiver.paths == {"/hook"}
 
 
 async def test_after_its_last_attempt_an_event_is_a_dead_letter(events: RunningEvents) -> None:
