@@ -370,3 +370,22 @@ async def test_a_client_that_is_silent_for_long_is_taken_for_dead_and_one_that_a
                 await wait_until(lambda: not hosted.broker.groups["g"].members, what="the frozen client to be let go")
             assert transport.connected
             assert len(hosted.served.connections) == 1
+
+
+async def test_a_new_group_that_several_join_at_once_is_made_once(event_log: LogHost) -> None:
+    wanted = Subscription(("together.#",), group="together")
+    opened = 0
+
+    async def join() -> None:
+        nonlocal opened
+        async with event_log.connect() as transport, transport.subscribe(wanted):
+            opened += 1
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(join)
+        await wait_until(lambda: opened == 8)
+        (state,) = [entry for entry in event_log.hosted.broker.all_groups() if entry.name == "together"]
+        assert len(state.members) == 8
+        group.cancel_scope.cancel()

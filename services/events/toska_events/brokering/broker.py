@@ -53,6 +53,7 @@ class Broker:
         self.saver = Saver(self)
         self.feeder = Feeder(self)
         self._loop = asyncio.get_running_loop()
+        self._making: dict[str, asyncio.Future[Group]] = {}
         self._touched: set[Group] = set()
         self._pumping = False
         self._added = 0
@@ -118,7 +119,9 @@ class Broker:
         else:
             group = self.groups.get(spec.name)
             if group is None:
-                group = await self._make_group(spec, position)
+                making = self._making.get(spec.name) or self._make_group(spec, position)
+                # Shielded: one of several that wait for it may leave.
+                group = await asyncio.shield(making)
         self._adopt(group, spec)
         group.join(member)
         self.touch(group)
@@ -237,8 +240,11 @@ class Broker:
         self._add(group)
         return group
 
-    async def _make_group(self, spec: GroupRow, position: Callable[[], int] | None) -> Group:
+    def _make_group(self, spec: GroupRow, position: Callable[[], int] | None) -> asyncio.Future[Group]:
         made: asyncio.Future[Group] = self._loop.create_future()
+        # Whoever joins it before it is stored waits for the same one: the file has each name once.
+        self._making[spec.name] = made
+        made.add_done_callback(lambda done: done.exception())  # also if nobody waits any more
 
         def store(file: LogFile) -> None:
             at = file.head if position is None else min(position(), file.head)
@@ -247,18 +253,14 @@ class Broker:
 
         def stored(result: Exception | None) -> None:
             # Called in its turn among the commits, so that the group is told of the first one after it.
+            del self._making[spec.name]
             if isinstance(result, Exception):
-                if not made.done():
-                    made.set_exception(result)
-                return
-            group = self.groups.get(spec.name)
-            if group is None:
-                group = self._begin(spec, lambda: spec.cursors[NORMAL], durable=True)
-            if not made.done():
-                made.set_result(group)
+                made.set_exception(result)
+            else:
+                made.set_result(self._begin(spec, lambda: spec.cursors[NORMAL], durable=True))
 
         self.writer.submit(store, stored)
-        return await made
+        return made
 
     def _add(self, group: Group) -> None:
         if group.durable:
