@@ -16,7 +16,7 @@ from anyio.to_thread import run_sync
 from hypothesis import given
 from hypothesis import strategies as st
 from toska_common.clock import now_utc
-from toska_common.errors import ConfigurationError, Forbidden, InvalidInput
+from toska_common.errors import ConfigurationError, Conflict, Forbidden, InvalidInput
 from toska_common.events.embedded import paths
 from toska_common.events.embedded.frames import BadFrame, FrameReader, Kind, frame, json_frame
 from toska_common.events.embedded.paths import socket_path
@@ -389,3 +389,24 @@ async def test_a_new_group_that_several_join_at_once_is_made_once(event_log: Log
         (state,) = [entry for entry in event_log.hosted.broker.all_groups() if entry.name == "together"]
         assert len(state.members) == 8
         group.cancel_scope.cancel()
+
+
+async def test_a_group_is_joined_again_while_it_is_being_deleted(event_log: LogHost) -> None:
+    wanted = Subscription(("again.#",), group="again")
+    async with event_log.connect() as first, event_log.connect() as second:
+
+        async def join() -> None:
+            async with second.subscribe(wanted):
+                pass
+
+        async def delete() -> None:
+            with contextlib.suppress(Conflict):  # it was joined first
+                await first.administration.delete_group("again")
+
+        for _ in range(10):
+            await join()
+            await wait_until(lambda: not event_log.hosted.broker.groups["again"].members)
+            async with anyio.create_task_group() as group:
+                group.start_soon(delete)
+                group.start_soon(join)
+    assert event_log.crashes == []

@@ -1,10 +1,12 @@
 """What operators ask of the log: topics, groups and dead letters."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import anyio
 from toska_common.errors import Conflict, InvalidInput
 from toska_common.events.embedded.records import decode_event, moment
 from toska_common.events.embedded.wording import (
@@ -113,9 +115,15 @@ class Administrator:
             Conflict: It has members.
         """
         group = self._idle_group(name)
-        self._broker.forget(group)
-        await self._broker.saver.flush()
-        await self._broker.writer.call(lambda file: file.drop_group(group.id))
+        dropped = self._broker.dropping[name] = asyncio.Event()
+        try:
+            with anyio.CancelScope(shield=True):  # what is forgotten here must not stay in the file
+                self._broker.forget(group)
+                await self._broker.saver.flush()
+                await self._broker.writer.call(lambda file: file.drop_group(group.id))
+        finally:
+            del self._broker.dropping[name]
+            dropped.set()
 
     async def seek(self, name: str, start: Start) -> None:
         """Move a group.

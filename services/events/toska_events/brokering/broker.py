@@ -53,6 +53,8 @@ class Broker:
         self.saver = Saver(self)
         self.feeder = Feeder(self)
         self._loop = asyncio.get_running_loop()
+        self.dropping: dict[str, asyncio.Event] = {}
+        """Groups whose row is still in the file; whoever joins one anew waits, for the file has each name once."""
         self._making: dict[str, asyncio.Future[Group]] = {}
         self._touched: set[Group] = set()
         self._pumping = False
@@ -117,6 +119,8 @@ class Broker:
         if not spec.name:
             group = self._begin(spec, position, durable=False)
         else:
+            while dropping := self.dropping.get(spec.name):
+                await dropping.wait()
             group = self.groups.get(spec.name)
             if group is None:
                 making = self._making.get(spec.name) or self._make_group(spec, position)
