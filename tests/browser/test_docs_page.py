@@ -78,14 +78,14 @@ async def orders() -> Orders:
 @pytest.fixture(scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory, orders: Orders) -> AsyncGenerator[ControlMesh]:
     home = tmp_path_factory.mktemp("home")
-    async with control_mesh(home, "discovery", "router", "gateway") as mesh, web_server(orders) as port:
+    async with control_mesh(home, "discovery", "events", "router", "gateway") as mesh, web_server(orders) as port:
         await mesh.register("orders", port)
         await mesh.until_answered(f"{mesh.data}/orders/items/1")
 
         async def all_fresh() -> bool:
             listed = await mesh.get(f"{mesh.data}/api/v1/openapi")
             states = [service["state"] for service in listed.json()] if listed.status_code == 200 else []
-            return states == ["fresh"] * 4
+            return states == ["fresh"] * 5
 
         await wait_until(all_fresh, within=60, what="the documents of all services are there")
         yield mesh
@@ -132,7 +132,7 @@ async def test_all_services_are_on_one_page_and_nothing_comes_from_elsewhere(vis
     await expect(page.get_by_text("/orders/items/{id}")).to_be_visible()
     await expect(page.get_by_text("/api/v1/routes/{name}").first).to_be_visible()
     options = await page.locator("#service option").all_text_contents()
-    assert options == ["All services", "orders", "toska-discovery", "toska-gateway", "toska-router"]
+    assert options == ["All services", "orders", "toska-discovery", "toska-events", "toska-gateway", "toska-router"]
     assert visit.requested == {f"127.0.0.1:{mesh.first}"}
     assert visit.complaints == []
 
