@@ -46,8 +46,8 @@ async def test_a_killed_instance_gets_no_requests_long_before_its_lease_lapses(
                 answer = await client.get(f"{mesh.gateway}/echo/pid")
                 return answer.status_code == 503 and "has no endpoints" in answer.text
 
-            # Discovery, router and gateway are instances too.
-            await wait_until(lambda: _are_watched(mesh, 4), what="discovery has seen the port open")
+            everybody = len(await consul.agent_services())  # the mesh's own services too
+            await wait_until(lambda: _are_watched(mesh, everybody), what="discovery has seen the port open")
             program.send(signal.SIGKILL)
             took = await wait_until(nobody_is_left, within=10, what="the gateway sends nobody there")
         assert took < 5

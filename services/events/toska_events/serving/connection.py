@@ -160,10 +160,10 @@ class Connection(asyncio.Protocol):
             log.warning("events_client_refused", client=self.service, reason=str(error))
             self.say_goodbye(str(error))
 
-    def say_goodbye(self, reason: str) -> None:
+    def say_goodbye(self, reason: str, *, closing: bool = False) -> None:
         """End the connection, telling why."""
         if self._transport is not None:
-            self._transport.write(json_frame(Kind.GOODBYE, {"reason": reason}))
+            self._transport.write(json_frame(Kind.GOODBYE, {"reason": reason, "closing": closing}))
             self._transport.close()
 
     def abort(self) -> None:

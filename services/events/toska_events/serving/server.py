@@ -46,7 +46,7 @@ async def serve_socket(
             with contextlib.suppress(OSError):
                 path.unlink()  # noqa: ASYNC240 - of a folder of this machine, once
             for connection in list(served.connections):
-                connection.say_goodbye("the event log is closing")
+                connection.say_goodbye("the event log is closing", closing=True)
             with anyio.move_on_after(_GOODBYE_WITHIN_S, shield=True):
                 await served.all_gone()
             for connection in list(served.connections):

@@ -5,6 +5,7 @@ Publishing again is safe: the log knows events that it stored lately by source a
 
 import asyncio
 import itertools
+import logging
 import struct
 from collections import deque
 from collections.abc import Generator
@@ -86,7 +87,7 @@ class LogClient:
             try:
                 self._begin(link)
                 self._failure = await link.watch()
-                log.warning("event_log_lost", reason=self._failure)
+                log.log(logging.INFO if link.is_orderly else logging.WARNING, "event_log_lost", reason=self._failure)
             finally:
                 self._end(link)
             await anyio.sleep(pause)

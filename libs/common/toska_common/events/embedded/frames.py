@@ -15,7 +15,7 @@
                                              <-   PAGE id, done, next, entries
                                              <-   FAILED id, problem      to whatever asked under that id
     PING / PONG                              <->
-                                             <-   GOODBYE {reason}        and the connection ends
+                                             <-   GOODBYE {reason, closing}  and the connection ends
 
 Ids are the client's, one sequence for everything it asks. All numbers are little-endian. A frame that is too long or
 of no known kind ends the connection: nothing after it can be trusted.

@@ -36,6 +36,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
         self._reason = "the connection to the event log broke"
+        self.is_orderly = False
 
     @classmethod
     async def open(cls, path: Path, token: str, service: str, take: Callable[[int, bytes], None]) -> "Link":
@@ -120,6 +121,8 @@ class Link(asyncio.Protocol):
                 with contextlib.suppress(asyncio.InvalidStateError):
                     self._welcome.set_result(json_of(payload, after_id=False))
             case Kind.GOODBYE:
-                self._reason = f"the event log ended the connection: {json_of(payload, after_id=False).get('reason')}"
+                said = json_of(payload, after_id=False)
+                self._reason = f"the event log ended the connection: {said.get('reason')}"
+                self.is_orderly = bool(said.get("closing"))
             case _:
                 self._take(kind, payload)
