@@ -171,6 +171,6 @@ async def test_streams_end_when_the_service_stops(tmp_path: Path) -> None:
         async with events_service(discovery, grpc_port=port):
             with anyio.fail_after(PATIENT_S):
                 await channel.channel_ready()
-            stream, _ = await Client(channel, "").subscribe(topics=["#"])
+            stream, _ = await Client(channel, "").subscribe(topics=["nothing.here"])
         with anyio.fail_after(PATIENT_S):
             assert await stream.read() is END
