@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import structlog
 from toska_tests.alone import Turns
 from toska_tests.postgres_servers import PostgresServer, postgres_server
 from toska_tests.rabbit_servers import RabbitServer, rabbit_server
@@ -45,6 +46,12 @@ def pytest_unconfigure() -> None:
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """asyncio on uvloop, which is what every process of the mesh runs on."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """Logging as it is where nobody has set it up, whatever a test before has done."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture
