@@ -72,7 +72,7 @@ async def test_who_waits_gets_the_lock_when_it_is_released_with_a_higher_fence(c
             assert first.is_held
             assert (await entry(consul, key)).value == b"first"
             group.start_soon(wait)
-            await anyio.sleep(0.1)
+            await anyio.wait_all_tasks_blocked()  # the other one waits for the registry
             order.append("first")
     assert order == ["first", "second"]
     assert not first.is_held
@@ -89,7 +89,7 @@ async def test_five_contenders_are_never_inside_together(consul: ConsulClient, k
                 inside += 1
                 assert inside == 1
                 fences.append(lock.fence)
-                await anyio.sleep(0.005)
+                await consul.kv_get(key)  # others have their turn meanwhile
                 inside -= 1
 
     with anyio.fail_after(30):

@@ -13,7 +13,7 @@ from toska_common.protos import events_v1_pb2, events_v1_pb2_grpc
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.event_services import RunningEvents, events_service
 from toska_tests.ports import free_port
-from toska_tests.waiting import PATIENT_S
+from toska_tests.waiting import PATIENT_S, wait_until
 
 pb: Any = events_v1_pb2
 stubs: Any = events_v1_pb2_grpc
@@ -157,12 +157,12 @@ async def test_a_subscription_that_cannot_be_is_refused(nobody: Client, asked: d
 async def test_the_health_protocol_answers_for_the_bus(channel: Any) -> None:
     health: Any = health_pb2
     stub: Any = health_pb2_grpc
-    with anyio.fail_after(PATIENT_S):
-        while True:
-            asked = health.HealthCheckRequest(service="toska.events.v1.EventBus")
-            if (await stub.HealthStub(channel).Check(asked)).status == health.HealthCheckResponse.SERVING:
-                return
-            await anyio.sleep(0.05)
+
+    async def is_serving() -> bool:
+        asked = health.HealthCheckRequest(service="toska.events.v1.EventBus")
+        return (await stub.HealthStub(channel).Check(asked)).status == health.HealthCheckResponse.SERVING
+
+    await wait_until(is_serving)
 
 
 async def test_streams_end_when_the_service_stops(tmp_path: Path) -> None:

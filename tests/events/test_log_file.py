@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -136,15 +137,15 @@ def test_a_refused_event_may_be_published_once_there_is_room(file: LogFile) -> N
     assert [row.offset for row in file.append([publication("with")], 2)] == [1]
 
 
-def test_a_topic_for_each_event_is_refused_before_it_does_harm(file: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toska_events.log.file.MAX_TOPICS", 5)
-    file.append([publication(str(number), topic=f"order-{number}") for number in range(5)], 1)
-    with pytest.raises(EventRefused, match="belongs into its subject or key"):
-        file.append([publication("known", topic="order-1"), publication("new", topic="order-5")], 2)
-    assert [row.offset for row in file.append([publication("known", topic="order-1")], 3)] == [6]
-    with pytest.raises(EventRefused):
-        file.put_topic("another", "{}", 0)
-    assert len(file.topics) == 5
+def test_a_topic_for_each_event_is_refused_before_it_does_harm(path: Path) -> None:
+    with closing(LogFile.open(path, max_topics=5)) as file:
+        file.append([publication(str(number), topic=f"order-{number}") for number in range(5)], 1)
+        with pytest.raises(EventRefused, match="belongs into its subject or key"):
+            file.append([publication("known", topic="order-1"), publication("new", topic="order-5")], 2)
+        assert [row.offset for row in file.append([publication("known", topic="order-1")], 3)] == [6]
+        with pytest.raises(EventRefused):
+            file.put_topic("another", "{}", 0)
+        assert len(file.topics) == 5
 
 
 def test_a_disk_without_room_is_a_full_log_and_nothing_is_broken(tmp_path: Path) -> None:

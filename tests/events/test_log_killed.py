@@ -50,15 +50,16 @@ async def publish_surely(transport: Transport, events: list[Event]) -> None:
 @contextlib.asynccontextmanager
 async def connected(log: KilledLog):
     """A connection, once there is somebody to connect to."""
-    while True:
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                transport = await stack.enter_async_context(log.connect())
-            except EventsUnavailable:
-                await anyio.sleep(0.005)
-                continue
-            yield transport
-            return
+    async with contextlib.AsyncExitStack() as stack:
+        reached: list[Transport] = []
+
+        async def is_reached() -> bool:
+            with contextlib.suppress(EventsUnavailable):
+                reached.append(await stack.enter_async_context(log.connect()))
+            return bool(reached)
+
+        await wait_until(is_reached, within=60, every=0.005, what="somebody to connect to")
+        yield reached[0]
 
 
 async def test_killed_between_any_two_steps_it_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
@@ -149,7 +150,10 @@ async def test_of_many_events_none_is_lost_and_keys_keep_order_while_both_sides_
     async def kill_now_and_then(log: KilledLog) -> None:
         while not finished.is_set():
             async with connected(log):  # one that nobody has reached has nothing to lose
-                await anyio.sleep(random_.uniform(0.05, 0.4))
+                wanted = len(seen) + random_.randint(1, EVENTS // 8)
+                await wait_until(
+                    lambda wanted=wanted: len(seen) >= min(wanted, EVENTS), within=600, what="some more to be handled"
+                )
             log.kill()
             await log.ended()
             await log.start()

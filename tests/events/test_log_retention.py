@@ -13,6 +13,7 @@ from toska_common.events.event import Event
 from toska_common.events.opening import open_transport
 from toska_common.events.transport import BEGINNING, Message, Subscription, TopicSettings, Transport
 from toska_common.testing import FakeClock
+from toska_events.groups.delays import MOST
 from toska_events.hosting import HostedLog, host_log
 from toska_events.settings import Settings
 from toska_tests.event_carriers import publish, read_all, take, take_acked
@@ -158,39 +159,39 @@ async def test_a_full_log_refuses_publishers_says_so_and_takes_more_by_itself_on
 async def test_a_full_log_of_what_everybody_had_makes_room_by_itself(transport: Transport, hosted: HostedLog) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hosted.retention.run, timedelta(days=1))
-        refused = stored = 0
-        while stored < 60:
+
+        async def fits() -> bool:
             try:
                 await publish(transport, event("a", b"x" * 900_000))
-                stored += 1
             except LogFull:
-                refused += 1
-                await anyio.sleep(0.01)
+                return False
+            return True
+
+        for _ in range(60):
+            await wait_until(fits, what="room to be made")
         tasks.cancel_scope.cancel()
     assert 0 < len(await kept(transport)) < 20
 
 
 async def test_of_very_many_scheduled_events_memory_holds_few_and_all_come_in_their_time(
-    transport: Transport, hosted: HostedLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, hosted: HostedLog, clock: FakeClock
 ) -> None:
-    for module in ("toska_events.groups.delays", "toska_events.brokering.feeding"):
-        monkeypatch.setattr(f"{module}.MOST", 40)
-    async with transport.subscribe(Subscription(("a",), group="g", prefetch=20)) as consumer:
+    count = MOST + 2000
+    async with transport.subscribe(Subscription(("a",), group="g", prefetch=500)) as consumer:
         delays = hosted.broker.groups["g"].delayed
-        delays._most = delays._limit = 40  # pyright: ignore[reportPrivateUsage] - instead of publishing ten thousand
         begin = clock.now()
-        for start in range(0, 300, 50):
-            numbers = range(start, start + 50)
+        for start in range(0, count, 500):
+            numbers = range(start, start + 500)
             await transport.publish(
                 [
-                    Message(event("a", str(number).encode()), deliver_at=begin + timedelta(hours=number * 7 % 300))
+                    Message(event("a", str(number).encode()), deliver_at=begin + timedelta(seconds=number * 7 % count))
                     for number in numbers
                 ]
             )
-        assert len(delays) <= 40
+        assert len(delays) <= MOST
         (group,) = await transport.administration.groups()
-        assert group.delayed == 299
-        clock.advance(seconds=3600 * 300)
+        assert group.delayed == count - 1
+        clock.advance(seconds=count)
         hosted.broker.feeder.wake()
-        seen = [int(data) for data in await take_acked(consumer, 300)]
-    assert sorted(seen) == list(range(300))
+        seen = [int(data) for data in await take_acked(consumer, count)]
+    assert sorted(seen) == list(range(count))

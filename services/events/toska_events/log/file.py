@@ -50,8 +50,11 @@ class LogFile:
         groups: What was stored of groups when it was opened.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, max_bytes: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, max_bytes: int, max_topics: int = MAX_TOPICS
+    ) -> None:
         self.path = path
+        self._max_topics = max_topics
         self.groups: list[GroupRow] = []
         self.topics: dict[str, Topic] = {}
         self.topic_names: dict[int, str] = {}
@@ -69,7 +72,9 @@ class LogFile:
         self._load()
 
     @classmethod
-    def open(cls, path: Path, *, fsync_commits: bool = True, max_bytes: int = 1 << 30) -> "LogFile":
+    def open(
+        cls, path: Path, *, fsync_commits: bool = True, max_bytes: int = 1 << 30, max_topics: int = MAX_TOPICS
+    ) -> "LogFile":
         """Open the file at `path`, making it if need be; the caller holds the lock beside it.
 
         Raises:
@@ -77,7 +82,7 @@ class LogFile:
         """
         connection = connect(path, fsync_commits=fsync_commits)
         try:
-            return cls(connection, path, max_bytes)
+            return cls(connection, path, max_bytes, max_topics)
         except BaseException:
             connection.close()
             raise
@@ -316,10 +321,10 @@ class LogFile:
             self._connection.execute("BEGIN IMMEDIATE")
 
     def _make_topic(self, name: str) -> Topic:
-        if len(self.topics) >= MAX_TOPICS:
+        if len(self.topics) >= self._max_topics:
             raise EventRefused(
-                f"the log has {MAX_TOPICS:,} topics, and takes no more: what differs from event to event belongs into "
-                "its subject or key, and not into its topic",
+                f"the log has {self._max_topics:,} topics, and takes no more: what differs from event to event belongs "
+                "into its subject or key, and not into its topic",
                 topic=name,
             )
         self._begin()

@@ -21,18 +21,18 @@ def socket_path(home: Path) -> Path:
 
 
 @contextmanager
-def socket_address(path: Path) -> Generator[str]:
+def socket_address(path: Path, *, platform: str = sys.platform) -> Generator[str]:
     """An address to bind or connect to, valid inside the block.
 
     Raises:
         ConfigurationError: The path is too long, on a system without `/proc`.
         OSError: The folder is not there.
     """
-    limit = _MAX_PATH if sys.platform == "linux" else 103
+    limit = _MAX_PATH if platform == "linux" else 103
     if len(os.fsencode(path)) <= limit:
         yield str(path)
         return
-    if sys.platform != "linux":
+    if platform != "linux":
         raise ConfigurationError(
             f"the path of the event log's socket, {path}, has more than {limit} bytes; choose a shorter TOSKA_HOME"
         )
