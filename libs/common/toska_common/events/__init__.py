@@ -1,12 +1,11 @@
 """Events: what happened, told to whoever wants to know, at least once and in order where a key asks for it.
 
-    bus = EventBus("orders", url=..., publishes=[OrderPlaced])
+    bus = mesh.events(publishes=[OrderPlaced])
 
     @bus.subscribe("payments.*.*", group="orders")
     async def settle(incoming: Incoming[PaymentTaken]) -> None: ...
 
-    async with bus.open():
-        await bus.publish(OrderPlaced(id="o-1"), key="o-1")
+    await bus.publish(OrderPlaced(id="o-1"), key="o-1")
 
 One API over several transports, chosen by the scheme of a URL: the embedded log of a laptop's mesh (`embedded://`),
 RabbitMQ (`amqp://`), and Redis for what may be lost (`redis://`). Names are loaded when first used, so that a service

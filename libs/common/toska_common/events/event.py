@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from toska_common.errors import InvalidInput
+
 JSON = "application/json"
 
 EXTENSION = re.compile(r"[a-z0-9]{1,20}")
@@ -86,6 +88,26 @@ def new_id(now: datetime) -> str:
     number = number & ~(0x3 << 62) | 0x2 << 62
     digits = f"{number:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def check_attributes(extensions: Mapping[str, str], *, subject: str, key: str) -> None:
+    """Refuse extension attributes that CloudEvents would not have, and values that are too long.
+
+    Raises:
+        InvalidInput: One is; says which.
+    """
+    for name in extensions:
+        if not EXTENSION.fullmatch(name) or name in OWN_ATTRIBUTES:
+            reason = "is CloudEvents' own" if name in OWN_ATTRIBUTES else "is not a-z and 0-9 (20 at most)"
+            raise InvalidInput(f"attribute {name[:40]!r} {reason}", problems=[{"field": name[:40], "reason": reason}])
+    for name, value, most in (
+        ("key", key, MAX_KEY),
+        ("subject", subject, MAX_ATTRIBUTE),
+        *((name, value, MAX_ATTRIBUTE) for name, value in extensions.items()),
+    ):
+        if len(value) > most:
+            reason = f"is longer than {most} characters"
+            raise InvalidInput(f"{name} {reason}", problems=[{"field": name, "reason": reason}])
 
 
 def utc(moment: datetime) -> datetime:

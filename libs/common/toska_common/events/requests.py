@@ -7,14 +7,16 @@ deadline.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import anyio
 
 from toska_common.errors import InvalidInput, UpstreamError, UpstreamTimeout
 from toska_common.events.event import Event
-from toska_common.events.handlers import Incoming
+from toska_common.events.handlers import Answer, Incoming
 from toska_common.events.topics import check_topic
 
 REPLY_TO, CORRELATION, REPLY_TYPE, REPLY_ERROR = "replyto", "correlationid", "replytype", "replyerror"
@@ -64,12 +66,32 @@ class Inbox:
         return answer
 
 
-def inbox_of(question: Event) -> str | None:
-    """Where an answer is to go, if one is wanted.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is published to answer a question."""
+
+    topic: str
+    data: Any
+    attributes: Mapping[str, str]
+
+
+def build_reply(question: Event, answer: Answer, error: str) -> Reply | None:
+    """What goes back to whoever asked: the answer, or the `error` that there is none; `None` if nobody waits for one.
 
     Raises:
-        InvalidInput: To no inbox: whoever asks must not make others publish to any topic they like.
+        InvalidInput: The question wants it in no inbox: whoever asks must not make others publish to any topic they
+            like.
     """
+    inbox = _inbox_of(question)
+    if inbox is None or (answer is None and not error):
+        return None
+    attributes = {CORRELATION: question.attributes[CORRELATION]}
+    if answer is None:
+        return Reply(inbox, None, {**attributes, REPLY_ERROR: error})
+    return Reply(inbox, answer.model_dump(mode="json"), {**attributes, REPLY_TYPE: answer.event_topic})
+
+
+def _inbox_of(question: Event) -> str | None:
     topic = question.attributes.get(REPLY_TO)
     if topic is None:
         return None
