@@ -229,7 +229,7 @@ async def test_a_retried_event_comes_again_after_its_wait_and_its_key_waits_with
         asked = anyio.current_time()
         await first.retry(SOON, "not yet")
         (again,) = await take(consumer)
-        assert anyio.current_time() - asked >= SOON.total_seconds()
+        assert anyio.current_time() - asked >= SOON.total_seconds() - 0.002  # both clocks count whole milliseconds
         assert (again.event.data, again.attempt) == (b"1", 2)
         await again.ack()
         assert await take_acked(consumer) == [b"2"]
@@ -363,11 +363,12 @@ async def test_dead_letters_are_driven_again_with_fresh_attempts_or_purged(
             await delivery.reject("not today")
         await wait_until(lambda: _count_dead(transport, carrier, 3), what="the dead letters")
         letters = await administration.dead_letters(carrier.group())
-        assert [letter.event.data for letter in letters] == [b"0", b"1", b"2"]
+        assert [letter.id for letter in letters] == sorted(letter.id for letter in letters)
+        assert {letter.event.data for letter in letters} == {b"0", b"1", b"2"}
         assert await administration.dead_letters(carrier.group(), limit=1, after=letters[0].id) == [letters[1]]
         assert await administration.redrive([letters[1].id]) == 1
         (again,) = await take(consumer)
-        assert (again.event.data, again.attempt) == (b"1", 1)
+        assert (again.event.data, again.attempt) == (letters[1].event.data, 1)
         await again.ack()
     assert await administration.purge([letters[0].id, letters[1].id]) == 1
     assert [one.id for one in await administration.dead_letters(carrier.group())] == [letters[2].id]

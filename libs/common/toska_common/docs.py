@@ -5,6 +5,7 @@ FastAPI's own page loads its scripts from a public server; apps that use this on
 
 import gc
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import resources
@@ -22,6 +23,10 @@ ASSETS = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "favicon-32x32.png": "image/png",
 }
+
+# FastAPI silences warnings of pydantic's while it describes, by a setting of the whole process: of two that describe at
+# once, the first to end takes the other's silence away.
+_describing = threading.Lock()
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -98,7 +103,8 @@ def _describe(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
     describing = anyio.Lock()
 
     def describe() -> bytes:
-        text = json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+        with _describing:
+            text = json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
         # What it was made of is ten times as large, full of cycles, and of no use any more.
         app.openapi_schema = None
         gc.collect()
