@@ -40,7 +40,7 @@ def publication(name: str, topic: str = "a.b", data: bytes = b"{}", **more: int)
 def offsets(file: LogFile) -> list[int]:
     reading = LogReading(file.path)
     try:
-        topics = [topic.id for topic in file.topics.values()]
+        topics = [topic.id for topic in file.topics.all()]
         found = reading.after(0, file.head, topics, priority=None, limit=100_000, max_bytes=1 << 30)
         return [row.offset for row in found.rows]
     finally:
@@ -66,7 +66,7 @@ def test_doubles_of_late_are_left_out_also_after_a_restart(file: LogFile, path: 
 
 def test_offsets_are_never_given_out_again(file: LogFile, path: Path) -> None:
     file.append([publication(str(number)) for number in range(5)], 1)
-    (topic,) = file.topics.values()
+    (topic,) = file.topics.all()
     file.remove(topic.id, 5, 100, [], after=0, limit=100, enough=None)
     assert offsets(file) == []
     file.close()
@@ -90,7 +90,7 @@ def test_what_is_held_or_in_hand_outlives_every_age(file: LogFile) -> None:
     group = GroupRow(0, "g", ("#",), False, 3, (6, 6, 6))
     file.make_group(group)
     file.save(Changes(held=[Held(group.id, 2, 10**18, 1, blocks=False, reason="")]))
-    (topic,) = file.topics.values()
+    (topic,) = file.topics.all()
     file.remove(topic.id, upto=5, before=10**18, kept=[4], after=0, limit=100, enough=None)
     assert offsets(file) == [2, 4, 6]
     assert (topic.events, topic.published) == (3, 6)
@@ -100,11 +100,11 @@ def test_counts_are_right_after_a_kill(file: LogFile, path: Path) -> None:
     file.append([publication("x", data=b"12345")], 1)
     file.save(Changes())
     file.append([publication("y"), publication("z", topic="c")], 2)
-    (a, c) = sorted(file.topics.values(), key=lambda topic: topic.name)
+    (a, c) = sorted(file.topics.all(), key=lambda topic: topic.name)
     expected = [(one.name, one.events, one.published, one.bytes, one.last_at) for one in (a, c)]
     # Not closed: the counts of the second append are not stored.
     again = LogFile.open(path)
-    found = sorted(again.topics.values(), key=lambda topic: topic.name)
+    found = sorted(again.topics.all(), key=lambda topic: topic.name)
     assert [(one.name, one.events, one.published, one.bytes, one.last_at) for one in found] == expected
     again.close()
 
@@ -118,12 +118,12 @@ def test_a_full_log_refuses_whole_batches_goes_on_settling_and_takes_more_once_t
             batch = [publication(f"{number}-{one}", data=os.urandom(5000)) for one in range(10)]
             stored += len(file.append(batch, number))
     assert offsets(file) == list(range(1, stored + 1))
-    assert file.used_bytes <= file.max_bytes
+    assert file.room.used_bytes <= file.room.max_bytes
     head = file.head
     assert len(file.append([publication("small")], 2)) <= 1 or file.head > head
     file.save(Changes(held=[Held(group.id, 1, 5, 1, blocks=False, reason="x" * 2000)]))
     file.save(Changes(dead=[Dead(group.id, 2, "a.b", publication("d").head, b"x" * 50_000, "no", 1, 5)]))
-    (topic,) = file.topics.values()
+    (topic,) = file.topics.all()
     removed, _ = file.remove(topic.id, head, 10**18, [], after=0, limit=1000, enough=2 << 20)
     assert removed >= 2 << 20
     assert len(file.append([publication(f"again-{one}", data=b"x" * 5000) for one in range(10)], 3)) == 10
@@ -133,7 +133,7 @@ def test_a_refused_event_may_be_published_once_there_is_room(file: LogFile) -> N
     large = publication("large", data=b"x" * (9 << 20))
     with pytest.raises(LogFull):
         file.append([publication("with"), large, publication("new topic", topic="other")], 1)
-    assert "other" not in file.topics
+    assert file.topics.find("other") is None
     assert [row.offset for row in file.append([publication("with")], 2)] == [1]
 
 
@@ -145,7 +145,7 @@ def test_a_topic_for_each_event_is_refused_before_it_does_harm(path: Path) -> No
         assert [row.offset for row in file.append([publication("known", topic="order-1")], 3)] == [6]
         with pytest.raises(EventRefused):
             file.put_topic("another", "{}", 0)
-        assert len(file.topics) == 5
+        assert len(file.topics.all()) == 5
 
 
 def test_a_disk_without_room_is_a_full_log_and_nothing_is_broken(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Administrator:
 
     async def topics(self) -> list[TopicState]:
         """Every topic, by name."""
-        known = sorted(self._broker.file.topics.values(), key=lambda topic: topic.name)
+        known = sorted(self._broker.file.topics.all(), key=lambda topic: topic.name)
         bounds = await self._broker.reader.call(lambda reading: [reading.bounds(topic.id) for topic in known])
         return [_topic_state(topic, *ends) for topic, ends in zip(known, bounds, strict=True)]
 
@@ -90,7 +90,7 @@ class Administrator:
         Raises:
             UnknownTopic: There is none.
         """
-        topic = self._broker.file.topics.get(name)
+        topic = self._broker.file.topics.find(name)
         if topic is None:
             raise UnknownTopic(f"there is no topic {name}", topic=name)
         await self._broker.saver.flush()

@@ -55,7 +55,7 @@ class Retention:
         """Remove what may go; returns how many bytes of events went."""
         await self._broker.saver.flush()
         removed = 0
-        for topic in list(self._broker.file.topics.values()):
+        for topic in self._broker.file.topics.all():
             removed += await self._look_at(topic)
         removed += await self._make_room()
         if removed:
@@ -80,9 +80,9 @@ class Retention:
         """The oldest of all topics, while the log is nearly full."""
         removed = 0
         file = self._broker.file
-        while await self._broker.writer.call(lambda file: file.is_nearly_full):
+        while await self._broker.writer.call(lambda file: file.room.is_nearly_full):
             topics = await self._broker.reader.call(
-                lambda reading: [(reading.bounds(topic.id)[0], topic) for topic in list(file.topics.values())]
+                lambda reading: [(reading.bounds(topic.id)[0], topic) for topic in file.topics.all()]
             )
             gone = 0
             for _, topic in sorted(((first, one) for first, one in topics if first), key=operator.itemgetter(0)):
@@ -90,9 +90,8 @@ class Retention:
                 if gone:
                     break
             if not gone:
-                log.warning(
-                    "event_log_nearly_full", used_bytes=await self._broker.writer.call(lambda file: file.used_bytes)
-                )
+                used = await self._broker.writer.call(lambda file: file.room.used_bytes)
+                log.warning("event_log_nearly_full", used_bytes=used)
                 break
             removed += gone
         return removed

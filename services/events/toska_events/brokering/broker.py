@@ -190,7 +190,7 @@ class Broker:
         done(None)
 
     def _dispatch(self, rows: list[Row]) -> None:
-        names = self.file.topic_names
+        names = self.file.topics.names
         now = rows[-1].at
         for row in rows:
             name = names.get(row.topic)
@@ -217,7 +217,7 @@ class Broker:
     def _weigh(self, size: int) -> None:
         """Have room looked for before it is missing: whenever a part of the log's bytes was added."""
         self._added += size
-        if self._added > self.file.max_bytes // 20:
+        if self._added > self.file.room.max_bytes // 20:
             self._added = 0
             self.on_pressure()
 
@@ -290,7 +290,7 @@ class Broker:
         """Ids of the topics that a group wants, of those that there are."""
         return [
             topic.id
-            for topic in list(self.file.topics.values())
+            for topic in self.file.topics.all()
             if any(matches(pattern, topic.name) for pattern in group.patterns)
         ]
 

@@ -187,7 +187,7 @@ class Feeder:
         self._broker.touch(group)
 
     def _topics_of(self, group: Group) -> list[int]:
-        version = self._broker.file.topics_version
+        version = self._broker.file.topics.version
         known = self._topics.get(group)
         if known is None or known[0] != version:
             known = self._topics[group] = (version, self._broker.topics_of(group))

@@ -11,27 +11,24 @@ getting it back can take milliseconds.
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toska_common.events.embedded.records import Publication, identity_of
-from toska_common.events.errors import EventRefused, LogFull
+from toska_common.events.embedded.records import Publication
+from toska_common.events.errors import LogFull
 
+from toska_events.log.doubles import Doubles
 from toska_events.log.group_rows import delete_group, hold, insert_group, read_groups, store_changes
+from toska_events.log.room import Room, raise_if_full
 from toska_events.log.rows import Changes, Dead, GroupRow, Held, Row, Topic
 from toska_events.log.schema import connect
+from toska_events.log.topics import MAX_TOPICS, Topics, begin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-REMEMBERED = 50_000
-"""How many events back doubles are looked for; more than any publisher sends before it is confirmed."""
-MAX_TOPICS = 10_000
-_RESERVE_PAGES = 512
-"""Room that publishing leaves, so that a full log can still be told what was settled, and so become less full."""
-_NEARLY = 0.85
 _MOST_ROWS = 128
 
 _INSERTS = {
@@ -45,30 +42,22 @@ class LogFile:
 
     Attributes:
         head: The last offset that was given out.
-        topics: Every topic by name, with what is in it; `topic_names` is their names by id.
-        topics_version: Changes with what topics there are.
+        topics: Every topic, with what is in it.
         groups: What was stored of groups when it was opened.
+        room: How large it is, and may be.
     """
 
     def __init__(
         self, connection: sqlite3.Connection, path: Path, max_bytes: int, max_topics: int = MAX_TOPICS
     ) -> None:
         self.path = path
-        self._max_topics = max_topics
-        self.groups: list[GroupRow] = []
-        self.topics: dict[str, Topic] = {}
-        self.topic_names: dict[int, str] = {}
-        self.topics_version = 0
-        self._by_id: dict[int, Topic] = {}
-        self._connection = connection
-        self._page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
-        self._max_pages = max(max_bytes // self._page_bytes, _RESERVE_PAGES * 2)
-        self._recent: dict[bytes, None] = {}
-        self._counted: set[int] = set()
-        """Topics whose counts have changed and are not stored; they are made anew from what is there after a crash."""
-        self._last_at = 0
         self.head = 0
-        self._limit_pages(self._max_pages - _RESERVE_PAGES)
+        self.groups: list[GroupRow] = []
+        self.room = Room(connection, max_bytes)
+        self.topics = Topics(connection, max_topics)
+        self._doubles = Doubles()
+        self._connection = connection
+        self._last_at = 0
         self._load()
 
     @classmethod
@@ -81,11 +70,11 @@ class LogFile:
             ConfigurationError: It is broken, of a later version, something else, or cannot be used.
         """
         connection = connect(path, fsync_commits=fsync_commits)
-        try:
-            return cls(connection, path, max_bytes, max_topics)
-        except BaseException:
-            connection.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(connection.close)
+            opened = cls(connection, path, max_bytes, max_topics)
+            undo.pop_all()
+        return opened
 
     def close(self) -> None:
         """Store the counts, and close the file; without room for them they are made anew when it is opened."""
@@ -95,23 +84,6 @@ class LogFile:
         finally:
             self._connection.close()
 
-    @property
-    def used_bytes(self) -> int:
-        """Of the file; what was freed within it is not counted."""
-        count = self._connection.execute("PRAGMA page_count").fetchone()[0]
-        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
-        return (count - free) * self._page_bytes
-
-    @property
-    def max_bytes(self) -> int:
-        """What the file may grow to."""
-        return self._max_pages * self._page_bytes
-
-    @property
-    def is_nearly_full(self) -> bool:
-        """Whether publishing is about to be refused."""
-        return self.used_bytes > _NEARLY * (self._max_pages - _RESERVE_PAGES) * self._page_bytes
-
     def append(self, publications: Iterable[Publication], now: int) -> list[Row]:
         """Store events at `now`; returns those that are new, by offset, once they are as safe as the policy says.
 
@@ -120,45 +92,17 @@ class LogFile:
             EventRefused: There are too many topics; nothing was stored.
         """
         now = self._last_at = max(now, self._last_at)
-        rows: list[Row] = []
-        remembered: list[bytes] = []
-        made: list[Topic] = []
+        fresh = self._doubles.leave_out(publications)
         try:
             with self._transaction(many=True):
-                for event in publications:
-                    identity = identity_of(event.head)
-                    if identity in self._recent:
-                        continue
-                    self._recent[identity] = None
-                    remembered.append(identity)
-                    topic = self.topics.get(event.topic)
-                    if topic is None:
-                        topic = self._make_topic(event.topic)
-                        made.append(topic)
-                    expires = event.expires_at or (now + topic.time_to_live if topic.time_to_live else 0)
-                    rows.append(
-                        Row(
-                            self.head + len(rows) + 1,
-                            topic.id,
-                            event.priority,
-                            now,
-                            event.deliver_at,
-                            expires,
-                            event.head,
-                            event.data,
-                        )
-                    )
+                rows = self._rows_of(fresh.values(), now)
                 self._insert(rows)
-        except BaseException as error:
-            for identity in remembered:
-                del self._recent[identity]
-            for topic in made:
-                self._forget(topic)
-            _raise_if_full(error)
+        except sqlite3.OperationalError as error:
+            raise_if_full(error)
             raise
         self.head += len(rows)
-        self._count(rows)
-        self._trim_recent()
+        self.topics.count(rows)
+        self._doubles.remember(fresh)
         return rows
 
     def save(self, changes: Changes) -> None:
@@ -167,19 +111,16 @@ class LogFile:
         Raises:
             LogFull: The disk is.
         """
-        if not changes and not self._counted:
+        if not changes and self.topics.are_counted:
             return
-        self._limit_pages(self._max_pages)
         try:
-            with self._transaction():
+            with self.room.with_reserve(), self._transaction():
                 store_changes(self._connection, changes)
                 self._save_counts()
-        except sqlite3.Error as error:
-            _raise_if_full(error)
+        except sqlite3.OperationalError as error:
+            raise_if_full(error)
             raise
-        finally:
-            self._limit_pages(self._max_pages - _RESERVE_PAGES)
-        self._counted.clear()
+        self.topics.counts_saved()
 
     def make_group(self, group: GroupRow) -> None:
         """Store a group that is new; it is given its id."""
@@ -197,7 +138,7 @@ class LogFile:
     def put_topic(self, name: str, settings: str, time_to_live: int) -> Topic:
         """Create a topic, or set it anew."""
         with self._transaction():
-            topic = self.topics.get(name) or self._make_topic(name)
+            topic = self.topics.find(name) or self.topics.make(name)
             self._connection.execute(
                 "UPDATE topics SET settings = ?, time_to_live = ? WHERE id = ?", (settings, time_to_live, topic.id)
             )
@@ -216,7 +157,7 @@ class LogFile:
             self._connection.execute("DELETE FROM events WHERE topic = ?", (topic.id,))
             self._connection.execute("DELETE FROM topics WHERE id = ?", (topic.id,))
             self._save_head()
-        self._forget(topic)
+        self.topics.forget(topic)
         return [offset for (offset,) in held]
 
     def remove(
@@ -227,7 +168,7 @@ class LogFile:
         Held events and those in `kept` stay, and so does the rest once `enough` bytes are gone. Returns how many bytes
         went, and the offset up to which was looked, 0 once there is nothing more to look at.
         """
-        if topic not in self._by_id:
+        if topic not in self.topics:
             return 0, 0
         found = self._connection.execute(
             "SELECT offset, length(head) + length(data), EXISTS (SELECT 1 FROM held WHERE held.offset = events.offset) "
@@ -248,10 +189,8 @@ class LogFile:
         return size, found[-1][0] if len(found) == limit else 0
 
     def _delete(self, topic_id: int, offsets: list[int], size: int) -> None:
-        topic = self._by_id[topic_id]
-        self._counted.add(topic_id)
-        topic.events -= len(offsets)
-        topic.bytes -= size
+        topic = self.topics.get(topic_id)
+        self.topics.recount(topic, events=-len(offsets), size=-size)
         try:
             with self._transaction():
                 self._connection.execute(
@@ -259,10 +198,9 @@ class LogFile:
                 )
                 self._save_counts()
         except sqlite3.Error:
-            topic.events += len(offsets)
-            topic.bytes += size
+            self.topics.recount(topic, events=len(offsets), size=size)
             raise
-        self._counted.clear()
+        self.topics.counts_saved()
 
     def shrink(self) -> None:
         """Give freed pages back to the file system, a few at a time."""
@@ -277,7 +215,7 @@ class LogFile:
                 if row is None:
                     continue
                 dead = Dead(*row[1:])
-                topic = self.topics.get(dead.topic) or self._make_topic(dead.topic)
+                topic = self.topics.find(dead.topic) or self.topics.make(dead.topic)
                 self._put_back(dead, topic)
                 held = Held(dead.group, dead.offset, now, 0, blocks=False, reason="")
                 hold(self._connection, [held])
@@ -298,17 +236,26 @@ class LogFile:
             yield
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
-        except BaseException:
+            self.topics.keep_made()
+        finally:  # what is not committed by now has failed
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise
+            self.topics.forget_made()
+
+    def _rows_of(self, publications: Iterable[Publication], now: int) -> list[Row]:
+        rows: list[Row] = []
+        for offset, event in enumerate(publications, self.head + 1):
+            topic = self.topics.find(event.topic) or self.topics.make(event.topic)
+            expires = event.expires_at or (now + topic.time_to_live if topic.time_to_live else 0)
+            rows.append(Row(offset, topic.id, event.priority, now, event.deliver_at, expires, event.head, event.data))
+        return rows
 
     def _insert(self, rows: list[Row]) -> None:
         if not rows:
             return
         left = len(rows)
         if left & (left - 1) or left > _MOST_ROWS:
-            self._begin()
+            begin(self._connection)
         at = 0
         while left:
             count = min(_MOST_ROWS, 1 << left.bit_length() - 1)
@@ -316,66 +263,16 @@ class LogFile:
             at += count
             left -= count
 
-    def _begin(self) -> None:
-        if not self._connection.in_transaction:
-            self._connection.execute("BEGIN IMMEDIATE")
-
-    def _make_topic(self, name: str) -> Topic:
-        if len(self.topics) >= self._max_topics:
-            raise EventRefused(
-                f"the log has {self._max_topics:,} topics, and takes no more: what differs from event to event belongs "
-                "into its subject or key, and not into its topic",
-                topic=name,
-            )
-        self._begin()
-        row = self._connection.execute(
-            "INSERT INTO topics (name, settings, published, events, bytes, last_at, time_to_live) "
-            "VALUES (?, '', 0, 0, 0, 0, 0) "
-            "RETURNING id",
-            (name,),
-        ).fetchone()
-        topic = Topic(row[0], name)
-        self._know(topic)
-        return topic
-
-    def _know(self, topic: Topic) -> None:
-        self.topics[topic.name] = self._by_id[topic.id] = topic
-        self.topic_names[topic.id] = topic.name
-        self.topics_version += 1
-
-    def _forget(self, topic: Topic) -> None:
-        self.topics.pop(topic.name, None)
-        self._by_id.pop(topic.id, None)
-        self.topic_names.pop(topic.id, None)
-        self.topics_version += 1
-        self._counted.discard(topic.id)
-
-    def _count(self, rows: list[Row]) -> None:
-        for row in rows:
-            topic = self._by_id[row.topic]
-            topic.published += 1
-            topic.events += 1
-            topic.bytes += len(row.head) + len(row.data)
-            topic.last_at = row.at
-            self._counted.add(row.topic)
-
     def _put_back(self, dead: Dead, topic: Topic) -> None:
         added = self._connection.execute(
             "INSERT OR IGNORE INTO events VALUES (?, ?, 1, ?, 0, 0, ?, ?)",
             (dead.offset, topic.id, dead.died_at, dead.head, dead.data),
         ).rowcount
         if added:
-            topic.events += 1
-            topic.bytes += len(dead.head) + len(dead.data)
-            self._counted.add(topic.id)
+            self.topics.recount(topic, events=1, size=len(dead.head) + len(dead.data))
 
     def _save_counts(self) -> None:
-        counted = [self._by_id[topic] for topic in self._counted]
-        if counted:
-            self._connection.executemany(
-                "UPDATE topics SET published = ?, events = ?, bytes = ?, last_at = ? WHERE id = ?",
-                [(topic.published, topic.events, topic.bytes, topic.last_at, topic.id) for topic in counted],
-            )
+        self.topics.save_counts()
         self._put_meta("counted", self.head)
         self._save_head()
 
@@ -385,9 +282,6 @@ class LogFile:
     def _put_meta(self, name: str, value: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
-    def _limit_pages(self, pages: int) -> None:
-        self._connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
-
     def _load(self) -> None:
         connection = self._connection
         meta = dict(connection.execute("SELECT name, value FROM meta"))
@@ -396,39 +290,6 @@ class LogFile:
         ).fetchone()
         self.head = max(meta.get("head", 0), last[0] or 0)
         self._last_at = last[1] or 0
-        for row in connection.execute(
-            "SELECT id, name, settings, published, events, bytes, last_at, time_to_live FROM topics"
-        ):
-            self._know(Topic(*row))
-        self._count_since(meta.get("counted", 0))
+        self.topics.load(meta.get("counted", 0))
         self.groups += read_groups(connection)
-        newest = connection.execute("SELECT head FROM events ORDER BY offset DESC LIMIT ?", (REMEMBERED,)).fetchall()
-        self._recent = {identity_of(head): None for (head,) in reversed(newest)}
-
-    def _count_since(self, offset: int) -> None:
-        for topic_id, count, size, last_at in self._connection.execute(
-            "SELECT topic, count(*), sum(length(head) + length(data)), max(at) FROM events "
-            "WHERE offset > ? GROUP BY +topic",
-            (offset,),
-        ):
-            topic = self._by_id[topic_id]
-            topic.published += count
-            topic.events += count
-            topic.bytes += size
-            topic.last_at = max(topic.last_at, last_at)
-            self._counted.add(topic_id)
-
-    def _trim_recent(self) -> None:
-        excess = len(self._recent) - REMEMBERED
-        if excess > 1000:  # by and by, and not one for each event
-            oldest = iter(self._recent)
-            for identity in [next(oldest) for _ in range(excess)]:
-                del self._recent[identity]
-
-
-def _raise_if_full(error: BaseException) -> None:
-    full = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE}
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in full:
-        raise LogFull(
-            "the event log has no room left, on its disk or within TOSKA_EVENTS_MAX_BYTES; nothing was published"
-        ) from error
+        self._doubles.load(connection)

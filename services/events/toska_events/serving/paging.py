@@ -21,7 +21,7 @@ async def read_page(broker: Broker, request: ReadRequest) -> list[bytes]:
     after = request.after if request.after is not None else await _beginning(broker, request.start)
     topics = [
         topic.id
-        for topic in list(broker.file.topics.values())
+        for topic in broker.file.topics.all()
         if any(matches(pattern, topic.name) for pattern in request.patterns)
     ]
     found = await broker.reader.call(
