@@ -13,7 +13,7 @@ from toska_common.clock import now_utc
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.event import Event
 from toska_common.events.retrying import Retrying
-from toska_common.events.transport import BEGINNING, Message, Subscription, Transport
+from toska_common.events.transport import BEGINNING, DeadLetter, Message, Stored, Subscription, Transport
 from toska_tests.event_carriers import read_all
 from toska_tests.killed_logs import KilledLog, killed_log
 from toska_tests.waiting import wait_until
@@ -132,10 +132,20 @@ async def _live_through_it(transport: Transport) -> None:
             tasks.start_soon(settle_again)
             await wait_until(settled, what="everything to be settled")
             tasks.cancel_scope.cancel()
-        stored = await read_all(transport.read(["#"], BEGINNING))
+        stored: list[Stored] = []
+        letters: list[DeadLetter] = []
+
+        async def looked() -> bool:
+            nonlocal stored, letters
+            with contextlib.suppress(EventsUnavailable):  # killed as late as this
+                stored = await read_all(transport.read(["#"], BEGINNING))
+                letters = await transport.administration.dead_letters("g")
+                return True
+            return False
+
+        await wait_until(looked, what="a look at what is there")
         assert Counter(one.event.data for one in stored) == Counter(str(number).encode() for number in range(12))
         assert len({one.offset for one in stored}) == 12
-        letters = await transport.administration.dead_letters("g")
         assert sorted(int(letter.event.data) for letter in letters) == [2, 6, 10]
 
 
