@@ -83,7 +83,9 @@ def resource_routes(parts: Parts) -> APIRouter:
     router = APIRouter(prefix="/api/v1")
     for collection in COLLECTIONS:
         _add_reads(router, parts, collection)
-        _add_changes(router, parts, collection)
+        _add_put(router, parts, collection)
+        _add_patch(router, parts, collection)
+        _add_delete(router, parts, collection)
     return router
 
 
@@ -116,7 +118,7 @@ def _add_reads(router: APIRouter, parts: Parts, collection: Collection) -> None:
     )
 
 
-def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> None:
+def _add_put(router: APIRouter, parts: Parts, collection: Collection) -> None:
     kind, path, entry = collection.kind, collection.path, collection.entry
 
     async def put(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
@@ -128,21 +130,6 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
         created = outcome.before.find_written(kind, name) is None
         found = get_entry(parts, kind, name)
         return answer(found, 201 if created else 200, version=found["version"], revision=outcome.revision)
-
-    async def patch(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
-        propose = Patch(kind, name, await read_patch(request), read_precondition(request))
-        if dry_run:
-            return await preview_change(parts, propose)
-        outcome = await make_change(parts, request, propose)
-        found = get_entry(parts, kind, name)
-        return answer(found, version=found["version"], revision=outcome.revision)
-
-    async def delete(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
-        propose = Delete(kind, name, read_precondition(request))
-        if dry_run:
-            return await preview_change(parts, propose)
-        outcome = await make_change(parts, request, propose)
-        return Response(status_code=204, headers={"x-toska-revision": str(outcome.revision)})
 
     changes = {status: REFUSALS[status] for status in (409, 412, 422, 503)}
     created: dict[int | str, dict[str, Any]] = {201: {"description": "It is new", "model": entry}}
@@ -157,6 +144,19 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
         name=f"put {kind}",
         tags=[path],
     )
+
+
+def _add_patch(router: APIRouter, parts: Parts, collection: Collection) -> None:
+    kind, path, entry = collection.kind, collection.path, collection.entry
+
+    async def patch(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
+        propose = Patch(kind, name, await read_patch(request), read_precondition(request))
+        if dry_run:
+            return await preview_change(parts, propose)
+        outcome = await make_change(parts, request, propose)
+        found = get_entry(parts, kind, name)
+        return answer(found, version=found["version"], revision=outcome.revision)
+
     router.add_api_route(
         f"/{path}/{{name}}",
         patch,
@@ -168,6 +168,18 @@ def _add_changes(router: APIRouter, parts: Parts, collection: Collection) -> Non
         name=f"patch {kind}",
         tags=[path],
     )
+
+
+def _add_delete(router: APIRouter, parts: Parts, collection: Collection) -> None:
+    kind, path = collection.kind, collection.path
+
+    async def delete(name: NAME, request: Request, dry_run: DRY_RUN = False) -> Response:
+        propose = Delete(kind, name, read_precondition(request))
+        if dry_run:
+            return await preview_change(parts, propose)
+        outcome = await make_change(parts, request, propose)
+        return Response(status_code=204, headers={"x-toska-revision": str(outcome.revision)})
+
     router.add_api_route(
         f"/{path}/{{name}}",
         delete,
