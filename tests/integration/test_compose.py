@@ -59,7 +59,7 @@ def test_apps_get_the_join_token_alone(compose: dict[str, Any], app: str, monkey
     assert "TOSKA_ADMIN_TOKEN" not in environment
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    settings = MeshSettings.from_environment({})
+    settings = MeshSettings.from_environment()
     assert (settings.registry_url, settings.expose) == ("consul://consul:8500", True)
     assert settings.join_token.get_secret_value() == "value-of-TOSKA_JOIN_TOKEN"
 

@@ -12,7 +12,6 @@ import anyio
 import structlog
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
-from pydantic import ValidationError
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,10 +20,9 @@ from starlette.types import Scope
 
 from toska_common import problem, telemetry
 from toska_common.breaker import BreakerPolicy
-from toska_common.clients.consul import ServiceRegistration, TTLCheck
-from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration, Report
-from toska_common.contracts.names import RESERVED_PREFIX
-from toska_common.errors import ConfigurationError, MeshError
+from toska_common.clients.consul import ServiceRegistration
+from toska_common.contracts.discovery import Report
+from toska_common.errors import ConfigurationError
 from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
 from toska_common.mesh import fitting
@@ -32,6 +30,7 @@ from toska_common.mesh.callers import Callers
 from toska_common.mesh.calls import CallMetrics
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.mesh.grpc_health import require_grpc, serve_grpc_health
+from toska_common.mesh.introducing import Introduction, check_name
 from toska_common.mesh.location import Location, locate
 from toska_common.mesh.middleware import ForwardedPrefix, MeshMiddleware
 from toska_common.mesh.outbound import Outbound
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     from toska_common.events.codecs import Codec
     from toska_common.events.payload import EventPayload
     from toska_common.mesh.client import MeshClient
-
-REMOVED_AFTER = timedelta(minutes=1)
-"""How long an instance stays listed as critical once its lease has lapsed; Consul's floor."""
 
 
 class Mesh:
@@ -124,31 +120,39 @@ class Mesh:
         logs: bool = True,
     ) -> None:
         self._settings = MeshSettings.from_environment(
-            {
-                "expose": expose,
-                "region": region,
-                "zone": zone,
-                "registry_url": registry_url,
-                "advertise_address": advertise_address,
-                "advertise_port": advertise_port,
-                "lease_ttl": lease_ttl,
-                "drain_delay": drain_delay,
-                "shutdown_grace": shutdown_grace,
-                "trusted_proxies": None if trusted_proxies is None else tuple(trusted_proxies),
-            }
+            expose=expose,
+            region=region,
+            zone=zone,
+            registry_url=registry_url,
+            advertise_address=advertise_address,
+            advertise_port=advertise_port,
+            lease_ttl=lease_ttl,
+            drain_delay=drain_delay,
+            shutdown_grace=shutdown_grace,
+            trusted_proxies=None if trusted_proxies is None else tuple(trusted_proxies),
         )
         if capacity is not None and capacity < 1:
             raise ConfigurationError(f"Mesh(name={name!r}): capacity: must be at least 1")
-        described = _describe(self._settings, profile or {}, depends_on, capabilities)
-        self._offer = _check_offer(name, tags, metadata or {}, weight, described)
-        self._routes = _check_routes(name, routes)
+        self.name = name
+        self.version = version or app.version
+        self._introduction = Introduction.build(
+            name,
+            self.version,
+            routes=routes,
+            profile=profile or {},
+            tags=tuple(tags),
+            metadata=metadata or {},
+            weight=weight,
+            region=self._settings.region,
+            zone=self._settings.zone,
+            depends_on=tuple(depends_on),
+            capabilities=tuple(capabilities),
+        )
         self._app = app
         self._problems = problems
         self._grpc_health_port = grpc_health_port
         if grpc_health_port is not None:
             require_grpc()
-        self.name = name
-        self.version = version or app.version
         self.health = _build_health(name, self.version, checks or {})
         self.metrics = ServiceMetrics()
         self._exchanges = Exchanges()
@@ -175,7 +179,7 @@ class Mesh:
         from toska_common.mesh.client import MeshClient
         from toska_common.mesh.transport import CallPolicy
 
-        _check_offer(service, reserved=True)
+        check_name(service)
         return MeshClient(service, self._outbound, CallPolicy(attempts=attempts), **options)
 
     def events(
@@ -305,40 +309,14 @@ class Mesh:
         return self._vitals.report(totals, time.monotonic())
 
     def _registration(self, address: str, port: int) -> ServiceRegistration:
-        expose = self._settings.expose
-        if expose is None:
-            expose = self.locate().expose_by_default
-        meta = {
-            **self._offer.meta,
-            **self._routes,
-            META_EXPOSE: "true" if expose else "false",
-            META_VERSION: self.version,
-        }
-        if self._app.openapi_url:
-            meta[META_OPENAPI] = self._app.openapi_url
-        return ServiceRegistration(
-            name=self.name,
-            id=f"{self.name}-{address}-{port}",
-            address=address,
-            port=port,
-            tags=self._offer.tags,
-            meta=meta,
-            weight=self._offer.weight,
-            checks=(TTLCheck(self._settings.lease_ttl, deregister_after=REMOVED_AFTER),),
+        exposed = self._settings.expose
+        return self._introduction.registration(
+            address,
+            port,
+            lease_ttl=self._settings.lease_ttl,
+            exposed=self.locate().expose_by_default if exposed is None else exposed,
+            openapi_url=self._app.openapi_url,
         )
-
-
-def _describe(
-    settings: MeshSettings, profile: Mapping[str, Any], depends_on: Sequence[str], capabilities: Sequence[str]
-) -> dict[str, Any]:
-    """What a registration says of the service besides its name, its tags and its share."""
-    return {
-        **profile,
-        "region": settings.region,
-        "zone": settings.zone,
-        "depends_on": tuple(depends_on),
-        "capabilities": tuple(capabilities),
-    }
 
 
 def _build_health(name: str, version: str, checks: Mapping[str, CheckFunction]) -> HealthChecks:
@@ -346,42 +324,6 @@ def _build_health(name: str, version: str, checks: Mapping[str, CheckFunction]) 
     for check, function in checks.items():
         health.add(check, function)
     return health
-
-
-def _check_offer(
-    name: str,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, str] | None = None,
-    weight: int = 1,
-    profile: Mapping[str, Any] | None = None,
-    *,
-    reserved: bool = False,
-) -> Registration:
-    said = {**(profile or {}), "tags": tuple(tags), "metadata": metadata or {}, "weight": weight}
-    try:
-        offer = Registration.model_validate({**said, "service": name, "address": "127.0.0.1", "port": 1})
-    except ValidationError as error:
-        problems = problem.field_problems(error.errors())
-        reasons = "; ".join(f"{item['field']}: {item['reason']}" for item in problems)
-        raise ConfigurationError(f"Mesh(name={name!r}): {reasons}") from error
-    if not reserved and name.startswith(RESERVED_PREFIX):
-        raise ConfigurationError(f"Mesh(name={name!r}): names that begin with {RESERVED_PREFIX} are the mesh's own")
-    return offer
-
-
-def _check_routes(name: str, routes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    if not routes:
-        return {}
-    # The contract of routing and the expressions behind it are for those who use them (extra `routing`).
-    from toska_common.contracts.offers import decode_offer, encode_offer
-    from toska_common.routing.offers import read_offer
-
-    try:
-        meta = encode_offer(routes)
-        read_offer(name, decode_offer(meta))
-    except (MeshError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"Mesh(name={name!r}): routes: {error}") from error
-    return meta
 
 
 def _configure_logs(settings: MeshSettings, service: str, location: Location) -> None:

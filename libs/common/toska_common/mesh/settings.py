@@ -1,6 +1,5 @@
 """What the environment says to an app that joins a mesh; what the app says itself, in `Mesh(...)`, comes first."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -86,7 +85,7 @@ class MeshSettings(BaseSettings):
         return value
 
     @classmethod
-    def from_environment(cls, given: Mapping[str, Any]) -> "MeshSettings":
+    def from_environment(cls, **given: Any) -> "MeshSettings":
         """Read the environment, with what was `given` in code on top; a value of `None` was not given.
 
         Raises:
