@@ -14,9 +14,11 @@ from toska_common import __version__
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import SystemClock
+from toska_common.contracts.events import INSTANCE_TOPICS, RouteChanged
 from toska_common.credentials import ensure_secret
 from toska_common.errors import ConfigurationError
 from toska_common.events.announcing import mesh_bus
+from toska_common.events.nudges import Nudges
 from toska_common.health import HealthChecks
 from toska_common.server import Service
 from toska_common.targets import TargetRules
@@ -75,6 +77,8 @@ def create_mesh_service(settings: Settings) -> Service:
                 )
             )
             bus = mesh_bus("toska-gateway", settings, clock=SystemClock(), registry=admin.metrics.registry)
+            # A router that comes back joins the registry; of several, one may be away while another tells of a change.
+            nudges = Nudges(bus, *INSTANCE_TOPICS, RouteChanged, name="mesh")
             await stack.enter_async_context(bus.open())
             data_plane = _build_data_plane(
                 settings, management, announcer(bus, f"{socket.gethostname()}:{settings.port}")
@@ -86,7 +90,12 @@ def create_mesh_service(settings: Settings) -> Service:
             store = SnapshotStore(settings.home)
             await _serve_stored(routing, store)
             follower = SnapshotFollower(
-                session, settings.router_url, admin.credentials.admin, _name(data_plane.address), routing
+                session,
+                settings.router_url,
+                admin.credentials.admin,
+                _name(data_plane.address),
+                routing,
+                sleep=nudges.sleep,
             )
             reporter = EndpointReporter(
                 session,
@@ -102,6 +111,7 @@ def create_mesh_service(settings: Settings) -> Service:
                 routing, users, _mesh_source(settings, admin, fetcher), open_reads=settings.data_is_local
             )
             routing.on_change += [store.keep, catalog.refresh_soon]
+            nudges.note = lambda event: catalog.hear_of(event.subject or "")
             presence = Presence(consul, _registration(settings, data_plane.address))
             admin.service.announce = presence.announce
             admin.service.withdraw = partial(_withdraw, admin.health, presence)
@@ -109,6 +119,7 @@ def create_mesh_service(settings: Settings) -> Service:
             tasks.start_soon(follower.run)
             tasks.start_soon(reporter.run)
             tasks.start_soon(catalog.run)
+            tasks.start_soon(nudges.run, catalog.look_at_heard)
             tasks.start_soon(presence.keep)
             admin.service.on_hangup = partial(_renew_workers, data_plane)
             admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog)))

@@ -15,6 +15,7 @@ import anyio
 import structlog
 from anyio import to_thread
 from pydantic import ValidationError
+from toska_common.clients.consul_watch import Sleep
 from toska_common.contracts.routing import Snapshot, SnapshotDelta, SnapshotPoll
 from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from toska_common.routing.delta import DeltaMismatch, apply_delta, inventory_of
@@ -52,6 +53,7 @@ class SnapshotFollower:
         name: What the router calls this gateway.
         routing: Where snapshots go.
         wait: How long the router may keep a poll open.
+        sleep: The pause after a poll that failed.
 
     Attributes:
         reachable: Whether the last poll was answered.
@@ -69,6 +71,7 @@ class SnapshotFollower:
         routing: Routing,
         *,
         wait: timedelta = WAIT,
+        sleep: Sleep = anyio.sleep,
     ) -> None:
         self._session = session
         self.url = url
@@ -76,6 +79,7 @@ class SnapshotFollower:
         self._name = name
         self._routing = routing
         self._wait = wait
+        self._sleep = sleep
         self._from_scratch = False
         self._tell_inventory = False
         self.reachable = False
@@ -98,7 +102,7 @@ class SnapshotFollower:
                 # One broken connection is how a mesh that stops looks from here; a second one is an outage.
                 if not isinstance(error, UpstreamUnavailable) or failures > 1:
                     self._say_unreachable()
-                await anyio.sleep(pause(failures))
+                await self._sleep(pause(failures))
                 continue
             if not self._said:
                 log.info("router_reached", url=self.url)

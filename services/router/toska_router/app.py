@@ -13,8 +13,10 @@ from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.clients.presence import Presence
 from toska_common.clock import Clock, SystemClock
+from toska_common.contracts.events import INSTANCE_TOPICS
 from toska_common.database import Database, DatabaseUnavailable
 from toska_common.events.announcing import mesh_bus
+from toska_common.events.nudges import Nudges
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
 from toska_common.security import ManagementGuard, ManagementPolicy, host_names
@@ -64,6 +66,8 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     metrics = ServiceMetrics()
     bus = mesh_bus("toska-router", settings, clock=clock, registry=metrics.registry)
     announce(parts, bus)
+    # While the registry is away it is asked ever more seldom; who joins it says that it is back.
+    parts.follower.sleep = Nudges(bus, *INSTANCE_TOPICS, name="registry").sleep
     RouterCollector(metrics.registry, parts)
     app = create_management_app("Toska Mesh: router", description=DESCRIPTION, health=health, metrics=metrics)
     add_handlers(app, parts)

@@ -13,6 +13,7 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import TypeAdapter, ValidationError
 from toska_common.clients.consul import ConsulClient, ServiceEntry
+from toska_common.clients.consul_watch import Sleep
 from toska_common.clock import Clock
 from toska_common.contracts.names import ServiceName, is_reserved
 from toska_common.contracts.router import RegistryStatus
@@ -38,6 +39,9 @@ class RegistryFollower:
         on_change: Called when the instances are different.
         on_complete: Called once, when every service has been seen.
         clock: Of the grace after outages.
+
+    Attributes:
+        sleep: The pause after a query that failed.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class RegistryFollower:
         self._on_change = on_change
         self._on_complete = on_complete
         self._clock = clock
+        self.sleep: Sleep = anyio.sleep
         self._listed: frozenset[str] | None = None
         self._watches: dict[str, anyio.CancelScope] = {}
         self._unseen: set[str] = set()
@@ -84,7 +89,8 @@ class RegistryFollower:
         async with anyio.create_task_group() as group:
             self._consul, self._group = consul, group
             group.start_soon(self._expire)
-            async for names in consul.watch_services(wait=WAIT, on_outage=partial(self._note_outage, "")):
+            note = partial(self._note_outage, "")
+            async for names in consul.watch_services(wait=WAIT, on_outage=note, sleep=self.sleep):
                 self._listed = frozenset(name for name in names if _is_name(name))
                 self.reconcile()
 
@@ -104,7 +110,8 @@ class RegistryFollower:
 
     async def _watch(self, consul: ConsulClient, name: str, scope: anyio.CancelScope) -> None:
         with scope:
-            async for entries in consul.watch_health(name, wait=WAIT, on_outage=partial(self._note_outage, name)):
+            note = partial(self._note_outage, name)
+            async for entries in consul.watch_health(name, wait=WAIT, on_outage=note, sleep=self.sleep):
                 self._take(name, entries)
                 self._unseen.discard(name)
                 self._check_complete()

@@ -20,6 +20,8 @@ from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
+import anyio
+
 from toska_common.clients.consul_records import (
     AgentSelf,
     CatalogService,
@@ -31,7 +33,7 @@ from toska_common.clients.consul_records import (
     ServiceRegistration,
     TTLCheck,
 )
-from toska_common.clients.consul_watch import OutageListener, ignore, watch
+from toska_common.clients.consul_watch import OutageListener, Sleep, ignore, watch
 from toska_common.clients.consul_wire import DEFAULT_WAIT, ConsulWire, encode, parse, segment
 from toska_common.clients.registry_tls import RegistryTls
 from toska_common.contracts.discovery import Health
@@ -319,17 +321,23 @@ class ConsulClient:
     # Streams of states.
 
     def watch_services(
-        self, *, wait: timedelta = DEFAULT_WAIT, on_outage: OutageListener = ignore
+        self, *, wait: timedelta = DEFAULT_WAIT, on_outage: OutageListener = ignore, sleep: Sleep = anyio.sleep
     ) -> AsyncGenerator[dict[str, tuple[str, ...]]]:
         """The services' names and tags, now and after each change, for ever; outages are logged and sat out."""
-        return watch("catalog/services", partial(self.catalog_services, wait=wait), on_outage)
+        return watch("catalog/services", partial(self.catalog_services, wait=wait), on_outage, sleep)
 
     def watch_health(
-        self, name: str, *, passing: bool = False, wait: timedelta = DEFAULT_WAIT, on_outage: OutageListener = ignore
+        self,
+        name: str,
+        *,
+        passing: bool = False,
+        wait: timedelta = DEFAULT_WAIT,
+        on_outage: OutageListener = ignore,
+        sleep: Sleep = anyio.sleep,
     ) -> AsyncGenerator[list[ServiceEntry]]:
         """The instances of a service, now and after each change, for ever; outages are logged and sat out."""
         query = partial(self.health_service, name, passing=passing, wait=wait)
-        return watch(f"health/service/{name}", query, on_outage)
+        return watch(f"health/service/{name}", query, on_outage, sleep)
 
     def watch_keys(self, prefix: str, *, wait: timedelta = DEFAULT_WAIT) -> AsyncGenerator[list[KVPair]]:
         """The keys below `prefix`, now and after each change, for ever; outages are logged and sat out."""

@@ -19,6 +19,9 @@ T = TypeVar("T")
 OutageListener = Callable[[MeshError | None], None]
 """Told the error with which a watch's outage begins, and `None` when it is over, before anything new is yielded."""
 
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits so many seconds, or less if there is a reason to look again (`toska_common.events.nudges`)."""
+
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 """Bounds of a watch's pause after errors: doubled each time, then a random part of it (full jitter)."""
@@ -29,7 +32,10 @@ def ignore(_: MeshError | None) -> None:
 
 
 async def watch(
-    what: str, query: Callable[..., Awaitable[tuple[T, int]]], on_outage: OutageListener
+    what: str,
+    query: Callable[..., Awaitable[tuple[T, int]]],
+    on_outage: OutageListener,
+    sleep: Sleep = anyio.sleep,
 ) -> AsyncGenerator[T]:
     """What a blocking query finds, now and after each change, for ever.
 
@@ -37,6 +43,7 @@ async def watch(
         what: Names it in the log.
         query: Takes the `index` that is known; returns what there is, and its index.
         on_outage: Told of the beginning and the end of each outage.
+        sleep: The pause after an error.
     """
     index, failures = 0, 0
     latest: T | None = None
@@ -49,7 +56,7 @@ async def watch(
                 on_outage(error)
             # From the start afterwards: a registry that lost its memory counts anew and may pass our index again.
             index, failures = 0, failures + 1
-            await anyio.sleep(_pause(failures))
+            await sleep(_pause(failures))
             continue
         if failures:
             log.info("registry_watch_resumed", watch=what, failures=failures)

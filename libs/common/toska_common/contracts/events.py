@@ -40,6 +40,10 @@ class HealthChanged(InstanceEvent, topic="mesh.health.changed"):
     """An instance is well, or is not, and was otherwise before."""
 
 
+INSTANCE_TOPICS = ("mesh.instance.*", HealthChanged)
+"""What is said of instances."""
+
+
 class RouteChanged(EventPayload, topic="mesh.route.changed"):
     """Somebody changed routing by the router's API."""
 

@@ -3,8 +3,8 @@
     asked ──▶ refresh: who is reached by a route? who offers a document? fetch what is new ──▶ build ──▶ view
                                           └──fails──▶ the last one stays (stale), tried again later
 
-Nothing is fetched unless somebody asks or the routes change, and a question waits only briefly: it is answered with
-the view there is.
+Nothing is fetched unless somebody asks, the routes change, or events say that something became of a service; and a
+question waits only briefly: it is answered with the view there is.
 """
 
 import json
@@ -45,6 +45,7 @@ _REST_S: Final = 0.0002
 tenth of a second. A question does not wait for it."""
 _PATIENCE_S: Final = 4.0
 _PATIENCE_WITH_VIEW_S: Final = 0.5
+_NEVER: Final = float("-inf")
 
 
 @dataclass(slots=True)
@@ -87,14 +88,34 @@ class ApiCatalog:
         self._entries: dict[str, _Entry] = {}
         self._revision = 0
         self._view: _View | None = None
-        self._refreshed_at = float("-inf")
+        self._refreshed_at = _NEVER
+        self._reach: Reach | None = None
+        self._reach_version = ""
+        self._heard_of: set[str] = set()
+        self._everything = False
         self._asked = anyio.Event()
         self._wanted = anyio.Event()
         self._done = anyio.Event()
 
     def refresh_soon(self, _: Snapshot | None = None) -> None:
         """Have `run` look for new documents; for changes of the routes."""
+        self._everything = True
         self._wanted.set()
+
+    def hear_of(self, service: str) -> None:
+        """Something became of a service: the next look is at this one too, if a route leads to it."""
+        if self._reach is None or not self._reach.reaches(service):
+            return
+        self._heard_of.add(service)
+        entry = self._entries.get(service)
+        # Others' instances tell by themselves whether the document may be another one.
+        if entry is not None and (entry.problem or _is_mesh(service)):
+            entry.tried_at = entry.fetched_at = _NEVER
+
+    def look_at_heard(self) -> None:
+        """Have `run` look for the documents of the services that something was heard of."""
+        if self._heard_of:
+            self._wanted.set()
 
     async def run(self) -> None:
         """Refresh whenever asked, for ever."""
@@ -104,8 +125,11 @@ class ApiCatalog:
             with anyio.move_on_after(rest_s):
                 await self._asked.wait()
             self._asked, self._wanted = anyio.Event(), anyio.Event()
-            await self._refresh()
-            self._refreshed_at = anyio.current_time()
+            heard_of, self._heard_of = self._heard_of, set()
+            everything, self._everything = self._everything, False
+            await self._refresh(None if everything else heard_of)
+            if everything:
+                self._refreshed_at = anyio.current_time()
             rest_s = _REST_S * len(self._routing.served.table.routes)
             done, self._done = self._done, anyio.Event()
             done.set()
@@ -142,6 +166,7 @@ class ApiCatalog:
         up_to_date = view is not None and view.routes_version == self._routing.served.routes_version
         if not up_to_date or anyio.current_time() - self._refreshed_at > _FRESH_S:
             done = self._done
+            self._everything = True
             self._asked.set()
             self._wanted.set()
             with anyio.move_on_after(_PATIENCE_WITH_VIEW_S if up_to_date else _PATIENCE_S):
@@ -152,16 +177,20 @@ class ApiCatalog:
 
     # Refreshing.
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, only: set[str] | None) -> None:
+        """Look for documents: of every service, or of these."""
         served = self._routing.served
-        reach = await to_thread.run_sync(Reach, served.table)
+        reach = self._reach
+        if reach is None or self._reach_version != served.routes_version:
+            reach = self._reach = await to_thread.run_sync(Reach, served.table)
+            self._reach_version = served.routes_version
         services = sorted(reach.services())[:MAX_SERVICES]
         for gone in self._entries.keys() - set(services):
             del self._entries[gone]
             self._revision += 1
         limiter = anyio.CapacityLimiter(_AT_ONCE)
         async with anyio.create_task_group() as group:
-            for service in services:
+            for service in services if only is None else sorted(only.intersection(services)):
                 group.start_soon(self._refresh_entry, service, limiter)
         view = self._view
         if view is None or (view.routes_version, view.revision) != (served.routes_version, self._revision):

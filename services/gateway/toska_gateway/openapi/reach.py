@@ -43,6 +43,10 @@ class Reach:
         """The services, and clusters of the mesh itself, that some route leads to."""
         return frozenset(self._by_service)
 
+    def reaches(self, service: str) -> bool:
+        """Whether some route leads to it."""
+        return service in self._by_service
+
     def find_path(self, service: str, method: str, path: str) -> str | None:
         """The path under which the gateway takes an operation, or `None` if no request reaches it."""
         for candidate in self._by_service.get(service, ()):
