@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from toska_common.events.transport import Transport
 from toska_tests.event_carriers import Carrier, LogHost, embedded_carrier, log_host, rabbit_carrier
+from toska_tests.rabbit_rigs import Rig
 from toska_tests.rabbit_servers import RabbitServer
 
 
@@ -33,3 +34,10 @@ async def event_log(tmp_path: Path) -> AsyncGenerator[LogHost]:
     """An embedded log in this process."""
     async with log_host(tmp_path) as host:
         yield host
+
+
+@pytest.fixture
+async def rig(rabbit: RabbitServer) -> Rig:
+    """RabbitMQ, with a namespace of the test's own."""
+    await rabbit.wait_until_ready()
+    return Rig(rabbit)

@@ -2,73 +2,21 @@
 
 import os
 import random
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
-from typing import Any
 
-import aiormq
 import anyio
 import pytest
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from toska_common.clock import now_utc
-from toska_common.errors import ConfigurationError, InvalidInput
-from toska_common.events.amqp.errors import CredentialsRefused, TopologyConflict
-from toska_common.events.amqp.names import DELIVERY_LIMIT
-from toska_common.events.amqp.transport import AmqpTransport, open_amqp
+from toska_common.errors import InvalidInput
+from toska_common.events.amqp.errors import TopologyConflict
+from toska_common.events.amqp.transport import AmqpTransport
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
-from toska_common.events.event import Event
-from toska_common.events.transport import BEGINNING, Consumer, Message, Priority, Subscription
-from toska_tests.event_carriers import publish, rabbit_carrier, take, take_acked
-from toska_tests.ports import free_port
+from toska_common.events.transport import Consumer, Subscription
+from toska_tests.event_carriers import publish, take, take_acked
 from toska_tests.programs import alive
-from toska_tests.rabbit_servers import PASSWORD, RabbitServer
+from toska_tests.rabbit_rigs import Rig, collect
 from toska_tests.waiting import PATIENT_S, wait_until
 from toska_tests.wires import Wire, wire_to
 
 pytestmark = pytest.mark.anyio
-
-
-class Rig:
-    """A broker and a namespace of the test's own on it."""
-
-    def __init__(self, server: RabbitServer) -> None:
-        self.server = server
-        self.namespace = f"t{os.urandom(4).hex()}"
-        self.carrier = rabbit_carrier(server)
-        self.wanted = Subscription((self.carrier.topic("#"),), group="workers")
-
-    def open(self, url: str = "", **parameters: object) -> AbstractAsyncContextManager[AmqpTransport]:
-        query = "&".join(f"{name}={value}" for name, value in {"namespace": self.namespace, **parameters}.items())
-        return open_amqp(f"{url or self.server.url}?{query}")
-
-    def events(self, first: int, last: int, **more: Any) -> list[Event]:
-        return [self.carrier.event("a", str(number).encode(), **more) for number in range(first, last)]
-
-    @asynccontextmanager
-    async def channel(self) -> AsyncGenerator[AbstractChannel]:
-        """A channel of somebody else's."""
-        connection = await aiormq.connect(self.server.url)
-        try:
-            yield await connection.channel()
-        finally:
-            await connection.close()
-
-
-@pytest.fixture
-async def rig(rabbit: RabbitServer) -> Rig:
-    await rabbit.wait_until_ready()
-    return Rig(rabbit)
-
-
-async def collect(consumer: Consumer, seen: list[int], *, until: int) -> None:
-    """Take and ack until so many different ones came."""
-    with anyio.fail_after(3 * PATIENT_S):
-        async for delivery in consumer:
-            seen.append(int(delivery.event.data))
-            await delivery.ack()
-            if len(set(seen)) == until:
-                return
 
 
 async def test_nothing_that_was_confirmed_is_lost_when_the_broker_is_killed_under_load(rig: Rig) -> None:
@@ -195,30 +143,6 @@ async def test_a_subscription_of_nobodys_group_misses_nothing_over_a_cut(rig: Ri
         assert await take_acked(consumer) == [b"6"]
 
 
-async def test_a_subscription_of_nobodys_group_begins_where_it_says_and_goes_on_from_there(rig: Rig) -> None:
-    where = {"dataversion": "1"}
-    wanted = Subscription(rig.wanted.patterns, start=BEGINNING, ordered=True, prefetch=10, where=where)
-    async with rig.open() as transport:
-        await publish(transport, *rig.events(0, 2), *rig.events(2, 4, key="k"), *rig.events(4, 6))
-        await publish(transport, *rig.events(100, 102, version=2))
-        async with transport.subscribe(wanted) as consumer:
-            first, *_, third = await take(consumer, 3)
-            assert (first.event.data, third.event.data, third.offset) == (b"0", b"2", 2)
-            await publish(transport, *rig.events(6, 7))
-            rest = [delivery.event.data for delivery in await take(consumer, 3)]
-            assert rest == [b"4", b"5", b"6"]  # the other of the key waits
-            await third.ack()
-            assert await take_acked(consumer) == [b"3"]
-
-
-async def test_without_a_group_higher_priorities_go_first_as_well(rig: Rig) -> None:
-    async with rig.open() as transport, transport.subscribe(Subscription(rig.wanted.patterns, prefetch=1)) as consumer:
-        for number, priority in enumerate((1, 0, 2, 1)):
-            (event,) = rig.events(number, number + 1)
-            await transport.publish([Message(event, priority=Priority(priority))])
-        assert await take_acked(consumer, 4) == [b"0", b"2", b"3", b"1"]
-
-
 @pytest.mark.parametrize("piece", ["memory", "disk"])
 async def test_a_broker_short_of_memory_or_disk_takes_nothing_and_still_hands_out(rig: Rig, piece: str) -> None:
     async with rig.open(confirm_within="300ms") as transport, transport.subscribe(rig.wanted) as consumer:
@@ -293,215 +217,3 @@ async def test_an_exchange_that_is_not_ours_keeps_it_from_opening(rig: Rig) -> N
     with pytest.raises(TopologyConflict, match=f"{rig.namespace}.events"):
         async with rig.open():
             pass
-
-
-async def test_an_ordered_group_does_not_become_another_kind(rig: Rig) -> None:
-    async with rig.open() as transport:
-        async with transport.subscribe(rig.wanted):
-            pass
-        with pytest.raises(TopologyConflict, match="'workers' is not ordered"):
-            async with transport.subscribe(Subscription(rig.wanted.patterns, group="workers", ordered=True)):
-                pass
-
-
-async def test_members_of_an_ordered_group_come_to_share_its_keys_and_keep_their_order(rig: Rig) -> None:
-    wanted = Subscription(rig.wanted.patterns, group="workers", ordered=True, partitions=4, prefetch=8)
-    seen: dict[str, list[int]] = {}
-    whose: dict[str, set[str]] = {"first": set(), "second": set()}
-    last: set[int] = set()
-    stop = anyio.Event()
-
-    async def work(name: str, consumer: Consumer) -> None:
-        async for delivery in consumer:
-            key = delivery.event.key or ""
-            seen.setdefault(key, []).append(int(delivery.event.data))
-            whose[name].add(key)
-            await delivery.ack()
-
-    async def load(transport: AmqpTransport) -> None:
-        number = 0
-        while not stop.is_set():
-            await publish(transport, *(rig.carrier.event("a", b"%d" % number, key=f"k{key}") for key in range(8)))
-            number += 1
-        last.add(number - 1)
-
-    async with (
-        rig.open() as one,
-        rig.open() as two,
-        one.subscribe(wanted) as first,
-        two.subscribe(wanted) as second,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(work, "first", first)
-        tasks.start_soon(work, "second", second)
-        tasks.start_soon(load, one)
-        await wait_until(lambda: bool(whose["first"]) and bool(whose["second"]), what="both to have some")
-        stop.set()
-        await wait_until(lambda: {max(numbers) for numbers in seen.values()} == last, what="all to be seen")
-        tasks.cancel_scope.cancel()
-    for numbers in seen.values():
-        assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
-
-
-async def test_a_group_has_the_patterns_of_who_subscribed_last(rig: Rig) -> None:
-    async with rig.open() as one, rig.open() as two:
-        async with one.subscribe(Subscription((rig.carrier.topic("a"), rig.carrier.topic("b")), group="workers")):
-            pass
-        wanted = Subscription((rig.carrier.topic("b"), rig.carrier.topic("c")), group="workers")
-        async with two.subscribe(wanted) as consumer:
-            await publish(one, *(rig.carrier.event(topic, topic.encode()) for topic in "abc"))
-            assert await take_acked(consumer, 2) == [b"b", b"c"]
-            (group,) = await one.administration.groups()
-            assert (group.patterns, group.lag) == (wanted.patterns, 0)
-
-
-async def test_without_a_log_nothing_begins_in_the_past_and_nothing_waits_for_ever(rig: Rig) -> None:
-    async with rig.open(log="false") as transport:
-        with pytest.raises(InvalidInput, match="log=false"):
-            async with transport.subscribe(Subscription(rig.wanted.patterns, group="late", start=BEGINNING)):
-                pass
-        later = now_utc() + timedelta(milliseconds=50)
-        await transport.publish([Message(event, deliver_at=later) for event in rig.events(0, 1)])
-        async with rig.channel() as channel:
-
-            async def given_on() -> bool:
-                return bool((await channel.basic_get(f"{rig.namespace}.unwanted", no_ack=True)).body)
-
-            await wait_until(given_on, what="the event that nobody wants")
-
-
-async def test_credentials_that_are_refused_are_not_shown(rig: Rig) -> None:
-    url = rig.server.url_at(rig.server.port, password="w%2Frong-secret")
-    with pytest.raises(CredentialsRefused, match="credentials of the user 'toska' are refused") as caught:
-        async with rig.open(url):
-            pass
-    assert "rong-secret" not in str(caught.value)
-
-
-async def test_a_wrong_url_does_not_show_its_password() -> None:
-    for url in (f"amqp://toska:{PASSWORD}@host/?colour=red", f"http://toska:{PASSWORD}@host", "amqp://u:s3cret@/"):
-        with pytest.raises(ConfigurationError) as caught:
-            async with open_amqp(url):
-                pass
-        assert PASSWORD not in str(caught.value)
-        assert "s3cret" not in str(caught.value)
-
-
-async def test_with_all_nodes_away_it_says_which(rig: Rig) -> None:
-    nodes = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    with pytest.raises(EventsUnavailable) as caught:
-        async with rig.open(f"amqp://toska:s3cret@{','.join(nodes)}/"):
-            pass
-    assert all(node in caught.value.detail for node in nodes)
-    assert "s3cret" not in caught.value.detail
-
-
-async def test_of_several_nodes_one_that_answers_is_enough(rig: Rig) -> None:
-    credentials, _, place = rig.server.url.rpartition("@")
-    async with rig.open(f"{credentials}@127.0.0.1:{free_port()},{place}") as transport:
-        assert transport.connected
-
-
-async def test_an_event_that_rabbitmq_gave_up_is_a_dead_letter_that_can_be_driven_again(rig: Rig) -> None:
-    async with rig.open() as transport:
-        async with transport.subscribe(rig.wanted):
-            pass
-        await publish(transport, *rig.events(7, 8))
-        async with rig.channel() as channel:
-            await _refuse_always(channel, f"{rig.namespace}.group.workers", DELIVERY_LIMIT + 1)
-        await wait_until(lambda: _is_dead(transport), what="the dead letter")
-        (letter,) = await transport.administration.dead_letters("workers")
-        assert (letter.event.data, letter.reason) == (b"7", "RabbitMQ gave it up: delivery_limit")
-        assert await transport.administration.dead_letter(letter.id) == letter
-        assert await transport.administration.redrive([letter.id]) == 1
-        async with transport.subscribe(rig.wanted) as consumer:
-            (again,) = await take(consumer)
-            assert (again.event.data, again.attempt) == (b"7", 1)
-
-
-async def test_an_event_that_expired_in_its_queue_is_no_dead_letter(rig: Rig) -> None:
-    async with rig.open() as transport:
-        async with transport.subscribe(rig.wanted):
-            pass
-        soon = now_utc() + timedelta(milliseconds=5)
-        await transport.publish([Message(event, expires_at=soon) for event in rig.events(0, 3)])
-        await wait_until(lambda: _lags(transport, 0), what="the events to expire")
-        assert await transport.administration.dead_letters() == []
-
-
-async def test_a_message_that_is_no_event_goes_to_the_dead_letters(rig: Rig) -> None:
-    async with rig.open() as transport, transport.subscribe(rig.wanted) as consumer:
-        async with rig.channel() as channel:
-            topic = rig.carrier.topic("a")
-            await channel.basic_publish(b"what is this", exchange=f"{rig.namespace}.events", routing_key=topic)
-        await publish(transport, *rig.events(0, 1))
-        assert await take_acked(consumer) == [b"0"]
-        await wait_until(lambda: _is_dead(transport), what="the dead letter")
-        (letter,) = await transport.administration.dead_letters("workers")
-        assert (letter.event.data, letter.event.topic) == (b"what is this", topic)
-        assert "no event of CloudEvents" in letter.reason
-
-
-async def test_events_of_other_languages_are_read_in_both_modes(rig: Rig) -> None:
-    topic = rig.carrier.topic("a")
-    binary = {"cloudEvents:specversion": "1.0", "cloudEvents:id": "1", "cloudEvents:source": "/java"}
-    binary |= {"cloudEvents:type": topic, "cloudEvents:region": "eu"}
-    structured = f'{{"specversion":"1.0","id":"2","source":"/go","type":"{topic}","data":{{"n":2}}}}'.encode()
-    async with rig.open() as transport, transport.subscribe(rig.wanted) as consumer:
-        async with rig.channel() as channel:
-            for headers, kind, body in (
-                (binary, "text/plain", b"one"),
-                ({}, "application/cloudevents+json; charset=utf-8", structured),
-            ):
-                properties = aiormq.spec.Basic.Properties(content_type=kind, headers=dict(headers))
-                exchange = f"{rig.namespace}.events"
-                await channel.basic_publish(body, exchange=exchange, routing_key=topic, properties=properties)
-        first, second = [delivery.event for delivery in await take(consumer, 2)]
-    assert (first.source, first.data, first.content_type, first.attributes) == (
-        "/java",
-        b"one",
-        "text/plain",
-        {"region": "eu"},
-    )
-    assert (second.source, second.data) == ("/go", b'{"n":2}')
-
-
-async def test_the_management_api_fills_in_what_amqp_does_not_say(rig: Rig) -> None:
-    async with (
-        rig.open(management=rig.server.management_url) as transport,
-        transport.subscribe(rig.wanted) as consumer,
-    ):
-        await publish(transport, *rig.events(0, 3))
-        (first, *_) = await take(consumer, 3)
-        await first.ack()
-
-        async def known() -> bool:
-            (group,) = await transport.administration.groups()
-            return (group.unsettled, group.delivered, group.acked) == (2, 3, 1)
-
-        await wait_until(known, what="the figures", every=0.2)
-
-
-async def _refuse_always(channel: AbstractChannel, queue: str, times: int) -> None:
-    refused = 0
-    done = anyio.Event()
-
-    async def refuse(message: DeliveredMessage) -> None:
-        nonlocal refused
-        refused += 1
-        await channel.basic_nack(message.delivery_tag or 0, requeue=True)
-        if refused >= times:
-            done.set()
-
-    await channel.basic_consume(queue, refuse)
-    with anyio.fail_after(PATIENT_S):
-        await done.wait()
-
-
-async def _is_dead(transport: AmqpTransport) -> bool:
-    return len(await transport.administration.dead_letters("workers")) == 1
-
-
-async def _lags(transport: AmqpTransport, lag: int) -> bool:
-    (group,) = await transport.administration.groups()
-    return group.lag == lag
