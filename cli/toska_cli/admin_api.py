@@ -1,4 +1,4 @@
-"""The management API of a gateway or the router, as commands ask it."""
+"""The management API of a gateway, of the router or of another service, as commands ask it."""
 
 import http.client
 import json
@@ -121,7 +121,7 @@ class AdminApi:
             raise MeshError(f"{self._what} on {self.url} does not answer: {error}") from error
         finally:
             connection.close()
-        if response.status not in (http.client.OK, http.client.CREATED):
+        if response.status not in (http.client.OK, http.client.CREATED, http.client.ACCEPTED):
             raise MeshError(f"{self._what} refused: {_reason(answer, response.status)}")
         return answer
 

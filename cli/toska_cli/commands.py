@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from toska_cli.events_commands import events
+from toska_cli.sagas_commands import sagas
 
 app = typer.Typer(
     name="toska",
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 app.add_typer(events, name="events")
+app.add_typer(sagas, name="sagas")
 
 routes = typer.Typer(help="Show and change the routing that the router's API has.", no_args_is_help=True)
 app.add_typer(routes, name="routes")

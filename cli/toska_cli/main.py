@@ -5,16 +5,17 @@ was started.
 """
 
 import sys
+from collections.abc import Sequence
 
 from toska_common.errors import ConfigurationError, MeshError
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; by default this process's own."""
     from toska_cli.commands import app
 
     try:
-        app()
+        app(args=None if arguments is None else list(arguments))
     except ConfigurationError as error:
         _fail(error.detail, 2)
     except MeshError as error:

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from toska_common.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from toska_common.targets import TargetRules
-from toska_gateway.openapi.fetch import MAX_BYTES, DocumentFetcher, parse_document
+from toska_gateway.instance_calls import MAX_BYTES
+from toska_gateway.openapi.fetch import DocumentFetcher, parse_document
 from toska_tests.control import web_server
 
 RULES = TargetRules(frozenset({("127.0.0.1", 8102)}))

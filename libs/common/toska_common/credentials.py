@@ -1,14 +1,17 @@
 """The mesh's two credentials: `admin` (all changes) and `join` (register, renew, deregister, publish).
 
-Each is a file of mode 0600, made exclusively at the first start. Tokens carry a prefix that tells what they are, so
+Each is a file of mode 0600, made exclusively at the first start. From `admin` follows one for the sagas of each
+service (`sagas_token`). Tokens carry a prefix that tells what they are, so
 that the gateway can keep them from users' services and a leaked one can be found.
 """
 
+import base64
 import hmac
 import os
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 from toska_common.errors import ConfigurationError, Forbidden, Unauthenticated
@@ -59,6 +62,16 @@ def bearer_token(authorization: str | None) -> str | None:
     """The token of an `Authorization: Bearer` header (RFC 6750 §2.1)."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def sagas_token(admin: str, service: str) -> str:
+    """What the mesh shows to a service when it steers the service's sagas.
+
+    Whoever holds the join token can register under any service's name, and is then asked: what it is shown must not
+    open anything but the sagas of that service, so it is never the admin token itself.
+    """
+    digest = hmac.new(admin.encode(), f"sagas of {service}".encode(), sha256).digest()
+    return f"{TOKEN_PREFIX}sagas_{base64.urlsafe_b64encode(digest).decode('ascii').rstrip('=')}"
 
 
 def read_token(path: Path) -> str:

@@ -24,7 +24,7 @@ _SECRET_FIELDS = frozenset(
 )
 
 _SECRET_TEXT = re.compile(
-    r"(toska_(?:admin|join)_)[A-Za-z0-9_-]{16,}"
+    r"(toska_(?:admin|join|sagas)_)[A-Za-z0-9_-]{16,}"
     r"|(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"
     r"|([?&](?:access_)?token=)[^&\s\"'\\]+"
     r"|(://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toska_common.credentials import Access, Credentials, bearer_token
-from toska_common.errors import BodyTooLarge, Forbidden, MeshError, MisdirectedRequest
+from toska_common.errors import BodyTooLarge, Forbidden, MeshError, MisdirectedRequest, Unauthenticated
 from toska_common.problem import send_problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -138,6 +138,19 @@ def _require_same_origin(headers: Headers) -> None:
 
 def _too_large(at_most: int) -> str:
     return f"a request has at most {at_most} bytes here"
+
+
+def require_admin(access: Access | None) -> None:
+    """Keep a read to the admin token, on loopback too: what it tells may be secret, or about people.
+
+    Raises:
+        Unauthenticated: There is no token.
+        Forbidden: It is less.
+    """
+    if access is None:
+        raise Unauthenticated("this needs a token: send Authorization: Bearer <token>", needs="admin")
+    if access is not Access.ADMIN:
+        raise Forbidden("the join token cannot do this: the admin token is needed", needs="admin")
 
 
 def is_loopback(host: str) -> bool:

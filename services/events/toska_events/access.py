@@ -3,7 +3,7 @@
 import re
 
 from toska_common.credentials import Access
-from toska_common.errors import Forbidden, Unauthenticated
+from toska_common.errors import Forbidden
 
 PREFIX = "/api/v1/events"
 
@@ -25,16 +25,3 @@ def require_own(topic: str, access: Access | None) -> None:
     """
     if topic.startswith(RESERVED) and access is not Access.ADMIN:
         raise Forbidden(f"{topic} is a topic of the mesh itself: the admin token is needed", needs="admin")
-
-
-def require_admin(access: Access | None) -> None:
-    """Keep what is no mere read of the mesh, for URLs may hold secrets, to the admin token.
-
-    Raises:
-        Unauthenticated: There is no token.
-        Forbidden: It is less.
-    """
-    if access is None:
-        raise Unauthenticated("this needs a token: send Authorization: Bearer <token>", needs="admin")
-    if access is not Access.ADMIN:
-        raise Forbidden("the join token cannot do this: the admin token is needed", needs="admin")

@@ -32,12 +32,15 @@ from toska_gateway.endpoint_reports import EndpointReporter
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_gateway.follower import SnapshotFollower
 from toska_gateway.handlers import add_file_handlers, add_mesh_handlers
+from toska_gateway.instance_calls import InstanceCaller
 from toska_gateway.openapi.catalog import ApiCatalog
 from toska_gateway.openapi.fetch import DocumentFetcher
 from toska_gateway.openapi.sources import MeshSource, RegistrySource
 from toska_gateway.parts import FileParts, MeshParts, Parts
 from toska_gateway.routes_file import RoutesFile
 from toska_gateway.routing import Routing
+from toska_gateway.sagas import TIMEOUT as SAGAS_TIMEOUT
+from toska_gateway.sagas import ServiceSagas
 from toska_gateway.settings import Settings
 from toska_gateway.store import SnapshotStore
 from toska_gateway.supervisor import Supervisor
@@ -106,10 +109,13 @@ def create_mesh_service(settings: Settings) -> Service:
                 settings.report_interval,
             )
             fetcher = DocumentFetcher(session)
-            users = RegistrySource(consul, fetcher, TargetRules(management).refusal)
+            refusal = TargetRules(management).refusal
+            users = RegistrySource(consul, fetcher, refusal)
             catalog = ApiCatalog(
                 routing, users, _mesh_source(settings, admin, fetcher), open_reads=settings.data_is_local
             )
+            caller = InstanceCaller(session, timeout=SAGAS_TIMEOUT)
+            sagas = ServiceSagas(consul, caller, refusal, admin.credentials.admin)
             routing.on_change += [store.keep, catalog.refresh_soon]
             nudges.note = lambda event: catalog.hear_of(event.subject or "")
             presence = Presence(consul, _registration(settings, data_plane.address))
@@ -122,7 +128,7 @@ def create_mesh_service(settings: Settings) -> Service:
             tasks.start_soon(nudges.run, catalog.look_at_heard)
             tasks.start_soon(presence.keep)
             admin.service.on_hangup = partial(_renew_workers, data_plane)
-            admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog)))
+            admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog, sagas)))
             yield
 
     admin.service.lifespan = lifespan

@@ -11,6 +11,7 @@ from toska_gateway.data_plane import DataPlane
 from toska_gateway.follower import SnapshotFollower
 from toska_gateway.openapi.catalog import ApiCatalog
 from toska_gateway.routing import Routing
+from toska_gateway.sagas import ServiceSagas
 from toska_gateway.settings import Settings
 
 
@@ -28,6 +29,7 @@ class MeshParts:
 
     follower: SnapshotFollower
     catalog: ApiCatalog
+    sagas: ServiceSagas
 
 
 @dataclass(frozen=True, slots=True)

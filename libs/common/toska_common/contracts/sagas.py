@@ -104,6 +104,13 @@ class SagaList(Contract):
     next: str | None = Field(default=None, description="`before` of the following page; absent on the last")
 
 
+class SagaService(Contract):
+    """A service whose sagas can be looked at."""
+
+    service: str
+    instances: int = Field(description="That say so, whether or not they are well")
+
+
 class CancelSaga(Document):
     """A wish that a saga should turn back."""
 

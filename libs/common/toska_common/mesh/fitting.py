@@ -7,7 +7,7 @@ after `Mesh(app)`, routes and handlers and middleware, is there by then.
 from collections.abc import Callable, Iterable
 
 from fastapi import FastAPI
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, NoMatchFound, Route
 from starlette.types import ASGIApp, Scope
 
 
@@ -26,6 +26,14 @@ def when_built(app: FastAPI, prepare: Callable[[], None]) -> None:
 def add_routes(app: FastAPI, routes: Iterable[Route]) -> None:
     """Put `routes` ahead of the app's own, except where the app has a route for exactly that path."""
     app.router.routes[:0] = [route for route in routes if not _is_taken(app.router.routes, route.path)]
+
+
+def find_path(app: FastAPI, name: str) -> str:
+    """The path of the app's route of this name; empty if it has none."""
+    try:
+        return str(app.url_path_for(name))
+    except NoMatchFound:
+        return ""
 
 
 def _is_taken(routes: Iterable[BaseRoute], path: str) -> bool:

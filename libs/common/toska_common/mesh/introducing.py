@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from toska_common import problem
 from toska_common.clients.consul import ServiceRegistration, TTLCheck
 from toska_common.clients.presence import REMOVED_AFTER
-from toska_common.contracts.discovery import META_EXPOSE, META_OPENAPI, META_VERSION, Registration
+from toska_common.contracts.discovery import META_EXPOSE, META_VERSION, Registration
 from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.errors import ConfigurationError, MeshError
 
@@ -44,17 +44,16 @@ class Introduction:
         return cls(name, version, checked, _check_routes(name, routes))
 
     def registration(
-        self, address: str, port: int, *, lease_ttl: timedelta, exposed: bool, openapi_url: str | None
+        self, address: str, port: int, *, lease_ttl: timedelta, exposed: bool, paths: Mapping[str, str | None]
     ) -> ServiceRegistration:
-        """What the registry is told of the instance at an address."""
+        """What the registry is told of the instance at an address; `paths` are metadata, as far as the app has them."""
         meta = {
             **self.said.meta,
             **self.routes,
             META_EXPOSE: "true" if exposed else "false",
             META_VERSION: self.version,
+            **{key: path for key, path in paths.items() if path},
         }
-        if openapi_url:
-            meta[META_OPENAPI] = openapi_url
         return ServiceRegistration(
             name=self.name,
             id=f"{self.name}-{address}-{port}",

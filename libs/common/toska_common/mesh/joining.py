@@ -21,7 +21,7 @@ from starlette.types import Scope
 from toska_common import problem, telemetry
 from toska_common.breaker import BreakerPolicy
 from toska_common.clients.consul import ServiceRegistration
-from toska_common.contracts.discovery import Report
+from toska_common.contracts.discovery import META_OPENAPI, META_SAGAS, SAGAS_ROUTE, Report
 from toska_common.errors import ConfigurationError
 from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
@@ -315,7 +315,7 @@ class Mesh:
             port,
             lease_ttl=self._settings.lease_ttl,
             exposed=self.locate().expose_by_default if exposed is None else exposed,
-            openapi_url=self._app.openapi_url,
+            paths={META_OPENAPI: self._app.openapi_url, META_SAGAS: fitting.find_path(self._app, SAGAS_ROUTE)},
         )
 
 

@@ -1,7 +1,8 @@
 """The management API of a service's sagas: `app.include_router(saga_routes(sagas))`.
 
 Inputs and results may be about people, and a service's listener is open to whoever reaches it, so every request needs
-the `admin` token, reads included: as `Authorization: Bearer`, which a gateway never passes on to a service.
+a token, reads included: as `Authorization: Bearer`, which a gateway never passes on to a service. It is the `admin`
+token, or the one that follows from it for this service, which the gateway's admin API shows when it asks for operators.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi import Path as InPath
 
+from toska_common.contracts.discovery import SAGAS_ROUTE
 from toska_common.contracts.sagas import CancelSaga, SagaDetail, SagaList, SagaState
-from toska_common.credentials import Access, Credentials, bearer_token, read_token
+from toska_common.credentials import Access, Credentials, bearer_token, read_token, sagas_token
 from toska_common.errors import ConfigurationError
 from toska_common.sagas.settings import SagaSettings
 
@@ -25,12 +27,12 @@ SagaId = Annotated[str, InPath(description="As it was started with", max_length=
 def saga_routes(sagas: "Sagas", *, prefix: str = "/api/v1/sagas") -> APIRouter:
     """List, look up, cancel and resume sagas.
 
-    The credential is `TOSKA_SAGAS_TOKEN` or the file `TOSKA_SAGAS_TOKEN_FILE`, else `admin.token` of the home; without
-    any, everything is refused.
+    The credential is `TOSKA_SAGAS_TOKEN` or the file `TOSKA_SAGAS_TOKEN_FILE`, else `admin.token` of the home, and what
+    `sagas_token` makes of it for this service; without any, everything is refused.
     """
-    router = APIRouter(prefix=prefix, tags=["sagas"], dependencies=[Depends(_guard(sagas.settings))])
+    router = APIRouter(prefix=prefix, tags=["sagas"], dependencies=[Depends(_guard(sagas.service, sagas.settings))])
 
-    @router.get("", summary="List sagas")
+    @router.get("", name=SAGAS_ROUTE, summary="List sagas")
     async def list_sagas(
         state: Annotated[SagaState | None, Query(description="Only those in this state")] = None,
         name: Annotated[str | None, Query(max_length=64, description="Only those of this name")] = None,
@@ -60,10 +62,14 @@ def saga_routes(sagas: "Sagas", *, prefix: str = "/api/v1/sagas") -> APIRouter:
     return router
 
 
-def _guard(settings: SagaSettings) -> Callable[..., None]:
+def _guard(service: str, settings: SagaSettings) -> Callable[..., None]:
     def check(authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+        given = bearer_token(authorization)
         # Read at each request: a mesh may be started after its services, and make its tokens then.
-        Credentials(admin=_token(settings), join="").require(bearer_token(authorization), Access.ADMIN)
+        token = _token(settings)
+        if given and token and Credentials(admin=sagas_token(token, service), join="").access_of(given):
+            return
+        Credentials(admin=token, join="").require(given, Access.ADMIN)
 
     return check
 

@@ -8,8 +8,9 @@ from toska_common.contracts.webhooks import NewWebhook, Webhook, WebhookDraft
 from toska_common.errors import Conflict, InvalidInput, MeshError, NotFound
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.topics import check_group, check_pattern
+from toska_common.security import require_admin
 
-from toska_events.access import PREFIX, require_admin
+from toska_events.access import PREFIX
 from toska_events.parts import Parts
 from toska_events.webhooks.book import GROUP_PREFIX, shown
 from toska_events.webhooks.grounds import forbidden_ground

@@ -8,6 +8,7 @@ from toska_gateway.handlers.explaining import explain_routes
 from toska_gateway.handlers.openapi import openapi_routes
 from toska_gateway.handlers.problems import problem_routes
 from toska_gateway.handlers.reload import reload_routes
+from toska_gateway.handlers.sagas import saga_routes
 from toska_gateway.handlers.scrape import scrape_route
 from toska_gateway.handlers.stats import stats_routes
 from toska_gateway.handlers.status import status_routes
@@ -30,6 +31,7 @@ def add_handlers(app: FastAPI, slot: PartsSlot) -> None:
 def add_mesh_handlers(app: FastAPI, slot: PartsSlot) -> None:
     """The API of the whole mesh, for a gateway that belongs to one; ahead of the app's own document and docs."""
     app.include_router(openapi_routes(slot))
+    app.include_router(saga_routes(slot))
     app.router.routes[:0] = docs_routes(slot)
 
 

@@ -10,7 +10,8 @@ from toska_common.contracts.discovery import META_OPENAPI, META_VERSION
 from toska_common.errors import UpstreamError, UpstreamUnavailable
 
 from toska_gateway.addresses import split_url
-from toska_gateway.openapi.fetch import DocumentFetcher, Refusal, allow_any
+from toska_gateway.instance_calls import Refusal
+from toska_gateway.openapi.fetch import DocumentFetcher, allow_any
 
 _TRIES: Final = 3
 
