@@ -65,7 +65,7 @@ async def _has_grown(gateway: Gateway, before: float) -> bool:
 
 async def test_callers_hear_nothing_of_endpoints_that_flap_break_off_hang_and_fail() -> None:
     port = free_port()
-    retry = {"attempts": 4, "retry_on": ["connect", "reset", "timeout", "5xx"], "per_try_timeout": "150ms", "budget": 1}
+    retry = {"attempts": 5, "retry_on": ["connect", "reset", "timeout", "5xx"], "per_try_timeout": "2s", "budget": 1}
     policies = {"retry": {**retry, "budget_floor": 1000}, "hedge": {"after": "80ms"}}
     outlier = {"base_ejection": "100ms", "max_ejection": "200ms", "consecutive_gateway_errors": 3}
     flapping = Upstream(answering(OK))

@@ -175,7 +175,8 @@ async def test_a_worker_that_stalled_and_was_taken_over_writes_nothing_more(crew
     await crew.hire("heir", lease="6s")  # looks for the dead every 3 s
 
     async def ended() -> bool:
-        return (await crew.states())["order"] == "completed"
+        workflows = await crew.query("SELECT status FROM workflow_status")
+        return (await crew.states())["order"] == "completed" and all(status == "SUCCESS" for (status,) in workflows)
 
     await wait_until(ended, what="the heir ends the saga", every=0.1)
     assert crew.books.calls("order") == ["reserve", "charge", "charge", "ship"]
