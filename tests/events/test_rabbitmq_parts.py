@@ -29,6 +29,7 @@ from toska_common.events.amqp.options import parse_url
 from toska_common.events.amqp.order import KeyOrder
 from toska_common.events.amqp.precedence import GRACE_S, Precedence
 from toska_common.events.amqp.sharing import to_shed
+from toska_common.events.amqp.tls import Tls
 from toska_common.events.event import Event
 from toska_common.events.transport import TopicSettings
 from yarl import URL
@@ -66,7 +67,11 @@ def test_a_url_names_nodes_and_how_they_are_used() -> None:
 
 def test_several_urls_may_stand_side_by_side() -> None:
     options = parse_url("amqps://u:p@a?cafile=/ca.pem,amqp://v:q@b")
-    assert [(node.place, node.user) for node in options.nodes] == [("a:5671", "u"), ("b:5672", "v")]
+    assert [(node.place, node.user, node.tls) for node in options.nodes] == [
+        ("a:5671", "u", True),
+        ("b:5672", "v", False),
+    ]
+    assert options.tls == Tls(cafile="/ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,9 @@ def test_several_urls_may_stand_side_by_side() -> None:
         ("amqp://u:s3cret@h?namespace=a.b", "namespace"),
         ("amqp://u:s3cret@h?max_bytes=1GiB", "max_bytes"),
         ("amqp://u:s3cret@h?colour=red", "colour"),
+        ("amqp://u:s3cret@h?cafile=/ca.pem", "cafile in the URL of RabbitMQ is for amqps"),
+        ("amqps://u:s3cret@h?keyfile=/k.pem", "no certfile"),
+        ("amqps://u:s3cret@h?no_verify_ssl=1", "no parameter 'no_verify_ssl'"),
         ("amqp://u:s3cret@", "no host"),
         ("kafka://u:s3cret@h", "amqp://"),
     ],

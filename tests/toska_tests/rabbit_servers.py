@@ -137,6 +137,25 @@ class RabbitServer:
         """
         self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
 
+    def listen_by_tls(self, authority: Path, certificate: Path, key: Path, *, asks_clients: bool) -> int:
+        """Take connections by TLS as well until it ends, perhaps only of clients that `authority` knows.
+
+        Returns:
+            The port.
+        """
+        port = free_port()
+        files: dict[str, Path] = {}
+        for name, file in {"cacertfile": authority, "certfile": certificate, "keyfile": key}.items():
+            files[name] = self._folder / f"{port}-{name}.pem"
+            self._put(files[name], file.read_text())
+        options = ", ".join(f'{{{name}, "{file}"}}' for name, file in files.items())
+        options += ", {verify, verify_peer}, {fail_if_no_peer_cert, true}" if asks_clients else ""
+        self.evaluate(
+            "{ok, _} = application:ensure_all_started(ssl), "
+            f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, [{options}], 1).'
+        )
+        return port
+
     def evaluate(self, expression: str) -> str:
         """Run Erlang on the node."""
         command = [str(_erlang("erl_call")), "-n", self._node, "-c", self._cookie, "-timeout", "20", "-e"]
@@ -162,14 +181,16 @@ class RabbitServer:
             ),
         }
         for name, text in contents.items():
-            path = folder / name
-            if not path.exists():
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text)
-                path.chmod(0o400)
-                if self._user is not None:
-                    os.chown(path, self._user.pw_uid, self._user.pw_gid)
-                    os.chown(path.parent, self._user.pw_uid, self._user.pw_gid)
+            if not (folder / name).exists():
+                self._put(folder / name, text)
+
+    def _put(self, path: Path, text: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o400)
+        if self._user is not None:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+            os.chown(path.parent, self._user.pw_uid, self._user.pw_gid)
 
     def _environment(self) -> dict[str, str]:
         folder = self._folder

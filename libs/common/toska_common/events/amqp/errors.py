@@ -28,6 +28,12 @@ class CredentialsRefused(EventsUnavailable):
     code, title = "events-credentials-refused", "Events credentials refused"
 
 
+class TlsFailed(EventsUnavailable):
+    """No node could be reached by TLS: one of the two does not believe the other, or a file of ours is of no use."""
+
+    code, title = "events-tls-failed", "Events TLS failed"
+
+
 class Gone(Exception):
     """The connection or the channel went away; what was asked on it may or may not have been done."""
 

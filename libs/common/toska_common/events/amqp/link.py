@@ -7,7 +7,6 @@ loop of its own around `connected`, declares what it needs each time, and so nev
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -16,8 +15,10 @@ import anyio
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 
-from toska_common.events.amqp.errors import CredentialsRefused, Gone, asked
+from toska_common.errors import ConfigurationError
+from toska_common.events.amqp.errors import CredentialsRefused, Gone, TlsFailed, asked
 from toska_common.events.amqp.options import AmqpOptions, Node
+from toska_common.events.amqp.tls import tls_problem
 from toska_common.events.amqp.untyped import closing, connecting
 from toska_common.events.errors import EventsUnavailable
 
@@ -114,34 +115,39 @@ class Link:
     async def _connect(self) -> AbstractConnection | None:
         nodes = self._options.nodes
         refusals: list[str] = []
-        refused = False
+        kind = EventsUnavailable
         for node in (*nodes[self._next :], *nodes[: self._next]):
             try:
                 with anyio.fail_after(CONNECT_S):
                     connection = await self._open(node)
             except (EventsUnavailable, Gone, TimeoutError) as error:
-                refused = refused or isinstance(error, CredentialsRefused)
+                if kind is EventsUnavailable and isinstance(error, EventsUnavailable):
+                    kind = type(error)  # the first that says more than that nobody is there
                 refusals.append(f"{node.place}: {str(error) or 'no answer'}")
                 continue
             # The next time begins with the node after this one: it is the one that went away.
             self._next = (nodes.index(node) + 1) % len(nodes)
             log.info("rabbitmq_connected", purpose=self._purpose, node=node.place)
             return connection
-        kind = CredentialsRefused if refused else EventsUnavailable
         self.problem = kind(f"no node of RabbitMQ can be reached: {'; '.join(refusals)}")
         log.warning("rabbitmq_unreachable", purpose=self._purpose, reason=self.problem.detail)
         self._change()
         return None
 
     async def _open(self, node: Node) -> AbstractConnection:
-        connection = aiormq.Connection(node.url, client_properties={"connection_name": self._purpose})
+        try:
+            context = self._options.tls.context() if node.tls else None
+        except ConfigurationError as error:  # it was right at the start: somebody is writing it anew, or took it away
+            raise TlsFailed(error.detail) from error
+        connection = aiormq.Connection(node.url, context=context, client_properties={"connection_name": self._purpose})
         try:
             await asked(f"connecting to {node.place}", connecting(connection))
         except Gone as error:
             if isinstance(error.__cause__, aiormq.AuthenticationError | aiormq.exceptions.ProbableAuthenticationError):
                 raise CredentialsRefused(f"the credentials of the user {node.user!r} are refused") from None
-            if isinstance(error.__cause__, ssl.SSLError):
-                raise EventsUnavailable(f"TLS failed: {error.__cause__}") from None
+            problem = tls_problem(error)
+            if problem:
+                raise TlsFailed(f"TLS failed: {problem}") from error
             raise
         return connection
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from toska_common.errors import ConfigurationError
+from toska_common.events.amqp.tls import PARAMETERS, Tls
 from toska_common.events.transport import DEFAULT_MAX_BYTES
 from toska_common.units import parse_duration, parse_size
 
@@ -19,7 +20,6 @@ SCHEMES = {"amqp": 5672, "amqps": 5671}
 LARGEST_MESSAGE = 128 << 20
 """Bytes; RabbitMQ's own `max_message_size`. Ours is below it, so that no connection is lost over a message."""
 
-_TLS = ("cafile", "capath", "certfile", "keyfile", "no_verify_ssl")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
@@ -30,6 +30,7 @@ class Node:
     place: str
     user: str
     url: str = field(repr=False)
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class AmqpOptions:
         window: Most messages that were sent and not confirmed.
         window_bytes: Most bytes of these.
         confirm_within: Longest wait for the broker, for callers without a deadline of their own.
+        tls: For nodes that are reached by `amqps`.
     """
 
     nodes: tuple[Node, ...]
@@ -59,6 +61,7 @@ class AmqpOptions:
     window: int = 1024
     window_bytes: int = 16 << 20
     confirm_within: timedelta = timedelta(seconds=30)
+    tls: Tls = field(default_factory=Tls)
 
 
 def parse_url(url: str) -> AmqpOptions:
@@ -72,9 +75,11 @@ def parse_url(url: str) -> AmqpOptions:
     settings: dict[str, str] = {}
     for part in parsed:
         settings.update(part.query)
-    tls = {name: settings.pop(name) for name in _TLS if name in settings}
-    nodes = tuple(node for part in parsed for node in part.nodes(tls))
-    return _options(nodes, settings)
+    files = {name: settings.pop(name) for name in PARAMETERS if name in settings}
+    nodes = tuple(node for part in parsed for node in part.nodes())
+    if files and not any(node.tls for node in nodes):
+        raise ConfigurationError(f"{min(files)} in the URL of RabbitMQ is for amqps://")
+    return _options(nodes, Tls.from_parameters(files), settings)
 
 
 class _Parsed:
@@ -94,20 +99,20 @@ class _Parsed:
         if not self.places:
             raise ConfigurationError("the URL of RabbitMQ names no host")
 
-    def nodes(self, tls: dict[str, str]) -> list[Node]:
+    def nodes(self) -> list[Node]:
         credentials = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in {"heartbeat": "15", **tls}.items())
         found: list[Node] = []
         for place in self.places:
             host, _, port = place.rpartition(":") if re.search(r":\d+$", place) else (place, "", "")
             full = f"{host}:{port or SCHEMES[self.scheme]}"
             path = quote(self.vhost, safe="") if self.vhost != "/" else ""
-            found.append(Node(full, self.user, f"{self.scheme}://{credentials}@{full}/{path}?{query}"))
+            url = f"{self.scheme}://{credentials}@{full}/{path}?heartbeat=15"
+            found.append(Node(full, self.user, url, tls=self.scheme == "amqps"))
         return found
 
 
-def _options(nodes: tuple[Node, ...], settings: dict[str, str]) -> AmqpOptions:
-    defaults = AmqpOptions(nodes)
+def _options(nodes: tuple[Node, ...], tls: Tls, settings: dict[str, str]) -> AmqpOptions:
+    defaults = AmqpOptions(nodes, tls=tls)
     known: dict[str, Callable[[str], object]] = {
         "namespace": _namespace,
         "management": str,
@@ -123,7 +128,7 @@ def _options(nodes: tuple[Node, ...], settings: dict[str, str]) -> AmqpOptions:
     for name, text in settings.items():
         if name not in known:
             raise ConfigurationError(
-                f"the URL of RabbitMQ has no parameter {name[:40]!r}; it may have {', '.join(known)}"
+                f"the URL of RabbitMQ has no parameter {name[:40]!r}; it may have {', '.join((*known, *PARAMETERS))}"
             )
         try:
             values[name] = known[name](text)

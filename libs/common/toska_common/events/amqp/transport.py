@@ -54,10 +54,12 @@ async def open_amqp(url: str, *, service: str = "toska", clock: Clock | None = N
         service: Who this is, in RabbitMQ's list of connections.
 
     Raises:
-        ConfigurationError: The URL is wrong.
+        ConfigurationError: The URL is wrong, or a file that it names.
         EventsUnavailable: No node can be reached, or it is not what this version can use.
     """
     options = parse_url(url)
+    if any(node.tls for node in options.nodes):
+        options.tls.context()  # to refuse files that are of no use before anything is open
     async with background() as tasks:
         transport = AmqpTransport(options, service, clock or SystemClock(), tasks)
         try:
