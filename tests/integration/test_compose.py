@@ -76,6 +76,12 @@ def test_everything_that_is_named_exists(compose: dict[str, Any]) -> None:
     assert set(urls) <= set(services)
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_is_an_image_of_its_own_package(compose: dict[str, Any], service: str) -> None:
+    assert compose["services"][service]["build"]["args"] == {"SERVICE": service}
+    assert (ROOT / "services" / service / f"toska_{service}" / "__main__.py").is_file()
+
+
 def test_ports_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", ())]
     assert published
