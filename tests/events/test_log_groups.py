@@ -278,12 +278,12 @@ def test_of_what_is_held_memory_has_the_next_and_nothing_is_forgotten(held: list
 
     def take(now: int) -> None:
         while True:
-            if delays.is_short:
-                after = delays.begin_read()
+            if (after := delays.reads_on) is not None:
+                delays.begin_read()
                 rest = sorted(one for one in stored.values() if (one.due, one.offset) > after and not one.blocks)
                 delays.take_read(rest[:chunk], whole=len(rest) < chunk)
             if (item := delays.pop_due(now)) is None:
-                if not delays.is_short:
+                if delays.reads_on is None:
                     return
                 continue
             taken.append(item.offset)

@@ -5,7 +5,7 @@ Another cluster as the fallback is `failovers`' part.
 
 from typing import Final
 
-from toska_common.contracts.routing import Policies
+from toska_common.contracts.routing import Fallback, Policies, Respond
 from toska_common.envoy.words import Json, typed
 
 NAME: Final = "toska.fallback"
@@ -51,9 +51,10 @@ end
 """
 
 
-def answers(policies: Policies) -> bool:
-    """Whether there is a fixed answer."""
-    return policies.fallback is not None and policies.fallback.respond is not None
+def fixed_answer(policies: Policies) -> tuple[Fallback, Respond] | None:
+    """When there is a fixed answer, and which, if there is one."""
+    fallback = policies.fallback
+    return None if fallback is None or fallback.respond is None else (fallback, fallback.respond)
 
 
 def fallback_filter() -> Json:
@@ -62,11 +63,8 @@ def fallback_filter() -> Json:
     return {"name": NAME, "disabled": True, "typed_config": script}
 
 
-def of_route(policies: Policies) -> Json:
+def of_route(fallback: Fallback, respond: Respond) -> Json:
     """What a route answers, and when."""
-    fallback = policies.fallback
-    assert fallback is not None and fallback.respond is not None  # noqa: S101 - asked by the caller
-    respond = fallback.respond
     codes = {code: condition for code, condition in _CONDITIONS.items() if condition in fallback.on}
     statuses = {word: word for word in fallback.on if word[:1].isdigit()}
     context = {

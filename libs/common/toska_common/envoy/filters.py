@@ -35,14 +35,14 @@ def http_filters(table: RouteTable, options: Options) -> list[Json]:
         chain += [tokens.jwt_filter(table, options), access.rbac_filter(access.BY_GRANTS)]
     if any(policies.rate_limit for policies in used):
         chain += [limits.told_filter(), limits.rate_limit_filter()]
-    if any(splits.is_sticky(route) for route in table.routes):
+    if any(splits.find_sticky(route) for route in table.routes):
         chain.append(splits.split_filter())
     if any(policies.fault for policies in used):
         chain.append(faults.fault_filter())
     if any(_body_limit(route, table) for route in table.routes):
         chain.append({"name": _BUFFER, "disabled": True, "typed_config": _buffer(_MOST)})
     chain.append(extension("toska.grpc_web", ".filters.http.grpc_web.v3.GrpcWeb"))
-    if any(fallbacks.answers(policies) for policies in used):
+    if any(fallbacks.fixed_answer(policies) for policies in used):
         chain.append(fallbacks.fallback_filter())
     if any(policies.compress for policies in used):
         chain += [compression.weakening(), *compression.filters_of(table), compression.keeping()]
@@ -69,8 +69,8 @@ def of_route(route: Route, table: RouteTable, options: Options) -> dict[str, Jso
         asked[limits.NAME] = limits.rate_limits(route.name, policies.rate_limit, policies.auth)
     if most := _body_limit(route, table):
         asked[_BUFFER] = typed(f"{_BUFFER_KIND}BufferPerRoute", buffer={"max_request_bytes": most})
-    if fallbacks.answers(policies):
-        asked[fallbacks.NAME] = fallbacks.of_route(policies)
+    if (answer := fallbacks.fixed_answer(policies)) is not None:
+        asked[fallbacks.NAME] = fallbacks.of_route(*answer)
     if policies.compress is not None:
         asked |= compression.of_route(policies.compress)
     affinity = sessions.affinity_of(route, table)

@@ -118,7 +118,7 @@ def _one(
     if replayed := route.policies.retry.replay_bytes if route.to else 0:
         made["request_body_buffer_limit"] = str(replayed)
     secret = () if credentials.is_own(route) else (headers.OF_THE_MESH,)
-    if splits.is_sticky(route):
+    if splits.find_sticky(route):
         secret = (*secret, splits.PART)
     _edit(made, "request", route.policies.headers.request, route.name, headers.prefix_told(route), secret)
     dropped = cors.OF_UPSTREAMS if route.policies.cors is not None else ()
@@ -129,8 +129,8 @@ def _one(
     if metadata:
         made["metadata"] = {"filter_metadata": metadata}
     chosen = filters.of_route(route, table, options) | _fault(route, part, table)
-    if part is None and splits.is_sticky(route):
-        chosen[splits.NAME] = splits.of_route(route, table)
+    if part is None and (sticky := splits.find_sticky(route)) is not None:
+        chosen[splits.NAME] = splits.of_route(route, sticky, table)
     if chosen:
         made["typed_per_filter_config"] = chosen
     return made
@@ -200,7 +200,7 @@ def _fault(route: Route, part: WeightedCluster | None, table: RouteTable) -> Jso
     hit = [one.cluster for one in reached if faults.hits(route, one.cluster)]
     if len(hit) == len(reached):
         return {faults.NAME: faults.fault(policy)}
-    if part is None and hit and splits.is_sticky(route):
+    if part is None and hit and splits.find_sticky(route):
         named = [failovers.led_to(name, route, table) for name in hit]
         return {faults.NAME: faults.fault(policy, (splits.PART, named))}
     return {}
@@ -213,7 +213,7 @@ def _falls_back(route: Route, table: RouteTable) -> Fallback | None:
 
 
 def _destination(route: Route, table: RouteTable) -> Json:
-    if splits.is_sticky(route):
+    if splits.find_sticky(route):
         return {"cluster_header": splits.PART}
     present = _shared(route)
     if len(present) == 1:

@@ -8,7 +8,7 @@ the route goes by. Every caller is where our own workers would have it.
 
 from typing import Final
 
-from toska_common.contracts.routing import Route, RouteTable
+from toska_common.contracts.routing import Auth, Route, RouteTable, Sticky
 from toska_common.envoy import failovers
 from toska_common.envoy.access import JWT_FILTER
 from toska_common.envoy.tokens import provider_name
@@ -143,11 +143,10 @@ end
 """.replace("NAME", NAME).replace("PART", PART)
 
 
-def is_sticky(route: Route) -> bool:
-    """Whether there is more than one part that callers can stay with."""
-    return (
-        route.sticky is not None and len(route.to) > 1 and any(part.when is None and part.weight for part in route.to)
-    )
+def find_sticky(route: Route) -> Sticky | None:
+    """What callers stay with a part by, if there is more than one that they can stay with."""
+    several = len(route.to) > 1 and any(part.when is None and part.weight for part in route.to)
+    return route.sticky if several else None
 
 
 def split_filter() -> Json:
@@ -156,20 +155,18 @@ def split_filter() -> Json:
     return {"name": NAME, "disabled": True, "typed_config": script}
 
 
-def of_route(route: Route, table: RouteTable) -> Json:
+def of_route(route: Route, sticky: Sticky, table: RouteTable) -> Json:
     """The parts, and what callers are known by."""
     present = [part for part in route.to if part.weight and part.when is None]
     parts = [
         {"name": part.cluster, "cluster": failovers.led_to(part.cluster, route, table), "weight": part.weight}
         for part in present
     ]
-    context = {"parts": parts, "total": sum(part.weight for part in present), "by": _key(route)}
+    context = {"parts": parts, "total": sum(part.weight for part in present), "by": _key(sticky, route.policies.auth)}
     return typed(f"{_KIND}LuaPerRoute", filter_context=context)
 
 
-def _key(route: Route) -> Json:
-    sticky, auth = route.sticky, route.policies.auth
-    assert sticky is not None  # noqa: S101 - asked by the caller
+def _key(sticky: Sticky, auth: Auth | None) -> Json:
     if sticky.set_cookie is not None:
         lasts = f"; Max-Age={int(sticky.ttl.total_seconds())}" if sticky.ttl else ""
         secure = "; Secure" if sticky.secure else ""

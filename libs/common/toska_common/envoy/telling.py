@@ -7,7 +7,7 @@ gateway can show them under the names of its own metrics.
 from collections.abc import Mapping
 from typing import Final
 
-from toska_common.contracts.routing import RouteTable, Server, Tracing
+from toska_common.contracts.routing import AccessLog, RouteTable, Tracing
 from toska_common.contracts.routing.seeing import STDOUT
 from toska_common.envoy.headers import CLIENT
 from toska_common.envoy.options import Options
@@ -63,7 +63,7 @@ def access_logs(table: RouteTable, options: Options) -> list[Json]:
     if any(route.policies.watch for route in table.routes):
         logs.append(extension("toska.watch", _STATS, **_watched()))
     if table.server.access_log is not None:
-        logs.append(_file(table.server, options))
+        logs.append(_file(table.server.access_log, options))
     return logs
 
 
@@ -119,9 +119,7 @@ def watch_metadata(token: str, *, hedged: bool) -> Json:
     return {WATCH: {WATCH_TAG: token, **({HEDGED_TAG: "true"} if hedged else {})}}
 
 
-def _file(server: Server, options: Options) -> Json:
-    log = server.access_log
-    assert log is not None  # noqa: S101 - asked by the caller
+def _file(log: AccessLog, options: Options) -> Json:
     line = {**_LINE, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"} if log.query else _LINE
     form: Json = {"log_format": {"json_format": line, "omit_empty_values": True}}
     if log.path == STDOUT:

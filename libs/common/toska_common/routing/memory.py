@@ -39,8 +39,7 @@ class Memo(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def _forget(self, key: ref[K]) -> None:
-        assert isinstance(key, _Key)  # noqa: S101 - nothing else is given this callback
+    def _forget(self, key: _Key[K]) -> None:
         found = self._known.get(key.place)
         if found is not None and found[0] is key:
             del self._known[key.place]

@@ -116,12 +116,13 @@ class Feeder:
 
     def _feed_delayed(self, group: Group) -> None:
         """Read on in what is held for later, if memory has come to the end of what it knows."""
-        if not group.delayed.is_short:
+        after = group.delayed.reads_on
+        if after is None:
             return
         if not self._broker.saver.store_now():
             self._loop.call_later(_AGAIN_S, self._broker.touch, group)
             return
-        after = group.delayed.begin_read()
+        group.delayed.begin_read()
         self._busy.add(group)
         # By way of the writer: only after what it is storing is everything that was left to the log in it.
         self._broker.writer.submit(lambda _: None, lambda _: self._read_on(group, *after))

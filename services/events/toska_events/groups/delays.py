@@ -67,15 +67,13 @@ class Delays:
         return heapq.heappop(self._heap) if self._heap and self._heap[0].due <= now else None
 
     @property
-    def is_short(self) -> bool:
-        """Whether more should be read back."""
-        return self._horizon is not None and not self._reading and len(self._heap) <= self._most // 4
+    def reads_on(self) -> tuple[int, int] | None:
+        """After which moment and offset more should be read back, if any should."""
+        return self._horizon if not self._reading and len(self._heap) <= self._most // 4 else None
 
-    def begin_read(self) -> tuple[int, int]:
-        """After which moment and offset to read on; `take_read` or `give_up_read` has to follow."""
-        assert self._horizon is not None  # noqa: S101 - it is short
+    def begin_read(self) -> None:
+        """More is being read back; `take_read` or `give_up_read` has to follow."""
         self._reading, self._left_behind = True, False
-        return self._horizon
 
     def take_read(self, items: Iterable[Delayed], *, whole: bool) -> None:
         """What was read, soonest first; `whole` if there was no more of it."""

@@ -99,9 +99,13 @@ class LogWriter:
 
     def _run(self) -> None:
         try:
-            while round_ := self._next_round():
-                self._work(round_)
-                self._hand_back(self._finish, round_)
+            while (round_ := self._next_round()) is not None:
+                if isinstance(round_, Job):
+                    self._do(round_)
+                    self._hand_back(round_.done, round_.result)
+                else:
+                    self._append_all(round_)
+                    self._hand_back(self._finish, round_)
         except Exception as error:
             log.exception("event_log_failed")
             self._hand_back(self._on_crash, error)
@@ -110,33 +114,28 @@ class LogWriter:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)
 
-    def _next_round(self) -> list[Append | Job[Any]]:
-        """Appends that are committed together, or one other job; nothing once it is closed and all is done."""
+    def _next_round(self) -> "list[Append] | Job[Any] | None":
+        """Appends that are committed together, or one other job; `None` once it is closed and all is done."""
         with self._condition:
             while not self._jobs and not self._closing:
                 self._condition.wait()
             if not self._jobs:
-                return []
-            taken = [self._jobs.popleft()]
-            size = taken[0].size if isinstance(taken[0], Append) else ROUND_BYTES
-            while self._jobs and isinstance(self._jobs[0], Append) and size + self._jobs[0].size <= ROUND_BYTES:
-                job = self._jobs.popleft()
-                assert isinstance(job, Append)  # noqa: S101
+                return None
+            first = self._jobs.popleft()
+            if isinstance(first, Job):
+                return first
+            taken, size = [first], first.size
+            while self._jobs and isinstance(job := self._jobs[0], Append) and size + job.size <= ROUND_BYTES:
+                self._jobs.popleft()
                 taken.append(job)
                 size += job.size
             return taken
 
-    def _work(self, round_: list[Append | Job[Any]]) -> None:
-        appends = [job for job in round_ if isinstance(job, Append)]
-        if appends:
-            self._append_all(appends)
-            return
-        for job in round_:
-            assert isinstance(job, Job)  # noqa: S101
-            try:
-                job.result = job.work(self._file)
-            except _REFUSALS as error:
-                job.result = error
+    def _do(self, job: Job[Any]) -> None:
+        try:
+            job.result = job.work(self._file)
+        except _REFUSALS as error:
+            job.result = error
 
     def _append_all(self, appends: list[Append]) -> None:
         now = microseconds(self._clock.now())
@@ -152,10 +151,9 @@ class LogWriter:
             for job in appends:  # one that is too large, or is refused, keeps no other out
                 self._append_all([job])
 
-    def _finish(self, round_: list[Append | Job[Any]]) -> None:
-        for job in round_:
-            if isinstance(job, Append):
-                self.waiting_bytes -= job.size
+    def _finish(self, appends: list[Append]) -> None:
+        for job in appends:
+            self.waiting_bytes -= job.size
             job.done(job.result)
 
 

@@ -93,9 +93,8 @@ def version_of(keys: tuple[Mapping[str, Any], ...]) -> str:
 class UrlReader:
     """Fetches a JWK Set."""
 
-    def __init__(self, source: KeySource, folder: Path, refusal: Refusal) -> None:
-        assert source.url is not None  # noqa: S101 - whoever chooses the reader has looked
-        self._url = source.url
+    def __init__(self, url: str, source: KeySource, folder: Path, refusal: Refusal) -> None:
+        self._url = url
         self._algorithms = source.algorithms
         self._ca = None if source.ca is None else folder / Path(source.ca).expanduser()
         self._refusal = refusal
@@ -114,9 +113,8 @@ class FileReader:
 
     period_s = _FILE_PERIOD_S
 
-    def __init__(self, source: KeySource, folder: Path) -> None:
-        assert source.file is not None  # noqa: S101 - as above
-        self._path = folder / Path(source.file).expanduser()
+    def __init__(self, file: str, source: KeySource, folder: Path) -> None:
+        self._path = folder / Path(file).expanduser()
         self._algorithms = source.algorithms
         self._stamp: Stamp = None
         self._failed = False
@@ -173,5 +171,5 @@ def _read_file(path: Path) -> bytes:
 def reader_of(source: KeySource, folder: Path, refusal: Refusal) -> KeyReader:
     """The reader of a source; relative paths begin in `folder`."""
     if source.url is not None:
-        return UrlReader(source, folder, refusal)
-    return FileReader(source, folder) if source.file is not None else InlineReader(source)
+        return UrlReader(source.url, source, folder, refusal)
+    return FileReader(source.file, source, folder) if source.file is not None else InlineReader(source)

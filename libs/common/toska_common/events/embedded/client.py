@@ -9,7 +9,7 @@ import logging
 import struct
 from collections import deque
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,12 @@ class LogClient:
         """
         consumer = EmbeddedConsumer(next(self._numbers), subscription, self._send)
         self._consumers[consumer.number] = consumer
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.unsubscribe, consumer)
             self._open(consumer)
             with self._deadline():
                 await asyncio.shield(consumer.opened)
-        except BaseException:
-            self.unsubscribe(consumer)
-            raise
+            undo.pop_all()
         return consumer
 
     def unsubscribe(self, consumer: EmbeddedConsumer) -> None:

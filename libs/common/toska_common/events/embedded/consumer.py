@@ -135,11 +135,11 @@ class EmbeddedConsumer:
 
     def deliver(self, payload: bytes) -> None:
         """Take what came in a DELIVER frame."""
-        own = self.subscription.group is None and self._cursors is not None
+        cursors = self._cursors if self.subscription.group is None else None
         for entry in unpack_delivered(payload):
             self._waiting.append(EmbeddedDelivery(self, self._life, entry))
-            if own and entry.offset > 0:
-                self._note(entry)
+            if cursors is not None and entry.offset > 0:
+                self._note(entry, cursors)
         self._wake_all()
 
     def ack(self, life: int, offset: int) -> None:
@@ -168,10 +168,9 @@ class EmbeddedConsumer:
             self._unsettled.pop(offset, None)
         self._send(frame(kind, id_bytes(self.number), pack_retry(offset, after, reason)))
 
-    def _note(self, entry: DeliveredEntry) -> None:
-        assert self._cursors is not None  # noqa: S101 - the caller has looked
+    def _note(self, entry: DeliveredEntry, cursors: list[int]) -> None:
         lane = 1 if self.subscription.ordered else entry.priority
-        self._cursors[lane] = max(self._cursors[lane], entry.offset)
+        cursors[lane] = max(cursors[lane], entry.offset)
         self._unsettled[entry.offset] = entry.attempt
 
     def _wake_all(self) -> None:

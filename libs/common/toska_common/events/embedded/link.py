@@ -48,12 +48,11 @@ class Link(asyncio.Protocol):
         try:
             with anyio.fail_after(_GREETING_WITHIN_S), socket_address(path) as address:
                 _, link = await asyncio.get_running_loop().create_unix_connection(lambda: cls(take), address)
-                try:
+                with contextlib.ExitStack() as undo:
+                    undo.callback(link.close)
                     link.send(json_frame(Kind.HELLO, {"protocol": PROTOCOL, "token": token, "service": service}))
                     welcome = await link._welcome
-                except BaseException:
-                    link.close()
-                    raise
+                    undo.pop_all()
         except (OSError, TimeoutError) as error:
             reason = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
             raise EventsUnavailable(f"no event log at {path}: {reason}") from error
