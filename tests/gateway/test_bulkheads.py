@@ -100,7 +100,7 @@ async def test_a_request_waits_for_a_connection_only_so_long(gateway: Gateway) -
             refused = await ask(gateway.address, get())
             assert (refused.status, refused.error) == (503, "upstream-overloaded")
             assert refused.value("retry-after") == b"1"
-            assert 0.25 < time.monotonic() - begun < 4
+            assert 0.25 < time.monotonic() - begun < 20
             gate.open.set()
         assert first.result().status == 200
         assert len(app.requests) == 1

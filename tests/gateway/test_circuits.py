@@ -8,7 +8,7 @@ import pytest
 from toska_tests.gateways import Gateway, cluster, route
 from toska_tests.ports import free_port
 from toska_tests.raw_http import OK, Conversation, ask, connect, connected, get, response, upstream
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import unless_late, wait_until
 
 POLICY: dict[str, Any] = {
     "failure_ratio": 0.5,
@@ -44,14 +44,20 @@ async def test_a_cluster_that_fails_is_left_alone_and_tried_again_after_the_cool
     mood = Moody()
     mood.answer = FAILURE
     async with upstream(mood) as app:
-        await gateway.serve(document(app.port))
-        assert [(await ask(gateway.address, get())).status for _ in range(4)] == [500] * 4
-        refused = await ask(gateway.address, get())
-        assert (refused.status, refused.error) == (503, "circuit-open")
-        assert refused.value("retry-after") == b"1"
-        assert len(app.requests) == 4
-        assert await gateway.metric("cluster_circuits_open", cluster="app") == 1
-        assert await gateway.metric("circuit_refusals_total") >= 1
+
+        async def left_alone() -> None:
+            app.requests.clear()
+            await gateway.serve({})
+            await gateway.serve(document(app.port, cooldown="500ms"))
+            assert [(await ask(gateway.address, get())).status for _ in range(4)] == [500] * 4
+            refused = await ask(gateway.address, get())
+            assert (refused.status, refused.error) == (503, "circuit-open")
+            assert refused.value("retry-after") == b"1"
+            assert len(app.requests) == 4
+            assert await gateway.metric("cluster_circuits_open", cluster="app") == 1
+            assert await gateway.metric("circuit_refusals_total") >= 1
+
+        await unless_late(left_alone, limit_s=0.45)
         mood.answer = OK
 
         async def served() -> bool:
@@ -64,14 +70,19 @@ async def test_a_cluster_that_fails_is_left_alone_and_tried_again_after_the_cool
 
 async def test_a_failing_probe_opens_the_circuit_for_another_cooldown(gateway: Gateway) -> None:
     async with upstream(FAILURE) as app:
-        await gateway.serve(document(app.port))
 
         async def probed() -> bool:
             await ask(gateway.address, get())
             return len(app.requests) == 5
 
-        await wait_until(probed, what="a probe")
-        assert (await ask(gateway.address, get())).error == "circuit-open"
+        async def opened_again() -> None:
+            app.requests.clear()
+            await gateway.serve({})
+            await gateway.serve(document(app.port, cooldown="300ms"))
+            await wait_until(probed, what="a probe")
+            assert (await ask(gateway.address, get())).error == "circuit-open"
+
+        await unless_late(opened_again, limit_s=2 * 0.25)
 
 
 async def test_only_so_many_probes_go_at_once(gateway: Gateway) -> None:

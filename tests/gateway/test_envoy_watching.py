@@ -156,15 +156,16 @@ async def test_a_fault_on_a_cluster_hits_only_its_part(envoy: EnvoyGateway, stic
         assert (len(old.requests), len(new.requests)) == (statuses.count(200), 0)
 
 
-async def _slow(conversation: Conversation) -> None:
-    while True:
-        await conversation.request()
-        await asyncio.sleep(0.2)
-        await conversation.send(response(200))
-
-
 async def test_a_hedge_is_no_failure_and_no_more_than_are_asked_for_are_sent(envoy: EnvoyGateway) -> None:
-    async with upstream(_slow) as app:
+    async def slow(conversation: Conversation) -> None:
+        while True:
+            message = await conversation.request()
+            if message.method == "GET":
+                await wait_until(lambda: len(app.requests) >= 2, what="a rival")
+            await asyncio.sleep(0.2)
+            await conversation.send(response(200))
+
+    async with upstream(slow) as app:
         token = await _watch(envoy, app.port, hedge={"after": "30ms"})
         assert (await ask(envoy.address, get())).status == 200
         cell = await _until_counted(envoy, token)

@@ -415,4 +415,4 @@ async def test_other_requests_are_served_while_one_waits_for_a_filter(gateway: G
         await gateway.serve(filtered(app.port, ("Hang", {"path": str(tmp_path / "note")}, {"timeout": "30s"})))
         async with connected(gateway.address) as waiting:
             await waiting.send(get("/", "x-at: request"))
-            await asyncio.wait_for(ask(gateway.address, get()), 1)
+            await asyncio.wait_for(ask(gateway.address, get()), 20)

@@ -9,7 +9,7 @@ import pytest
 from toska_gateway.worker import mesh_allowances
 from toska_gateway.worker.mesh_allowances import WAIT_S, MeshAllowances, as_text
 from toska_tests.redis_servers import RedisServer
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import unless_late, wait_until
 
 pytestmark = pytest.mark.usefixtures("running_redis")
 
@@ -55,7 +55,7 @@ def asking(link: MeshAllowances, key: int, interval_s: float, burst_s: float) ->
 
 async def ask(link: MeshAllowances, key: int, interval_s: float, burst_s: float) -> float:
     """The slack, which somebody has to know."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         slack = await asking(link, key, interval_s, burst_s)
     assert slack is not None
     return slack
@@ -142,26 +142,28 @@ async def test_whoever_waits_when_redis_dies_counts_alone_and_it_is_shared_again
     assert "hunter2" not in repr(told)
 
 
-@pytest.mark.alone
 async def test_nobody_waits_longer_than_said_for_a_redis_that_hangs(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mesh_allowances, "WAIT_S", WAIT_S)
-    told: Told = []
-    async with linked(redis.url, told) as link:
-        redis.freeze()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        first = asking(link, 1, HOUR, HOUR)
-        await asyncio.sleep(WAIT_S / 2)
-        second = asking(link, 1, HOUR, HOUR)  # queued behind one that is under way
-        async with asyncio.timeout(5):
-            assert (await first, await second) == (None, None)
-        assert loop.time() - started < WAIT_S + 0.5  # and not the second after which a connection is given up
-        assert not link.shared
-        redis.thaw()
-        await wait_until(lambda: link.shared, what="the late answer shows that it is there")
-    assert [event for _, event, _ in told] == ["rate_limits_not_shared", "rate_limits_shared_again"]
+
+    async def given_up() -> None:
+        told: Told = []
+        async with linked(redis.url, told) as link:
+            redis.freeze()
+            try:
+                first = asking(link, 1, HOUR, HOUR)
+                await asyncio.sleep(WAIT_S / 2)
+                second = asking(link, 1, HOUR, HOUR)  # queued behind one that is under way
+                async with asyncio.timeout(WAIT_S + 0.5):  # and not the second after which a connection is given up
+                    assert (await first, await second) == (None, None)
+                assert not link.shared
+            finally:
+                redis.thaw()
+            await wait_until(lambda: link.shared, what="the late answer shows that it is there")
+        assert [event for _, event, _ in told] == ["rate_limits_not_shared", "rate_limits_shared_again"]
+
+    await unless_late(given_up, limit_s=WAIT_S + 0.5)
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from toska_tests.gateways import Gateway, cluster, route
-from toska_tests.raw_http import OK, Conversation, ask, chunks, connect, connected, get, request, response, upstream
-from toska_tests.waiting import wait_until
+from toska_tests.raw_http import OK, Conversation, ask, chunks, connected, get, request, response, upstream
+from toska_tests.waiting import in_time, unless_late, wait_until
 
 BUSY = response(503, body=b"busy")
 AT_ONCE = {"base": "0s", "max": "0s"}
@@ -103,7 +103,7 @@ async def test_a_withheld_response_that_has_no_end_costs_its_connection(gateway:
         await gateway.serve(document(busy.port, well.port))
         for _ in range(2):
             assert (await ask(gateway.address, get())).status == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await closed.wait()
 
 
@@ -151,11 +151,14 @@ async def test_a_response_that_asks_for_patience_gets_it_within_limits(gateway: 
         assert 0.95 < time.monotonic() - begun < 20
         assert len(app.requests) == 2
         await gateway.serve(document(app.port, max_retry_after="900ms"))
-        begun = time.monotonic()
-        answer = await ask(gateway.address, get())
-        assert (answer.status, answer.value("retry-after")) == (503, b"1")
-        assert time.monotonic() - begun < 0.95
-        assert len(app.requests) == 3
+
+        async def at_once() -> None:
+            app.requests.clear()
+            answer = await ask(gateway.address, get())
+            assert (answer.status, answer.value("retry-after")) == (503, b"1")
+            assert len(app.requests) == 1
+
+        await in_time(at_once, limit_s=0.9)
 
 
 async def test_a_retry_that_would_come_after_the_deadline_is_not_waited_for(gateway: Gateway) -> None:
@@ -163,9 +166,13 @@ async def test_a_retry_that_would_come_after_the_deadline_is_not_waited_for(gate
         wanted = document(app.port, max_retry_after="10s")
         wanted["routes"][0]["policies"]["timeout"] = "1s"
         await gateway.serve(wanted)
-        async with asyncio.timeout(0.8):
+
+        async def at_once() -> None:
+            app.requests.clear()
             assert (await ask(gateway.address, get())).status == 503
-        assert len(app.requests) == 1
+            assert len(app.requests) == 1
+
+        await in_time(at_once, limit_s=0.8)
 
 
 async def test_retries_wait_longer_and_longer_and_not_all_as_long(gateway: Gateway) -> None:
@@ -197,32 +204,39 @@ async def test_a_try_that_takes_too_long_is_given_up_for_another_endpoint(gatewa
         closed.set()
 
     async with upstream(silent) as slow, upstream() as well:
-        timeouts: dict[str, Any] = {"retry_on": ["timeout"], "per_try_timeout": "100ms"}
+        timeouts: dict[str, Any] = {"retry_on": ["timeout"], "per_try_timeout": "150ms"}
         await gateway.serve(document(slow.port, well.port, **timeouts))
-        begun = time.monotonic()
-        assert [(await ask(gateway.address, get())).status for _ in range(2)] == [200, 200]
-        assert time.monotonic() - begun < 20
+
+        async def given_up() -> None:
+            assert [(await ask(gateway.address, get())).status for _ in range(2)] == [200, 200]
+
+        await unless_late(given_up, limit_s=2 * 0.15)  # one try's time; the second is none of the endpoint that is well
         async with asyncio.timeout(20):
             await closed.wait()  # nobody is left waiting for it
         await gateway.serve(document(slow.port, **timeouts))
         slow.requests.clear()
         answer = await ask(gateway.address, get())
         assert (answer.status, answer.error) == (504, "upstream-timeout")
-        assert len(slow.requests) == 2
+        await wait_until(lambda: len(slow.requests) == 2)
         assert (await ask(gateway.address, request("POST", body=b"x"))).status == 504
-        assert len(slow.requests) == 3
+        await wait_until(lambda: len(slow.requests) == 3)
 
 
 async def test_a_slow_client_is_not_taken_for_a_slow_upstream(gateway: Gateway) -> None:
     async with upstream() as app:
-        await gateway.serve(document(app.port, retry_on=["timeout"], per_try_timeout="50ms"))
-        async with connected(gateway.address) as client:
-            await client.send(request("PUT", "/", "content-length: 4"))
-            for _ in range(4):
-                await asyncio.sleep(0.06)
-                await client.send(b"x")
-            assert (await client.response()).status == 200
-        assert len(app.requests) == 1
+        await gateway.serve(document(app.port, retry_on=["timeout"], per_try_timeout="150ms"))
+
+        async def slowly() -> None:
+            app.requests.clear()
+            async with connected(gateway.address) as client:
+                await client.send(request("PUT", "/", "content-length: 4"))
+                for _ in range(4):
+                    await asyncio.sleep(0.05)
+                    await client.send(b"x")
+                assert (await client.response()).status == 200
+            assert len(app.requests) == 1
+
+        await unless_late(slowly, limit_s=4 * 0.05 + 0.15)  # what is longer, may have been the upstream's time
 
 
 async def test_a_retry_of_a_body_that_is_still_coming_sends_all_of_it(gateway: Gateway) -> None:
@@ -247,13 +261,18 @@ async def test_a_retry_of_a_body_that_is_still_coming_sends_all_of_it(gateway: G
 async def test_a_client_that_leaves_while_a_retry_waits_leaves_nothing_behind(gateway: Gateway) -> None:
     async with upstream(response(503, "retry-after: 1", body=b"")) as app:
         await gateway.serve(document(app.port))
-        client = await connect(gateway.address)
-        await client.send(get())
-        await wait_until(lambda: len(app.requests) == 1)
-        await asyncio.sleep(0.05)
-        client.reset()
-        await client.aclose()
-        await gateway.until_quiet()
+
+        async def leave() -> None:
+            app.requests.clear()
+            async with connected(gateway.address) as client:
+                await client.send(get())
+                await wait_until(lambda: len(app.requests) == 1)
+                await asyncio.sleep(0.05)
+                client.reset()
+            await gateway.until_quiet()
+            assert len(app.requests) == 1
+
+        await unless_late(leave, limit_s=1.0)  # or the retry is made before the gateway sees that nobody waits for it
         await asyncio.sleep(1.1)
         assert len(app.requests) == 1
 
@@ -305,18 +324,22 @@ async def test_the_time_of_a_try_ends_with_a_tunnels_beginning(gateway: Gateway)
         await conversation.request_head()
         await conversation.send(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
         await conversation.exactly(4)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.25)
         await conversation.send(b"pong")
 
     async with upstream(script) as app:
-        wanted = document(app.port, retry_on=["timeout"], per_try_timeout="100ms")
+        wanted = document(app.port, retry_on=["timeout"], per_try_timeout="200ms")
         wanted["routes"][0]["policies"]["upgrade"] = ["websocket"]
         await gateway.serve(wanted)
-        async with connected(gateway.address) as client:
-            await client.send(get("/", "connection: upgrade", "upgrade: websocket"))
-            assert (await client.response()).status == 101
-            await client.send(b"ping")
-            assert await client.exactly(4) == b"pong"
+
+        async def tunnel() -> None:
+            async with connected(gateway.address) as client:
+                await client.send(get("/", "connection: upgrade", "upgrade: websocket"))
+                assert (await client.response()).status == 101
+                await client.send(b"ping")
+                assert await client.exactly(4) == b"pong"
+
+        await unless_late(tunnel, limit_s=0.25 + 0.2)
 
 
 async def test_nothing_is_repeated_once_a_byte_of_the_response_has_gone(gateway: Gateway) -> None:

@@ -18,8 +18,8 @@ from toska_gateway.errors import SnapshotRejected
 from toska_tests.certificates import Authority, Pair, with_passphrase
 from toska_tests.gateways import Gateway, running_gateway, single
 from toska_tests.parts import program
-from toska_tests.raw_http import PATIENCE_S, ask, connect, connected, get, request, upstream
-from toska_tests.waiting import wait_until
+from toska_tests.raw_http import PATIENCE_S, Client, ask, connect, connected, get, request, upstream
+from toska_tests.waiting import unless_late, wait_until
 
 
 @pytest.fixture
@@ -188,14 +188,24 @@ async def test_a_slow_handshake_is_cut_and_counted_among_connections(authority: 
     limits = {"handshake_timeout": "1s", "connections": 2}
     document = secured(1, authority.issue("a", "a.example"), limits=limits)
     async with running_gateway(document) as gateway:
-        async with connected(gateway.address) as silent, connected(gateway.address) as slow:
-            await slow.send(b"\x16\x03\x01")
-            await wait_until(lambda: _is(gateway, "connections", 2), what="two connections that open")
+        opening: list[Client] = []
+
+        async def full() -> None:
+            while opening:
+                await opening.pop().aclose()
+            await wait_until(lambda: _is(gateway, "connections", 0), what="no connection")
+            refused = await gateway.metric("refused_total")
+            opening.extend([await connect(gateway.address), await connect(gateway.address)])
+            await opening[0].send(b"\x16\x03\x01")
+            await wait_until(lambda: _is(gateway, "connections", 2), within=1, what="two connections that open")
             async with connected(gateway.address) as third:
                 assert await third.is_closed()
-            assert await gateway.metric("refused_total") == 1
-            assert await silent.is_closed()
-            assert await slow.is_closed()
+            assert await gateway.metric("refused_total") == refused + 1
+
+        await unless_late(full, limit_s=1)  # and so while the handshakes may last
+        for client in opening:
+            assert await client.is_closed()
+            await client.aclose()
         await gateway.until_quiet()
         (await connect(gateway.address, tls=authority.client_context(), name="a.example")).reset()
 

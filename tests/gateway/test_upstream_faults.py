@@ -27,9 +27,9 @@ from toska_tests.raw_http import (
     request,
     upstream,
 )
-from toska_tests.waiting import wait_until
+from toska_tests.waiting import unless_late, wait_until
 
-EJECTION = {"outlier": {"base_ejection": "300ms", "max_ejection": "300ms"}}
+EJECTION = {"outlier": {"base_ejection": "500ms", "max_ejection": "500ms"}}
 """Short, so that a test can see an endpoint return."""
 FREE_RETRY = {"retry": {"budget": 1, "budget_floor": 10_000}}
 FREELY: dict[str, Any] = {"policies": FREE_RETRY}
@@ -40,12 +40,17 @@ async def test_a_dead_endpoint_costs_no_request_and_is_back_when_it_lives_again(
     port = free_port()
     async with upstream() as app:
         document = {"clusters": {"app": cluster(app.port, port, balancer="round_robin", **EJECTION)}}
-        await gateway.serve({**document, "routes": [route("r")]})
-        ejections = await gateway.metric("ejections_total")
-        for _ in range(6):
-            assert (await ask(gateway.address, get())).status == 200
-        assert await gateway.metric("ejections_total") == ejections + 1
-        assert await gateway.metric("endpoint_ejected", endpoint=f"127.0.0.1:{port}") == 1
+
+        async def left_out() -> None:
+            await gateway.serve({})
+            await gateway.serve({**document, "routes": [route("r")]})
+            ejections = await gateway.metric("ejections_total")
+            for _ in range(6):
+                assert (await ask(gateway.address, get())).status == 200
+            assert await gateway.metric("ejections_total") == ejections + 1
+            assert await gateway.metric("endpoint_ejected", endpoint=f"127.0.0.1:{port}") == 1
+
+        await unless_late(left_out, limit_s=0.45)
         async with upstream(port=port) as back:
 
             async def answered() -> bool:
@@ -187,7 +192,11 @@ async def test_connections_that_the_upstream_closed_while_idle_are_not_used_agai
                 # Not idempotent, so a connection that has been closed would show.
                 assert (await client.ask(request("POST", body=b"x"))).status in {200, 502}
                 await wait_until(lambda n=number: len(app.conversations) >= n)
-            await asyncio.sleep(0.02)  # the last close arrives
+
+            async def all_closed() -> bool:
+                return await gateway.metric("endpoint_idle_connections") == 0
+
+            await wait_until(all_closed, what="the last close has arrived")
             assert (await client.ask(request("POST", body=b"x"))).status == 200
 
 
@@ -281,7 +290,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(gateway: Gateway, phas
                 client.reset()
             await gateway.until_quiet()
             if phase != "connecting":
-                await asyncio.wait_for(gone.wait(), 5)
+                await asyncio.wait_for(gone.wait(), 20)
 
 
 async def until_active(gateway: Gateway, count: int) -> None:
@@ -369,7 +378,7 @@ async def test_an_endpoint_that_is_taken_away_finishes_what_it_has_begun(gateway
             await gateway.serve(single(new.port))
             go_on.set()
             assert await client.exactly(10) == b"helloworld"
-            await asyncio.wait_for(closed.wait(), 5)
+            await asyncio.wait_for(closed.wait(), 20)
             assert (await client.ask(get())).body == b"ok"
         assert len(old.requests) == len(new.requests) == 1
 

@@ -3,8 +3,11 @@
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
+
+Told = TypeVar("Told")
 
 PATIENT_S = 30.0
 """How long to wait for what is to come, where coming soon is not what a test proves: machines may be busy."""
@@ -26,3 +29,39 @@ async def wait_until(
         if time.monotonic() - started > within:
             raise AssertionError(f"not within {within} s: {what or inspect.getsource(condition).strip()}")
         await anyio.sleep(every)
+
+
+async def unless_late(attempt: Callable[[], Awaitable[Told]], *, limit_s: float, within: float = 2 * PATIENT_S) -> Told:
+    """What `attempt` returns, made again while it fails and took `limit_s` or longer.
+
+    For what is only true for a while, as a circuit is open until its cooldown is over. A machine that stood still took
+    the time that the program was to have, and so a late failure says nothing; one that came in time is raised.
+
+    Raises:
+        AssertionError: None succeeded `within` so many seconds.
+        Exception: What an attempt failed with in time.
+    """
+    begun = time.monotonic()
+    while True:
+        started = time.monotonic()
+        try:
+            return await attempt()
+        except Exception as error:
+            now = time.monotonic()
+            if now - started < limit_s:
+                raise
+            if now - begun > within:
+                raise AssertionError(f"never in {limit_s} s: {inspect.getsource(attempt).strip()}") from error
+
+
+async def in_time(attempt: Callable[[], Awaitable[Told]], *, limit_s: float, within: float = 2 * PATIENT_S) -> Told:
+    """What `attempt` returns, made again until it takes less than `limit_s`, which is what it is to prove."""
+
+    async def measured() -> Told:
+        started = time.monotonic()
+        told = await attempt()
+        took = time.monotonic() - started
+        assert took < limit_s, f"it took {took} s"
+        return told
+
+    return await unless_late(measured, limit_s=limit_s, within=within)

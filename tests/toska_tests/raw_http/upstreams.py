@@ -132,6 +132,7 @@ class Upstream:
         self.conversations.append(conversation)
         try:
             await self.script(conversation)
+            await conversation.until_sent()
         except (EOFError, ConnectionError, CutOff):
             pass  # the other end went away, which is for the test to judge
         except TimeoutError:

@@ -9,6 +9,8 @@ import ssl
 import struct
 from dataclasses import dataclass, field
 
+from toska_tests.waiting import wait_until
+
 PATIENCE_S = 8.0
 """No step between programs of one machine takes longer unless something hangs; and less than a gateway's own 10 s."""
 LIMIT = 1 << 16
@@ -100,6 +102,15 @@ class Wire:
         async with asyncio.timeout(self._patience_s):
             self._writer.write(data)
             await self._writer.drain()
+
+    async def until_sent(self) -> None:
+        """Wait until the kernel has all that was sent, or the connection is over; closing at once loses the rest."""
+        transport = self._writer.transport
+        await wait_until(
+            lambda: transport.is_closing() or not transport.get_write_buffer_size(),
+            within=self._patience_s,
+            every=0.005,
+        )
 
     def post(self, data: bytes) -> None:
         """Send bytes without waiting."""
