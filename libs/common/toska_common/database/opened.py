@@ -1,7 +1,7 @@
 """A database that was reached: its transactions, and its tables brought up to date beforehand."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -40,14 +40,12 @@ class OpenDatabase:
         """
         with translated(location):
             opened = cls(create_engine(location), location)
-            try:
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(opened.aclose)
                 async with opened._changing() as connection:
                     await make_schema(connection, location)
                     opened.upgrade = await connection.run_sync(bring_up_to_date, location, schema)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await opened.aclose()
-                raise
+                undo.pop_all()
         log.info("database_opened", database=str(location))
         return opened
 
@@ -80,4 +78,5 @@ class OpenDatabase:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._engine.dispose()
+        with anyio.move_on_after(2, shield=True):
+            await self._engine.dispose()
