@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from aiohttp import web
 from toska_common.contracts.webhooks import secret_bytes
@@ -38,9 +39,20 @@ async def events(discovery: RunningDiscovery) -> AsyncGenerator[RunningEvents]:
 
 @dataclass
 class Receiver:
-    """What came in; `answers` are given one after the other, the last one for ever."""
+    """What came in; `answers` are given one after the other, the last one for ever.
+
+    Attributes:
+        waits: Retry-After of what is no success.
+        agrees: Headers of the answer to OPTIONS.
+        asked: Headers of requests for agreement.
+        times: Of the requests, on the loop's clock.
+    """
 
     port: int = 0
+    waits: str = ""
+    agrees: dict[str, str] = field(default_factory=dict[str, str])
+    asked: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    times: list[float] = field(default_factory=list[float])
     answers: list[int] = field(default_factory=lambda: [204])
     paths: set[str] = field(default_factory=set[str])
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list[tuple[dict[str, str], bytes]])
@@ -56,9 +68,16 @@ class Receiver:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.paths.add(request.path)
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.method == "OPTIONS":
+            self.asked.append(headers)
+            return web.Response(status=405, headers=self.agrees)  # by the specification, the status says nothing
+        self.times.append(anyio.current_time())
         self.requests.append((headers, await request.read()))
         status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return web.Response(status=status, headers={"location": "/elsewhere"} if status == 307 else None)
+        more = {"location": "/elsewhere"} if status == 307 else {}
+        if self.waits and status >= 400:
+            more["retry-after"] = self.waits
+        return web.Response(status=status, headers=more)
 
     async def has(self, count: int) -> None:
         await wait_until(lambda: len(self.requests) >= count, within=PATIENT_S, what=f"{count} requests")
@@ -170,6 +189,55 @@ async def until_group(events: RunningEvents, name: str, *, there: bool) -> None:
     await wait_until(is_so, within=PATIENT_S, what=f"the group {name}: {there}")
 
 
+async def test_a_receiver_is_asked_and_its_agreement_kept_to(events: RunningEvents) -> None:
+    async with receiving() as receiver:
+        receiver.agrees = {"WebHook-Allowed-Origin": "toska-events", "WebHook-Allowed-Rate": "240"}
+        async with subscribed(events, receiver, "agreed.x", handshake=True, rate=6000) as made:
+            assert (made["agreed"], made["rate"]) == (True, 240)
+            for number in range(4):
+                await publish(events, "agreed.x", number)
+            await receiver.has(4)
+    (asked,) = receiver.asked
+    assert (asked["webhook-request-origin"], asked["webhook-request-rate"]) == ("toska-events", "6000")
+    assert {headers["webhook-request-origin"] for headers, _ in receiver.requests} == {"toska-events"}
+    assert receiver.times[3] - receiver.times[0] > 0.25  # 0.75 s, less what the first took longer to arrive
+
+
+@pytest.mark.parametrize(
+    ("agrees", "said"),
+    [
+        ({}, "expects no events"),
+        ({"WebHook-Allowed-Origin": "other.example"}, "events from other.example"),
+        ({"WebHook-Allowed-Origin": "*", "WebHook-Allowed-Rate": "0"}, "neither a number nor"),
+    ],
+)
+async def test_where_a_receiver_does_not_agree_nothing_is_subscribed(
+    events: RunningEvents, agrees: dict[str, str], said: str
+) -> None:
+    async with receiving() as receiver:
+        receiver.agrees = agrees
+        body = {"topics": ["refused.x"], "url": receiver.url, "handshake": True}
+        answer = await events.ask("POST", "subscribe", json=body)
+        assert answer.status_code == 422
+        assert said in answer.json()["problems"][0]["reason"]
+        assert receiver.url not in [item["url"] for item in await events.get("subscriptions")]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_that_wants_a_pause_gets_nothing_until_then(events: RunningEvents, status: int) -> None:
+    topic = f"paused.s{status}"
+    async with receiving(status, 204) as receiver, subscribed(events, receiver, topic) as made:
+        receiver.waits = "1"
+        await publish(events, topic, 1)
+        await receiver.has(1)
+        await publish(events, topic, 2)
+        await receiver.has(3)
+        assert made["agreed"] is False
+        assert receiver.asked == []
+    assert receiver.times[1] - receiver.times[0] > 0.95
+    assert sorted(receiver.data) == [1, 1, 2]
+
+
 async def test_a_webhook_is_shown_without_its_secret_and_unsubscribed(events: RunningEvents) -> None:
     async with receiving() as receiver, subscribed(events, receiver, "shown.x", description="for billing") as made:
         shown = await events.get(f"subscriptions/{made['id']}")
@@ -215,6 +283,9 @@ async def test_webhooks_need_the_admin_token_even_for_reading(events: RunningEve
         ({"url": "https://a:99999/"}, "body.url"),
         ({"url": "http://169.254.169.254/latest"}, "body.url"),
         ({"url": "http://[::ffff:169.254.169.254]/"}, "body.url"),
+        ({"url": "http://2852039166/latest"}, "body.url"),
+        ({"url": "http://169.16689662/"}, "body.url"),
+        ({"rate": 0}, "body.rate"),
         ({"group": "webhook-mine"}, "body.group"),
         ({"where": {"Region": "eu"}}, "body.where"),
         ({"secret": "hunter2"}, "body.secret"),

@@ -4,7 +4,7 @@ Checked on the resolved address, just before connecting, so a name that resolves
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 # Instance metadata of AWS, GCP, Azure, Oracle and OpenStack is link-local; these are the ones that are not.
 _METADATA = frozenset(
@@ -16,6 +16,8 @@ _METADATA = frozenset(
         ip_address("fd20:ce::254"),  # GCP over IPv6
     }
 )
+LOOPBACK = tuple(map(ip_network, ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128")))
+"""Where a connection stays on this machine; the unspecified addresses lead there, too."""
 _NAT64, _COMPATIBLE = IPv6Network("64:ff9b::/96"), IPv6Network("::/96")
 
 
@@ -24,9 +26,13 @@ class TargetRules:
     """The mesh's own management listeners as `(address, port)`, refused besides link-local and cloud metadata.
 
     A listener on every interface is given once for each of the machine's addresses, besides `0.0.0.0`.
+
+    Attributes:
+        networks: Refused besides.
     """
 
     management: frozenset[tuple[str, int]] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def refusal(self, address: str, port: int) -> str | None:
         """Why `address:port` must not be connected to, or `None` if it may. `address` is a resolved IP address."""
@@ -40,6 +46,9 @@ class TargetRules:
             return f"{ip} is a cloud metadata address"
         if ip.is_multicast:
             return f"{ip} is a multicast address"
+        for network in self.networks:
+            if ip in network:
+                return f"{ip} is in {network}, where nobody may be sent"
         if (str(ip), port) in self.management:
             return f"{ip}:{port} is a management address of the mesh"
         if ip.is_loopback or ip.is_unspecified:

@@ -1,12 +1,15 @@
 """Everything an operator can set for the events service."""
 
 from datetime import timedelta
-from typing import Literal
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.events.transport import DEFAULT_MAX_BYTES
+from toska_common.security import is_loopback
 from toska_common.settings import ServiceSettings, registry_http_url
+from toska_common.targets import LOOPBACK
 from toska_common.units import Duration, Size
 
 
@@ -41,12 +44,41 @@ class Settings(ServiceSettings):
         description="Whoever reads a stream and takes nothing for so long is dropped",
     )
     max_streams: int = Field(default=1000, ge=1, description="Most readers of streams at a time")
+    webhook_origin: str = Field(
+        default="toska-events",
+        pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$",
+        description="The DNS name that receivers of webhooks are asked by for their agreement",
+    )
+    webhook_deny: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        description="Networks that no webhook leads to, comma-separated; loopback by default, unless this service is "
+        "on loopback itself. Link-local addresses and the mesh's own are never led to",
+    )
     embedded_registry_url: str = Field(
         default="http://127.0.0.1:8500", description="Where embedded:// is: discovery's Consul HTTP API"
     )
     advertise_address: str = Field(
         default="", validation_alias="TOSKA_ADVERTISE_ADDRESS", description="Registered as toska-events' address"
     )
+
+    @field_validator("webhook_deny", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("webhook_deny")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for network in value or ():
+            ip_network(network)
+        return value
+
+    @property
+    def webhook_forbidden(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Networks that no webhook leads to."""
+        if self.webhook_deny is None:
+            return () if is_loopback(self.host) else LOOPBACK
+        return tuple(map(ip_network, self.webhook_deny))
 
     @property
     def is_embedded(self) -> bool:

@@ -1,6 +1,7 @@
-"""Resolving names for connections to where others say: addresses that nobody in the mesh may be sent to are dropped."""
+"""Connections to where others say: addresses that nobody in the mesh may be sent to are dropped."""
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,31 @@ from aiohttp.abc import ResolveResult
 
 from toska_common.targets import TargetRules
 
+Rules = Callable[[], TargetRules]
+"""Those of the moment."""
 
-class GuardedResolver(aiohttp.ThreadedResolver):
-    """Applies the rules after resolution, so that a name cannot hide an address.
 
-    aiohttp does not ask it for an address that is written as one: that is for the caller to check.
+def guarded_connector(rules: Rules = TargetRules, **options: Any) -> aiohttp.TCPConnector:
+    """A connector that goes nowhere the rules forbid; `options` are those of `TCPConnector`.
+
+    Names are held to them when they are resolved, and every address once more just before a socket is opened to it: an
+    address that stands in a URL is resolved by nobody, and what a name was resolved to is remembered for some seconds.
     """
 
-    def __init__(self, rules: Callable[[], TargetRules] = TargetRules) -> None:
+    def open_socket(info: Any) -> socket.socket:
+        family, kind, protocol, _, (host, port, *_) = info
+        refusal = rules().refusal(str(host), int(port))
+        if refusal is not None:
+            raise PermissionError(errno.EACCES, refusal)
+        return socket.socket(family, kind, protocol)
+
+    return aiohttp.TCPConnector(resolver=_GuardedResolver(rules), socket_factory=open_socket, **options)
+
+
+class _GuardedResolver(aiohttp.ThreadedResolver):
+    """Applies the rules after resolution, so that a name cannot hide an address."""
+
+    def __init__(self, rules: Rules) -> None:
         super().__init__()
         self._rules = rules
 

@@ -46,6 +46,12 @@ class WebhookDraft(Document):
     )
     retrying: Backoff = Field(default_factory=Backoff)
     timeout: Duration = Field(default=timedelta(seconds=10), ge=timedelta(milliseconds=10), le=timedelta(minutes=1))
+    rate: int | None = Field(default=None, ge=1, le=100_000, description="Most requests a minute; none if left out")
+    handshake: bool = Field(
+        default=False,
+        description="Ask the receiver for its agreement first, by OPTIONS (CloudEvents' HTTP webhooks §4), and keep to "
+        "the rate that it allows",
+    )
     description: str = Field(default="", max_length=1024)
 
     @field_validator("url")
@@ -92,6 +98,8 @@ class Webhook(Contract):
     first_retry_seconds: float
     longest_retry_seconds: float
     timeout_seconds: float
+    rate: int | None = Field(default=None, description="Most requests a minute: as asked for, or less by agreement")
+    agreed: bool = Field(default=False, description="Whether the receiver was asked, and agreed")
     description: str
     created_at: datetime
 

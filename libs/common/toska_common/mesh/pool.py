@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from toska_common.clients.guarded import GuardedResolver
+from toska_common.clients.guarded import guarded_connector
 from toska_common.mesh.errors import CallBroken, CallTimeout, ConnectFailed
 
 KEEP_ALIVE_S = 4.0
@@ -54,7 +54,7 @@ class ConnectionPool:
 
 def _open_session() -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=GuardedResolver()),
+        connector=guarded_connector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         # httpx keeps the cookies; a jar here would be shared by all clients of the process.
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),

@@ -9,12 +9,14 @@ from toska_common.errors import Conflict, InvalidInput, MeshError, NotFound
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.topics import check_group, check_pattern
 from toska_common.security import require_admin
+from toska_common.targets import TargetRules
 
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
+from toska_events.webhooks.agreeing import Agreement
 from toska_events.webhooks.book import GROUP_PREFIX, shown
 from toska_events.webhooks.grounds import forbidden_ground
-from toska_events.webhooks.sending import require_allowed
+from toska_events.webhooks.sending import open_sender, require_allowed
 
 
 def webhook_routes(parts: Parts) -> APIRouter:
@@ -28,8 +30,10 @@ def webhook_routes(parts: Parts) -> APIRouter:
         require_admin(request.state.access)
         webhooks = parts.get_webhooks()
         _check(draft)
-        require_allowed(draft.url, await forbidden_ground(webhooks.consul, parts.settings))
-        made = await webhooks.book.add(draft, parts.clock.now())
+        rules = await forbidden_ground(webhooks.consul, parts.settings)
+        require_allowed(draft.url, rules)
+        agreement = await _agree(draft, parts, rules) if draft.handshake else None
+        made = await webhooks.book.add(draft, agreement, parts.clock.now())
         try:
             # From here on the group gets its events, whoever delivers them.
             record = await webhooks.book.get(made.id)
@@ -65,6 +69,14 @@ def webhook_routes(parts: Parts) -> APIRouter:
                 await parts.get_transport().administration.delete_group(group)
 
     return router
+
+
+async def _agree(draft: WebhookDraft, parts: Parts, rules: TargetRules) -> Agreement:
+    async with open_sender(parts.clock, rules) as sender:
+        told = await sender.agree(draft.url, parts.settings.webhook_origin, draft.rate, draft.timeout.total_seconds())
+    if isinstance(told, str):
+        raise InvalidInput(f"the receiver does not agree: {told}", problems=[{"field": "body.url", "reason": told}])
+    return told
 
 
 def _check(draft: WebhookDraft) -> None:

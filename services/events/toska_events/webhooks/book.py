@@ -14,6 +14,7 @@ from toska_common.events.event import new_id
 from toska_common.events.transport import Subscription
 from toska_common.units import Duration
 
+from toska_events.webhooks.agreeing import Agreement
 from toska_events.webhooks.signing import Safe, new_secret
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,12 @@ class UnknownWebhook(NotFound):
 
 
 class WebhookRecord(Contract):
-    """What is stored of one."""
+    """What is stored of one.
+
+    Attributes:
+        rate: Most requests a minute.
+        origin: The name that the receiver agreed to; empty if it was not asked.
+    """
 
     id: str
     topics: tuple[str, ...]
@@ -43,6 +49,8 @@ class WebhookRecord(Contract):
     sealed_secret: str
     retrying: Backoff = Field(default_factory=Backoff)
     timeout: Duration
+    rate: int | None = None
+    origin: str = ""
     description: str = ""
     created_at: datetime
 
@@ -61,8 +69,8 @@ class WebhookBook:
         self._consul = consul
         self._safe = safe
 
-    async def add(self, draft: WebhookDraft, now: datetime) -> NewWebhook:
-        """Store a new one.
+    async def add(self, draft: WebhookDraft, agreement: Agreement | None, now: datetime) -> NewWebhook:
+        """Store a new one, with what its receiver agreed to if it was asked.
 
         Raises:
             Conflict: There are too many.
@@ -81,6 +89,8 @@ class WebhookBook:
             sealed_secret=self._safe.seal(secret, id_),
             retrying=draft.retrying,
             timeout=draft.timeout,
+            rate=draft.rate if agreement is None else agreement.rate,
+            origin="" if agreement is None else agreement.origin,
             description=draft.description,
             created_at=now,
         )
@@ -139,6 +149,8 @@ def shown(record: WebhookRecord) -> Webhook:
         first_retry_seconds=record.retrying.first.total_seconds(),
         longest_retry_seconds=record.retrying.longest.total_seconds(),
         timeout_seconds=record.timeout.total_seconds(),
+        rate=record.rate,
+        agreed=bool(record.origin),
         description=record.description,
         created_at=record.created_at,
     )

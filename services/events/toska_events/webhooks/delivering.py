@@ -9,8 +9,9 @@ it, and no more of them come twice than of any group.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import structlog
@@ -19,13 +20,15 @@ from prometheus_client import CollectorRegistry, Counter
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.consul_lock import Lock
 from toska_common.errors import Conflict, MeshError, NotFound
+from toska_common.events.event import Event
 from toska_common.events.transport import Delivery
 
 from toska_events.parts import Parts
 from toska_events.streaming.settling import try_again
 from toska_events.webhooks.book import GROUP_PREFIX, UnknownWebhook, WebhookBook, WebhookRecord
 from toska_events.webhooks.grounds import forbidden_ground
-from toska_events.webhooks.sending import GONE, Sender, Target, open_sender
+from toska_events.webhooks.pacing import Pace
+from toska_events.webhooks.sending import GONE, Outcome, Sender, Target, open_sender
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +41,9 @@ _TIDY_EVERY_S, _TIDY_TRIES = 0.2, 50
 """How a group is waited for whose member is leaving."""
 
 
+Send = Callable[[Event], Awaitable[Outcome]]
+
+
 class WebhookMetrics:
     """What became of deliveries."""
 
@@ -46,6 +52,25 @@ class WebhookMetrics:
             "toska_events_webhook_deliveries", "Events sent to webhooks, by what became of them", ("outcome",),
             registry=registry,
         )  # fmt: skip
+
+
+class Gate:
+    """Where the requests of one webhook wait for their turns, in the order in which they came."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._turn = anyio.Lock()
+
+    async def pass_(self) -> None:
+        """Wait until a request may go."""
+        async with self._turn:
+            while wait_s := self._pace.wait_s(anyio.current_time()):  # noqa: ASYNC110 - an answer may prolong it meanwhile
+                await anyio.sleep(wait_s)
+            self._pace.take(anyio.current_time())
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for so long."""
+        self._pace.hold(seconds, anyio.current_time())
 
 
 class Deliverer:
@@ -135,16 +160,18 @@ class Deliverer:
         return not left
 
     async def _serve(self, record: WebhookRecord, sender: Sender, scope: anyio.CancelScope) -> None:
+        gate = Gate(Pace(record.rate))  # outlives a connection that is lost
         with scope:
             while True:
                 try:
-                    target = Target(record.url, self._book.secret_of(record), record.timeout.total_seconds())
-                    await self._consume(record, sender, target)
+                    timeout_s = record.timeout.total_seconds()
+                    target = Target(record.url, self._book.secret_of(record), timeout_s, record.origin)
+                    await self._consume(record, gate, partial(sender.send, target=target))
                 except* MeshError as errors:
                     log.warning("webhook_interrupted", webhook=record.id, reason=_detail(errors))
                 await anyio.sleep(RETRY_S)
 
-    async def _consume(self, record: WebhookRecord, sender: Sender, target: Target) -> None:
+    async def _consume(self, record: WebhookRecord, gate: Gate, send: Send) -> None:
         subscription = record.subscription
         async with (
             self._parts.get_transport().subscribe(subscription) as consumer,
@@ -152,16 +179,17 @@ class Deliverer:
         ):
             async for delivery in consumer:  # bounded by the subscription's prefetch
                 if subscription.wants(delivery.event):
-                    group.start_soon(self._deliver, record, sender, target, delivery)
+                    group.start_soon(self._deliver, record, gate, send, delivery)
                 else:
                     await delivery.ack()
 
-    async def _deliver(self, record: WebhookRecord, sender: Sender, target: Target, delivery: Delivery) -> None:
-        answer = await sender.send(delivery.event, target)
-        if isinstance(answer, int) and 200 <= answer < 300:
+    async def _deliver(self, record: WebhookRecord, gate: Gate, send: Send, delivery: Delivery) -> None:
+        await gate.pass_()
+        outcome = await send(delivery.event)
+        if outcome.is_taken:
             self._count("taken")
             await delivery.ack()
-        elif answer == GONE:
+        elif outcome.status == GONE:
             self._count("gone")
             log.info("webhook_gone", webhook=record.id)
             await delivery.ack()
@@ -169,8 +197,10 @@ class Deliverer:
                 await self._book.delete(record.id)
         else:
             self._count("refused")
-            reason = f"the webhook answered {answer}" if isinstance(answer, int) else answer
-            await try_again(delivery, record.retrying.retrying, reason)
+            if outcome.wait_s:
+                gate.hold(outcome.wait_s)
+                log.info("webhook_held", webhook=record.id, status=outcome.status, seconds=round(outcome.wait_s))
+            await try_again(delivery, record.retrying.retrying, outcome.reason)
 
     def _count(self, outcome: str) -> None:
         self._metrics.deliveries.labels(outcome).inc()

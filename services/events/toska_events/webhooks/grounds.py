@@ -1,4 +1,4 @@
-"""Where no webhook may lead: the mesh's own listeners, as far as settings and registry name them."""
+"""Where no webhook may lead: the mesh's own listeners, as settings and registry name them, and what settings forbid."""
 
 from collections.abc import Iterable
 from socket import getaddrinfo
@@ -31,7 +31,7 @@ async def forbidden_ground(consul: ConsulClient, settings: Settings) -> TargetRu
         if name.startswith(_OWN):
             entries, _ = await consul.health_service(name)
             found |= {(entry.address, entry.service.port) for entry in entries}
-    return TargetRules(frozenset(await to_thread.run_sync(_resolved, found)))
+    return TargetRules(frozenset(await to_thread.run_sync(_resolved, found)), settings.webhook_forbidden)
 
 
 def _resolved(places: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
