@@ -113,9 +113,9 @@ def show_dead_letters(api: AdminApi, group: str | None, *, as_json: bool) -> Non
     while True:
         query = {"limit": str(_PAGE), "after": found[-1]["id"] if found else "", **({"group": group} if group else {})}
         page = api.get(f"{PREFIX}/dead-letters?{urlencode(query)}")
-        found += page
-        if len(page) < _PAGE:
+        if not page:
             break
+        found += page
     rows = [("ID", "GROUP", "TOPIC", "ATTEMPTS", "DIED", "REASON")]
     for letter in _LETTERS.validate_python(found):
         topic, died = str(letter.event["type"]), f"{letter.died_at:%Y-%m-%d %H:%M:%S}"

@@ -106,6 +106,7 @@ def test_a_minimal_event_of_somebody_else_is_understood() -> None:
         ({"region": "x" * 5000}, "region"),
         ({"dataversion": "0"}, "dataversion"),
         ({"dataversion": "²"}, "dataversion"),
+        ({"dataversion": "000000001" + "9" * 30}, "dataversion"),
         ({"data": 1, "data_base64": "AA=="}, "data"),
         ({"data_base64": "A"}, "data_base64"),
         ({"data_base64": 3}, "data_base64"),

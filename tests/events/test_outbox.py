@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,17 @@ import anyio
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
-from toska_common.events import EventBus, EventPayload, EventsUnavailable, EventTooLarge, Incoming, Message
+from toska_common.errors import MeshError
+from toska_common.events import (
+    EventBus,
+    EventPayload,
+    EventsUnavailable,
+    EventTooLarge,
+    Incoming,
+    Message,
+    SchemaRefused,
+)
+from toska_common.events.errors import LogFull
 from toska_common.events.outbox import INBOX, METADATA, OUTBOX, RELAYS, Inbox, Outbox, Relay
 from toska_common.events.transport import BEGINNING
 from toska_tests.event_carriers import LogHost
@@ -288,3 +298,40 @@ async def test_a_migration_makes_and_drops_the_tables(bank: Bank) -> None:
         found = await session.run_sync(migrate)
     outbox = {"toska_outbox", "toska_relays"}
     assert found == [{"toska_inbox"}, set(), outbox, {*outbox, "toska_inbox"}]
+
+
+async def test_what_is_no_event_holds_back_its_own_key_alone(bank: Bank) -> None:
+    wrong = replace(bank.bus.event(Moved(n=1), key="a"), topic="no topic")
+    async with bank.engine.begin() as session, bank.outbox.transaction(session) as tx:
+        tx.publish(wrong)
+    await bank.move(2, "a")
+    await bank.move(3, "b")
+    async with running(bank.relay()):
+
+        async def is_published() -> bool:
+            return await bank.published() == [3]
+
+        await wait_until(is_published, within=PATIENT_S)
+    async with bank.engine.begin() as session:
+        kept = (await session.execute(sa.select(OUTBOX.c.refused).order_by(OUTBOX.c.seq))).scalars().all()
+    assert "type: a topic is words" in kept[0]
+    assert kept[1] is None
+
+
+async def test_events_wait_while_there_is_no_room_and_while_the_schema_is_refused(bank: Bank) -> None:
+    passing: list[MeshError] = [LogFull("no room"), SchemaRefused("version 2 is not taken")]
+
+    async def judge(types: Any) -> bool:
+        if passing:
+            raise passing.pop(0)
+        return True
+
+    bus = EventBus("bank", lambda: bank.log.connect(service="bank"), publishes=[Moved], before_publishing=judge)
+    await bank.move(1)
+    async with bus.open(), running(Relay(Outbox(bus), bus, bank.engine.begin)):
+
+        async def is_published() -> bool:
+            return await bank.published() == [1]
+
+        await wait_until(is_published, within=PATIENT_S)
+    assert passing == []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         InvalidPayload,
         Reject,
         Retry,
+        SchemaRefused,
     )
     from toska_common.events.event import Event
     from toska_common.events.handlers import Incoming
@@ -46,6 +47,7 @@ _HOMES = {
     "InvalidPayload": "errors",
     "Reject": "errors",
     "Retry": "errors",
+    "SchemaRefused": "errors",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "Reject",
     "Retry",
     "Retrying",
+    "SchemaRefused",
     "Start",
 ]
 

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from prometheus_client import CollectorRegistry
 
 from toska_common.clock import Clock, SystemClock
-from toska_common.errors import InvalidInput
+from toska_common.errors import InvalidInput, MeshError
 from toska_common.events.codecs import Codec
 from toska_common.events.connection import Connect, Connection
 from toska_common.events.consuming import Consuming
@@ -28,7 +28,7 @@ from toska_common.events.handlers import Answer, Incoming, Subscribed
 from toska_common.events.metrics import EventMetrics
 from toska_common.events.payload import EventPayload, PayloadTypes
 from toska_common.events.publishing import WITHIN, BeforePublishing, EventPublisher
-from toska_common.events.requests import CORRELATION, REPLY_TO, Inbox, build_reply
+from toska_common.events.requests import CORRELATION, REPLY_TO, Inbox, build_reply, inbox_of
 from toska_common.events.retrying import Retrying
 from toska_common.events.topics import check_group, check_pattern
 from toska_common.events.transport import DEFAULT_MAX_BYTES, NOW, Start, Subscription, Transport
@@ -176,7 +176,10 @@ class EventBus(EventPublisher):
         Raises:
             RequestRejected: Whoever was asked cannot answer.
             UpstreamTimeout: Nobody answered in time.
+            EventsUnavailable: The bus is not open, or the question could not be published.
         """
+        if self._group is None:
+            raise EventsUnavailable(self._connection.state)
         correlation = new_id(self._clock.now())
         routing = {**(attributes or {}), REPLY_TO: self._inbox.topic, CORRELATION: correlation}
         question = self.event(payload, key=key, attributes=routing)
@@ -190,10 +193,11 @@ class EventBus(EventPublisher):
 
     async def _answer(self, question: Event, answer: Answer, error: str) -> None:
         try:
-            reply = build_reply(question, answer, error)
+            inbox_of(question)
         except InvalidInput as invalid:
             log.warning("answer_not_sent", event_id=question.id, reason=invalid.detail)
             return
+        reply = build_reply(question, answer, error)
         if reply is not None:
             await self.publish(self.event(reply.topic, reply.data, attributes=reply.attributes))
 
@@ -225,7 +229,7 @@ class EventBus(EventPublisher):
             for consuming in self._consuming:
                 group.start_soon(consuming.drain)
         if self.connected:
-            with contextlib.suppress(EventsUnavailable):
+            with contextlib.suppress(MeshError):
                 await self._offers.drain()
 
     def _consume(self, subscribed: Subscribed) -> Consuming:

@@ -222,7 +222,7 @@ def _time(text: str) -> datetime:
 
 
 def _version(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1_000_000:
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or not 1 <= int(text) <= 1_000_000:
         raise _invalid("dataversion", "counts from 1")
     return int(text)
 

@@ -28,6 +28,17 @@ class Connection:
         self._bus = bus
         self._transport: Transport | None = None
         self._arrived = anyio.Event()
+        self._failure = ""
+        self._kept = False
+
+    @property
+    def state(self) -> str:
+        """What was missing, to whoever waited in vain."""
+        if not self._kept:
+            return "the bus was not opened (it is while the app runs, or inside `bus.open()`)"
+        if self._transport is None:
+            return f"what carries events was not reached ({self._failure or 'it has not answered yet'})"
+        return "the broker did not confirm"
 
     @property
     def connected(self) -> bool:
@@ -42,6 +53,13 @@ class Connection:
 
     async def keep(self, use: Callable[[Transport], Awaitable[None]]) -> None:
         """Connect, have the transport used until it is lost, and connect again, for ever."""
+        self._kept = True
+        try:
+            await self._keep(use)
+        finally:
+            self._kept = False
+
+    async def _keep(self, use: Callable[[Transport], Awaitable[None]]) -> None:
         wait_s, told = _RECONNECT_S[0], False
         while True:
             try:
@@ -51,8 +69,9 @@ class Connection:
                     wait_s, told = _RECONNECT_S[0], False
                     await use(transport)
             except* EventsUnavailable as errors:
+                self._failure = str(errors.exceptions[0])
                 if not told:  # once an outage: a mesh without events is one for days
-                    log.info("events_unavailable", bus=self._bus, reason=str(errors.exceptions[0]))
+                    log.info("events_unavailable", bus=self._bus, reason=self._failure)
                     told = True
             finally:
                 self._transport = None

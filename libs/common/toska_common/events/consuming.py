@@ -3,6 +3,7 @@
 payload unreadable ──▶ rejected (it will not become readable)
 handler returns    ──▶ acked, after its answer was published where one was asked for
 handler raises     ──▶ Reject: rejected; Retry or anything else: retried by the subscription's backoff, at last rejected
+its answer is none ──▶ rejected: whoever asked is told, and the same answer would be none again
 handler is late    ──▶ cancelled, and as if it had raised
 bus is closing     ──▶ neither: the broker hands it to somebody else
 """
@@ -17,8 +18,9 @@ from anyio.abc import TaskGroup
 
 from toska_common import trace
 from toska_common.clock import Clock
+from toska_common.errors import CallerError, MeshError
 from toska_common.events.codecs import Codec
-from toska_common.events.errors import EventsUnavailable, EventTooLarge, InvalidPayload, Reject, Retry
+from toska_common.events.errors import EventTooLarge, InvalidPayload, Reject, Retry
 from toska_common.events.event import Event
 from toska_common.events.handlers import Answer, Incoming, Subscribed
 from toska_common.events.metrics import EventMetrics, Outcome
@@ -34,6 +36,10 @@ MAX_REASON = 500
 
 Answering = Callable[[Event, Answer, str], Awaitable[None]]
 """Told of a handler's answer to an event, or of the reason why there is none."""
+
+
+class _TooLate(Exception):
+    """The handler's time is over; what it raised by itself, a `TimeoutError` as well, is another thing."""
 
 
 class Consuming:
@@ -71,8 +77,9 @@ class Consuming:
                 try:
                     await self._consume(transport)
                     wait_s = RECONNECT_S[0]
-                except* EventsUnavailable as errors:
-                    reason = str(errors.exceptions[0])
+                except* MeshError as errors:
+                    # One that is refused for now stands later: when the members are gone that keep order otherwise.
+                    reason = str(_first_of(errors))
                     log.warning("subscription_interrupted", handler=self._subscribed.name, reason=reason)
                 await anyio.sleep(wait_s)
                 wait_s = min(RECONNECT_S[1], wait_s * 2)
@@ -117,9 +124,9 @@ class Consuming:
             outcome = Outcome.RETRIED
             try:
                 outcome = await self._settle(delivery)
-            except EventsUnavailable as error:
+            except MeshError as error:
                 log.warning("event_not_settled", handler=name, event_id=delivery.event.id, reason=str(error))
-                with contextlib.suppress(EventsUnavailable):  # then the broker takes it back by itself
+                with contextlib.suppress(MeshError):  # then the broker takes it back by itself
                     await delivery.retry(self._subscribed.subscription.retrying.first, "the broker was away")
             finally:
                 self._metrics.ended(name, outcome, self._clock.monotonic() - began)
@@ -133,14 +140,17 @@ class Consuming:
             return await self._give_up(delivery, str(error))
         except Retry as error:
             return await self._try_again(delivery, error.reason, error.after)
-        except TimeoutError:
+        except _TooLate:
             within = self._subscribed.timeout.total_seconds()
             return await self._try_again(delivery, f"not handled within {within:g} s")
         except Exception as error:
             log.exception("event_handler_failed", handler=self._subscribed.name, event_id=delivery.event.id)
             # The type alone: what an exception says may be a secret, and dead letters are shown to operators.
             return await self._try_again(delivery, f"the handler raised {type(error).__name__}")
-        await self._answering(delivery.event, answer, "")
+        try:
+            await self._answering(delivery.event, answer, "")
+        except CallerError as error:
+            return await self._give_up(delivery, f"its answer cannot be sent: {error.detail}")
         await delivery.ack()
         return Outcome.HANDLED
 
@@ -150,8 +160,9 @@ class Consuming:
         incoming = Incoming(self._types.read(event, topic=topic), event, delivery.attempt, delivery.offset)
         token = trace.current.set(_context(event))
         try:
-            with anyio.fail_after(self._subscribed.timeout.total_seconds()):
+            with anyio.move_on_after(self._subscribed.timeout.total_seconds()):
                 return await self._subscribed.handler(incoming)
+            raise _TooLate
         finally:
             trace.current.reset(token)
 
@@ -171,9 +182,16 @@ class Consuming:
             attempts=delivery.attempt,
             reason=reason[:MAX_REASON],
         )
-        await self._answering(delivery.event, None, reason[:MAX_REASON])
+        try:
+            await self._answering(delivery.event, None, reason[:MAX_REASON])
+        except CallerError as error:
+            log.warning("answer_not_sent", event_id=delivery.event.id, reason=error.detail)
         await delivery.reject(reason[:MAX_REASON])
         return Outcome.REJECTED
+
+
+def _first_of(error: MeshError | ExceptionGroup[MeshError]) -> MeshError:
+    return error if isinstance(error, MeshError) else _first_of(error.exceptions[0])
 
 
 def _context(event: Event) -> trace.TraceContext:

@@ -8,6 +8,7 @@
     ├── CallerError
     │   ├── EventTooLarge      413  caller    over the limit of this mesh
     │   └── EventRefused       409  caller    the topic takes no such event; nothing of the batch was published
+    │       └── SchemaRefused  409  caller    nor any other of this publisher, until its schema is taken
     ├── NotFound
     │   └── UnknownTopic, UnknownGroup, UnknownDeadLetter
     └── LogFull                507  mesh      the embedded log has no room left
@@ -42,6 +43,12 @@ class EventRefused(CallerError):
     """The topic takes no such event; nothing of the call was published."""
 
     status, code, title = 409, "publishing-refused", "Publishing refused"
+
+
+class SchemaRefused(EventRefused):
+    """What this service would publish is not compatible with what a topic's readers know; it publishes nothing."""
+
+    code, title = "schema-refused", "Schema refused"
 
 
 class UnknownTopic(NotFound):

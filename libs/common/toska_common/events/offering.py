@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 import structlog
 
-from toska_common.events.errors import EventsUnavailable
+from toska_common.errors import MeshError
+from toska_common.events.errors import EventsUnavailable, LogFull, SchemaRefused
 from toska_common.events.metrics import EventMetrics
 from toska_common.events.transport import Message
 
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 _BATCH = 256
 _WAIT_S = (0.2, 5.0)
+_PASSING = (EventsUnavailable, LogFull, SchemaRefused)
+"""What is over some time; any other error is about an event."""
 
 
 class Offers:
@@ -35,6 +38,7 @@ class Offers:
         self._waiting: deque[Message] = deque()
         self._size = size
         self._came = anyio.Event()
+        self._publishing = anyio.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -48,31 +52,57 @@ class Offers:
         self._came.set()
 
     async def run(self) -> None:
-        """Publish what comes, for ever; a broker that is away is asked again."""
-        wait_s = _WAIT_S[0]
+        """Publish what comes, for ever; a broker that is away, or has no room, is asked again."""
+        wait_s, told = _WAIT_S[0], ""
         while True:
             await self._came.wait()
+            try:
+                await self._publish_some()
+            except _PASSING as error:
+                if not isinstance(error, EventsUnavailable) and error.detail != told:  # the bus says that it is away
+                    told = error.detail
+                    log.warning("offers_wait", events=len(self._waiting), reason=told)
+                await anyio.sleep(wait_s)
+                wait_s = min(_WAIT_S[1], wait_s * 2)
+            else:
+                wait_s, told = _WAIT_S[0], ""
+
+    async def drain(self) -> None:
+        """Publish what still waits, once, after what is under way.
+
+        Raises:
+            MeshError: The broker is away, or has no room.
+        """
+        async with self._publishing:
+            pass
+        while self._waiting:
+            await self._publish_some()
+
+    async def _publish_some(self) -> None:
+        async with self._publishing:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             if not self._waiting:
                 self._came = anyio.Event()
             try:
                 await self._publish(batch)
-            except EventsUnavailable:
+            except _PASSING:
                 self._put_back(batch)
-                await anyio.sleep(wait_s)
-                wait_s = min(_WAIT_S[1], wait_s * 2)
-            else:
-                wait_s = _WAIT_S[0]
+                raise
+            except MeshError:
+                await self._publish_each(batch)
 
-    async def drain(self) -> None:
-        """Publish what still waits, once.
-
-        Raises:
-            EventsUnavailable: The broker is away.
-        """
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            await self._publish(batch)
+    async def _publish_each(self, batch: Sequence[Message]) -> None:
+        """One that is refused keeps no other out, and is told of here: nobody waits for it any more."""
+        for place, message in enumerate(batch):
+            try:
+                await self._publish([message])
+            except _PASSING:
+                self._put_back(batch[place:])
+                raise
+            except MeshError as error:
+                self._metrics.dropped()
+                event = message.event
+                log.error("offer_refused", topic=event.topic, event_id=event.id, reason=error.detail)
 
     def _put_back(self, batch: Sequence[Message]) -> None:
         # In front of what came meanwhile; the oldest go when that is too many.

@@ -5,7 +5,7 @@ stop them, since it would take the mesh's events down with it; they go on, and a
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -13,7 +13,7 @@ import structlog
 
 from toska_common.clock import Clock, SystemClock
 from toska_common.errors import UpstreamError
-from toska_common.events.errors import EventRefused
+from toska_common.events.errors import SchemaRefused
 from toska_common.events.payload import EventPayload
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class Proposing:
         """Propose those that were not taken yet; returns whether all are.
 
         Raises:
-            EventRefused: One is not compatible with what its topic's readers know.
+            SchemaRefused: One is not compatible with what its topic's readers know.
         """
         if self._clock.monotonic() < self._again_at:
             return False
@@ -67,10 +67,20 @@ class Proposing:
             log.warning("schema_not_proposed", topic=topic, reason=str(error) or type(error).__name__)
             return False
         if answer.status_code == 409:
-            problem = answer.json()
-            raise EventRefused(problem.get("detail", "refused"), topic=topic, problems=problem.get("problems", []))
+            problem = _read_problem(answer)
+            raise SchemaRefused(
+                str(problem.get("detail", "refused")), topic=topic, problems=problem.get("problems", [])
+            )
         if answer.status_code >= 400:
             log.warning("schema_not_proposed", topic=topic, status=answer.status_code)
             return False
         self._taken.add(topic)
         return True
+
+
+def _read_problem(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        found: Any = answer.json()
+    except ValueError:
+        return {}
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

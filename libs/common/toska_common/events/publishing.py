@@ -133,7 +133,7 @@ class EventPublisher:
                 await transport.publish(encoded)
         except TimeoutError as error:
             self._metrics.failed(len(messages))
-            raise EventsUnavailable(f"the broker did not confirm within {within.total_seconds():g} s") from error
+            raise EventsUnavailable(f"{self._connection.state} within {within.total_seconds():g} s") from error
         except EventsUnavailable:
             self._metrics.failed(len(messages))
             raise
@@ -149,6 +149,8 @@ class EventPublisher:
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Publish an event soon, without waiting: it is kept in memory while the broker is away, the oldest dropped.
+
+        One that is refused later is dropped as well, counted and logged.
 
         Raises:
             EventTooLarge: Its data are over the bus's limit.

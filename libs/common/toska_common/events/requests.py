@@ -17,6 +17,7 @@ import anyio
 from toska_common.errors import InvalidInput, UpstreamError, UpstreamTimeout
 from toska_common.events.event import Event
 from toska_common.events.handlers import Answer, Incoming
+from toska_common.events.payload import EventPayload
 from toska_common.events.topics import check_topic
 
 REPLY_TO, CORRELATION, REPLY_TYPE, REPLY_ERROR = "replyto", "correlationid", "replytype", "replyerror"
@@ -79,19 +80,32 @@ def build_reply(question: Event, answer: Answer, error: str) -> Reply | None:
     """What goes back to whoever asked: the answer, or the `error` that there is none; `None` if nobody waits for one.
 
     Raises:
-        InvalidInput: The question wants it in no inbox: whoever asks must not make others publish to any topic they
-            like.
+        InvalidInput: The answer is no payload with a topic, by which the asker would read it; or the question wants it
+            in no inbox: whoever asks must not make others publish to any topic they like.
     """
-    inbox = _inbox_of(question)
+    inbox = inbox_of(question)
     if inbox is None or (answer is None and not error):
         return None
     attributes = {CORRELATION: question.attributes[CORRELATION]}
     if answer is None:
         return Reply(inbox, None, {**attributes, REPLY_ERROR: error})
-    return Reply(inbox, answer.model_dump(mode="json"), {**attributes, REPLY_TYPE: answer.event_topic})
+    topic = _check_answer(answer).event_topic
+    return Reply(inbox, answer.model_dump(mode="json"), {**attributes, REPLY_TYPE: topic})
 
 
-def _inbox_of(question: Event) -> str | None:
+def _check_answer(answer: object) -> EventPayload:
+    if not isinstance(answer, EventPayload) or not answer.event_topic:
+        reason = f"is an EventPayload with a topic, and no {type(answer).__name__}"
+        raise InvalidInput(f"what a handler answers {reason}", problems=[{"field": "", "reason": reason}])
+    return answer
+
+
+def inbox_of(question: Event) -> str | None:
+    """Where an answer is to go, if one is wanted.
+
+    Raises:
+        InvalidInput: To no inbox.
+    """
     topic = question.attributes.get(REPLY_TO)
     if topic is None:
         return None

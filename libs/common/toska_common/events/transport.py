@@ -17,7 +17,7 @@ Semantics that every durable transport keeps (Redis's is lossy, and says so by `
 - A rejected event, or one over `attempts`, is kept with the group's dead letters, together with the reason.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -256,7 +256,7 @@ class Transport(Protocol):
         """Open a subscription; entered once events from now on are sure to come."""
         ...
 
-    def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncIterator[Stored]:
+    def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncGenerator[Stored]:
         """What is kept, from `start` up to what is there when reading begins, by offset."""
         ...
 
@@ -302,7 +302,7 @@ class Administration(Protocol):
         ...
 
     async def dead_letters(self, group: str | None = None, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """By id, those after `after`."""
+        """By id, those after `after`; there are more until there is none, for large ones make a page shorter."""
         ...
 
     async def dead_letter(self, id: str) -> DeadLetter:  # noqa: A002 - what it is called

@@ -119,17 +119,22 @@ class Broker:
         if not spec.name:
             group = self._begin(spec, position, durable=False)
         else:
-            while dropping := self.dropping.get(spec.name):
-                await dropping.wait()
-            group = self.groups.get(spec.name)
-            if group is None:
-                making = self._making.get(spec.name) or self._make_group(spec, position)
-                # Shielded: one of several that wait for it may leave.
-                group = await asyncio.shield(making)
+            group = await self._find_group(spec, position)
         self._adopt(group, spec)
         group.join(member)
         self.touch(group)
         return group
+
+    async def _find_group(self, spec: GroupRow, position: Callable[[], int] | None) -> Group:
+        while True:
+            while dropping := self.dropping.get(spec.name):
+                await dropping.wait()
+            # Looked for again once it was made: it may have been deleted since, before anybody was in it.
+            if group := self.groups.get(spec.name):
+                return group
+            making = self._making.get(spec.name) or self._make_group(spec, position)
+            # Shielded: one of several that wait for it may leave.
+            await asyncio.shield(making)
 
     async def resume(self, spec: GroupRow, member: Member, resumed: Resumed) -> Group:
         """Make a subscription live that shares with nobody, where it was when its connection broke."""

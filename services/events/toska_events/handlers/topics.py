@@ -1,6 +1,7 @@
 """`/api/v1/events/topics`: what there is, how it is kept, and what is kept of it."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from toska_events.access import PREFIX
 from toska_events.parts import Parts
 
 MAX_READ = 1000
+_READ_BYTES = 8 << 20
+"""Of events in one answer, if they are several."""
 
 
 def topic_routes(parts: Parts) -> APIRouter:
@@ -65,7 +68,10 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         since: Annotated[datetime | None, Query(description="From what was stored at this moment or later")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_READ)] = 100,
     ) -> list[StoredEntry]:
-        """Read again what is kept, from the oldest or where it is said; the next page begins after the last offset."""
+        """Read again what is kept, from the oldest or where it is said; the next page begins after the last offset.
+
+        There are fewer than `limit` where they are large: an empty page is the last.
+        """
         if offset is not None and since is not None:
             reason = "say offset or since, and not both"
             raise InvalidInput(reason, problems=[{"field": "query.since", "reason": reason}])
@@ -75,10 +81,16 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
 
 async def _read(parts: Parts, patterns: Sequence[str], start: Start, limit: int) -> list[StoredEntry]:
-    return [
-        StoredEntry(offset=stored.offset, stored_at=stored.stored_at, event=cloudevents.to_document(stored.event))
-        async for stored in parts.get_transport().read(patterns, start, limit=limit)
-    ]
+    found: list[StoredEntry] = []
+    size = 0
+    async with aclosing(parts.get_transport().read(patterns, start, limit=limit)) as reading:
+        async for stored in reading:
+            document = cloudevents.to_document(stored.event)
+            found.append(StoredEntry(offset=stored.offset, stored_at=stored.stored_at, event=document))
+            size += len(stored.event.data)
+            if size >= _READ_BYTES:
+                break
+    return found
 
 
 async def _topics(parts: Parts) -> list[TopicState]:

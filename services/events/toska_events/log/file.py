@@ -93,13 +93,9 @@ class LogFile:
         """
         now = self._last_at = max(now, self._last_at)
         fresh = self._doubles.leave_out(publications)
-        try:
-            with self._transaction(many=True):
-                rows = self._rows_of(fresh.values(), now)
-                self._insert(rows)
-        except sqlite3.OperationalError as error:
-            raise_if_full(error)
-            raise
+        with self._transaction(many=True):
+            rows = self._rows_of(fresh.values(), now)
+            self._insert(rows)
         self.head += len(rows)
         self.topics.count(rows)
         self._doubles.remember(fresh)
@@ -113,30 +109,37 @@ class LogFile:
         """
         if not changes and self.topics.are_counted:
             return
-        try:
-            with self.room.with_reserve(), self._transaction():
-                store_changes(self._connection, changes)
-                self._save_counts()
-        except sqlite3.OperationalError as error:
-            raise_if_full(error)
-            raise
+        with self._reserve():
+            store_changes(self._connection, changes)
+            self._save_counts()
         self.topics.counts_saved()
 
     def make_group(self, group: GroupRow) -> None:
-        """Store a group that is new; it is given its id."""
-        insert_group(self._connection, group)
+        """Store a group that is new; it is given its id.
+
+        Raises:
+            LogFull: The disk is. A log that is full itself takes it: a group may be what empties it.
+        """
+        with self._reserve():
+            insert_group(self._connection, group)
 
     def drop_group(self, group_id: int) -> None:
         """Forget a group, and its dead letters."""
-        with self._transaction():
+        with self._reserve():
             delete_group(self._connection, group_id)
 
     def clear_held(self, group_id: int) -> None:
         """Have nothing held for a group."""
-        self._connection.execute("DELETE FROM held WHERE group_id = ?", (group_id,))
+        with self._reserve():
+            self._connection.execute("DELETE FROM held WHERE group_id = ?", (group_id,))
 
     def put_topic(self, name: str, settings: str, time_to_live: int) -> Topic:
-        """Create a topic, or set it anew."""
+        """Create a topic, or set it anew.
+
+        Raises:
+            LogFull: There is no room.
+            EventRefused: There are too many topics.
+        """
         with self._transaction():
             topic = self.topics.find(name) or self.topics.make(name)
             self._connection.execute(
@@ -147,7 +150,7 @@ class LogFile:
 
     def drop_topic(self, topic: Topic) -> list[int]:
         """Forget a topic and its events; returns the offsets of those that were held."""
-        with self._transaction():
+        with self._reserve():
             held = self._connection.execute(
                 "SELECT DISTINCT offset FROM held JOIN events USING (offset) WHERE topic = ?", (topic.id,)
             ).fetchall()
@@ -192,22 +195,32 @@ class LogFile:
         topic = self.topics.get(topic_id)
         self.topics.recount(topic, events=-len(offsets), size=-size)
         try:
-            with self._transaction():
+            with self._reserve():
                 self._connection.execute(
                     "DELETE FROM events WHERE offset IN (SELECT value FROM json_each(?))", (json.dumps(offsets),)
                 )
                 self._save_counts()
-        except sqlite3.Error:
+        except (sqlite3.Error, LogFull):
             self.topics.recount(topic, events=len(offsets), size=size)
             raise
         self.topics.counts_saved()
 
     def shrink(self) -> None:
-        """Give freed pages back to the file system, a few at a time."""
-        self._connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        """Give freed pages back to the file system, a few at a time.
+
+        Raises:
+            LogFull: The disk is, and this writes before it frees.
+        """
+        with self._reserve():
+            self._connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
 
     def redrive(self, ids: Sequence[int], now: int) -> list[Held]:
-        """Hold dead letters for their groups again; returns what is held."""
+        """Hold dead letters for their groups again; returns what is held.
+
+        Raises:
+            LogFull: There is no room for those whose events are no longer in the log.
+            EventRefused: There are too many topics.
+        """
         found: list[Held] = []
         with self._transaction():
             for id_ in ids:
@@ -224,8 +237,14 @@ class LogFile:
 
     def purge(self, ids: Sequence[int]) -> int:
         """Forget dead letters; returns how many there were."""
-        with self._transaction():
+        with self._reserve():
             return sum(self._connection.execute("DELETE FROM dead WHERE id = ?", (id_,)).rowcount for id_ in ids)
+
+    @contextmanager
+    def _reserve(self) -> "Generator[None]":
+        """A transaction that may take the room which publishing leaves."""
+        with self.room.with_reserve(), self._transaction():
+            yield
 
     @contextmanager
     def _transaction(self, *, many: bool = False) -> "Generator[None]":
@@ -237,6 +256,9 @@ class LogFile:
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
             self.topics.keep_made()
+        except sqlite3.OperationalError as error:
+            raise_if_full(error)
+            raise
         finally:  # what is not committed by now has failed
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -1,12 +1,15 @@
 """Reading the log, over a connection of its own, beside the thread that writes it."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from toska_events.log.rows import Held, Letter, Row
 from toska_events.log.schema import connect_to_read
+
+R = TypeVar("R", Row, Letter)
 
 _COLUMNS = "offset, topic, priority, at, due, expires, head, data"
 _SPAN = 50_000
@@ -147,26 +150,30 @@ class LogReading:
         """How many dead letters each group has."""
         return dict(self._connection.execute("SELECT group_id, count(*) FROM dead GROUP BY group_id"))
 
-    def letters(self, group: str | None, after: int, limit: int) -> list[Letter]:
-        """Dead letters by id, those after one."""
-        return [
-            Letter(*row)
-            for row in self._connection.execute(
-                "SELECT dead.id, groups.name, head, data, reason, dead.attempts, died_at "
-                "FROM dead JOIN groups ON groups.id = group_id "
-                "WHERE dead.id > ? AND (? IS NULL OR groups.name = ?) ORDER BY dead.id LIMIT ?",
-                (after, group, group, limit),
-            )
-        ]
+    def letters(self, group: str | None, after: int, limit: int, max_bytes: int) -> list[Letter]:
+        """Dead letters by id, those after one: at least one, if there is any, and as many as the two limits allow."""
+        cursor = self._connection.execute(
+            "SELECT dead.id, groups.name, head, data, reason, dead.attempts, died_at "
+            "FROM dead JOIN groups ON groups.id = group_id "
+            "WHERE dead.id > ? AND (? IS NULL OR groups.name = ?) ORDER BY dead.id LIMIT ?",
+            (after, group, group, limit),
+        )
+        return _fitting(map(Letter._make, cursor), cursor, max_bytes)[0]
 
 
 def _taken(cursor: sqlite3.Cursor, limit: int, max_bytes: int) -> tuple[list[Row], bool]:
-    rows: list[Row] = []
+    rows, whole = _fitting(map(Row._make, cursor), cursor, max_bytes)
+    return rows, whole and len(rows) < limit
+
+
+def _fitting(rows: Iterable[R], cursor: sqlite3.Cursor, max_bytes: int) -> tuple[list[R], bool]:
+    """Rows until they have so many bytes, and whether these were all that there were."""
+    found: list[R] = []
     size = 0
-    for row in map(Row._make, cursor):
-        rows.append(row)
+    for row in rows:
+        found.append(row)
         size += len(row.head) + len(row.data)
         if size >= max_bytes:
             cursor.close()
-            return rows, False
-    return rows, len(rows) < limit
+            return found, False
+    return found, True

@@ -62,5 +62,5 @@ def raise_if_full(error: sqlite3.OperationalError) -> None:
     """
     if error.sqlite_errorcode in _FULL:
         raise LogFull(
-            "the event log has no room left, on its disk or within TOSKA_EVENTS_MAX_BYTES; nothing was published"
+            "the event log has no room left, on its disk or within TOSKA_EVENTS_MAX_BYTES; nothing was stored"
         ) from error

@@ -9,6 +9,8 @@ import array
 import asyncio
 import struct
 import sys
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, cast
 
 import anyio
@@ -49,9 +51,12 @@ log = structlog.get_logger(__name__)
 _POSITIONS = struct.Struct("<qqq")
 _GREETING_BYTES = 4096
 _MOST_CALLS = 64
+"""Of a client that are worked on at a time; the others wait, and meanwhile it is not read from."""
 _UNCONFIRMED_BYTES = 16 << 20
 """A client that has more than this underway is not read from until some of it is stored."""
 _BUFFERED_BYTES = 1 << 20
+_DELIVERED_BYTES = 1 << 20
+"""Of events in one frame, if they are several: what a dead consumer had in hand may be more than a frame takes."""
 
 
 class Served:
@@ -108,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._confirmed = array.array("I")
         self._unconfirmed_bytes = 0
         self._calls = 0
+        self._waiting_calls: deque[tuple[Any, int, dict[str, Any]]] = deque()
         self._reading = True
         self._writable = True
         self._handlers = {
@@ -130,6 +136,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._waiting_calls.clear()
         self._served.gone(self)
         members, self._members = self._members, {}
         for group, member in members.values():
@@ -293,10 +300,11 @@ class Connection(asyncio.Protocol):
             self._broker.leave(*found)
 
     def _deliver(self, number: int, entries: list[Entry]) -> None:
-        pieces: list[bytes] = []
-        for entry in entries:
-            pieces += pack_delivered(entry.offset, entry.attempts, entry.priority, entry.head, entry.data)
-        self._write(frame(Kind.DELIVER, id_bytes(number), *pieces))
+        for some in _in_frames(entries):
+            pieces: list[bytes] = []
+            for entry in some:
+                pieces += pack_delivered(entry.offset, entry.attempts, entry.priority, entry.head, entry.data)
+            self._write(frame(Kind.DELIVER, id_bytes(number), *pieces))
 
     def _call(self, payload: bytes) -> None:
         if self.access is not Access.ADMIN:
@@ -319,7 +327,10 @@ class Connection(asyncio.Protocol):
 
     def _start(self, answer: Any, number: int, content: dict[str, Any]) -> None:
         if self._calls >= _MOST_CALLS:
-            raise BadFrame(f"more than {_MOST_CALLS} calls at a time")
+            # What waits is no more than came in one read: a client that opens a thousand subscriptions is a good one.
+            self._waiting_calls.append((answer, number, content))
+            self._regulate()
+            return
         self._calls += 1
         self._served.tasks.start_soon(self._answer, answer, number, content)
 
@@ -339,6 +350,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._calls -= 1
             self._joining.discard(number)
+            if self._waiting_calls:
+                self._start(*self._waiting_calls.popleft())
+            self._regulate()
 
     def _fail(self, number: int, error: Exception) -> None:
         self._write(json_frame(Kind.FAILED, problem_json(error), number))
@@ -351,9 +365,19 @@ class Connection(asyncio.Protocol):
         """Read from the client only while it takes its answers, and has not too much underway."""
         if self._transport is None or self._transport.is_closing():
             return
-        wanted = self._writable and self._unconfirmed_bytes < _UNCONFIRMED_BYTES
+        wanted = self._writable and self._unconfirmed_bytes < _UNCONFIRMED_BYTES and not self._waiting_calls
         if wanted and not self._reading:
             self._transport.resume_reading()
         elif self._reading and not wanted:
             self._transport.pause_reading()
         self._reading = wanted
+
+
+def _in_frames(entries: list[Entry]) -> Iterator[list[Entry]]:
+    first = size = 0
+    for place, entry in enumerate(entries):
+        if place > first and size + entry.size > _DELIVERED_BYTES:
+            yield entries[first:place]
+            first, size = place, 0
+        size += entry.size
+    yield entries[first:]

@@ -4,7 +4,7 @@ Two connections: RabbitMQ stops reading from one that publishes while it is shor
 was consumed must still come through. Closing leaves nothing behind but what is durable.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -191,7 +191,7 @@ class AmqpTransport:
         """Open a subscription."""
         return self._subscribe(subscription)
 
-    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncIterator[Stored]:
+    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncGenerator[Stored]:
         """What is kept, from `start` up to what is there when reading begins, by offset."""
         try:
             async for stored in self._log.read(patterns, start, limit=limit):

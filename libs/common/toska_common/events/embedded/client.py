@@ -135,7 +135,7 @@ class LogClient:
             EventsUnavailable: The log did not answer.
             MeshError: It does not want this subscription.
         """
-        consumer = EmbeddedConsumer(next(self._numbers), subscription, self._send)
+        consumer = EmbeddedConsumer(self._next_number(), subscription, self._send)
         self._consumers[consumer.number] = consumer
         with ExitStack() as undo:
             undo.callback(self.unsubscribe, consumer)
@@ -162,7 +162,7 @@ class LogClient:
                 request.answer.set_exception(EventsUnavailable("the connection to the event log was closed"))
 
     async def _ask(self, kind: Kind, pieces: list[bytes], *, again: bool) -> bytes:
-        number = next(self._numbers) & 0xFFFFFFFF
+        number = self._next_number()
         request = _Request(frame(kind, id_bytes(number), *pieces), self._loop.create_future(), again)
         if not again and self._link is None:
             raise EventsUnavailable(f"the event log is away: {self._failure}")
@@ -174,6 +174,13 @@ class LogClient:
         finally:
             timer.cancel()
             del self._requests[number]
+
+    def _next_number(self) -> int:
+        # They come round after some weeks of publishing; a subscription may be older than that.
+        while True:
+            number = next(self._numbers) & 0xFFFFFFFF
+            if number not in self._consumers and number not in self._requests:
+                return number
 
     def _expire(self, request: _Request) -> None:
         if not request.answer.done():
@@ -212,7 +219,6 @@ class LogClient:
 
     def _open(self, consumer: EmbeddedConsumer) -> None:
         request = SubscribeRequest.of(consumer.subscription, consumer.resume)
-        consumer.forget_unsettled()
         self._send(json_frame(Kind.SUBSCRIBE, request.json(), consumer.number))
 
     def _send(self, data: bytes) -> None:

@@ -121,10 +121,6 @@ class EmbeddedConsumer:
         self._waiting.clear()
         del self._acks[:]
 
-    def forget_unsettled(self) -> None:
-        """They come anew, and are counted anew."""
-        self._unsettled.clear()
-
     def fail(self, error: MeshError) -> None:
         """The log does not want it."""
         self._failure = error

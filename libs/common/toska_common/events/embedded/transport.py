@@ -1,7 +1,7 @@
 """The transport contract over the embedded log's socket."""
 
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -117,7 +117,7 @@ class EmbeddedTransport:
         finally:
             self._client.unsubscribe(consumer)
 
-    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncIterator[Stored]:
+    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncGenerator[Stored]:
         """What is kept, a page at a time."""
         request = ReadRequest(tuple(check_pattern(pattern) for pattern in patterns), start, limit=limit)
         left = limit
@@ -173,7 +173,7 @@ class EmbeddedAdministration:
         await self._call("seek", group=group, start=start_json(start))
 
     async def dead_letters(self, group: str | None = None, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """By id, those after `after`; at most 1000 at a time."""
+        """By id, those after `after`; at most 1000 at a time, and fewer where they are large."""
         answer = await self._call("dead_letters", group=group, limit=limit, after=after)
         return [read_letter(content) for content in answer["letters"]]
 

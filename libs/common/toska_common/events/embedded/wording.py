@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from toska_common.events.event import Event
 
 MAX_PREFETCH = 10_000
+MAX_ATTEMPTS = 1_000_000
+_MAX_NUMBER = 2**62
 _MAX_REASON = 2000
 _RETRY = struct.Struct("<qq")
 
@@ -107,8 +109,10 @@ class SubscribeRequest:
         """
         patterns = tuple(check_pattern(str(pattern)) for pattern in content["patterns"])
         prefetch, attempts = int(content["prefetch"]), int(content["attempts"])
-        if not patterns or not 1 <= prefetch <= MAX_PREFETCH or attempts < 1:
-            raise InvalidInput(f"a subscription has patterns, a prefetch of 1 to {MAX_PREFETCH}, and attempts")
+        if not patterns or not 1 <= prefetch <= MAX_PREFETCH or not 1 <= attempts <= MAX_ATTEMPTS:
+            raise InvalidInput(
+                f"a subscription has patterns, a prefetch of 1 to {MAX_PREFETCH}, and 1 to {MAX_ATTEMPTS} attempts"
+            )
         group = content.get("group")
         resume = content.get("resume")
         return cls(
@@ -337,10 +341,15 @@ def read_letter(content: Mapping[str, Any]) -> DeadLetter:
 def _read_resumed(content: Any) -> Resumed:
     (low, normal, high), open_, since = content
     return Resumed(
-        (int(low), int(normal), int(high)),
-        tuple((int(offset), int(attempts)) for offset, attempts in open_[:MAX_PREFETCH]),
-        int(since),
+        (_number(low), _number(normal), _number(high)),
+        tuple((_number(offset), min(_number(attempts), MAX_ATTEMPTS)) for offset, attempts in open_[:MAX_PREFETCH]),
+        _number(since),
     )
+
+
+def _number(content: Any) -> int:
+    # SQLite takes no larger ones, and nothing of ours sends them.
+    return min(max(int(content), 0), _MAX_NUMBER)
 
 
 def _span(span: timedelta | None) -> int | None:

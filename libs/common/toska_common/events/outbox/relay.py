@@ -21,10 +21,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from toska_common.clock import Clock, SystemClock
-from toska_common.database.errors import DatabaseUnavailable
+from toska_common.errors import InvalidInput, MeshError
 from toska_common.events.bus import EventBus
 from toska_common.events.cloudevents import from_structured
-from toska_common.events.errors import EventRefused, EventsUnavailable, EventTooLarge
+from toska_common.events.errors import EventRefused, EventTooLarge, SchemaRefused
 from toska_common.events.outbox.outbox import Outbox
 from toska_common.events.outbox.sessions import Session, Transactions, clock_of, insert
 from toska_common.events.outbox.tables import OUTBOX, RELAYS
@@ -32,6 +32,8 @@ from toska_common.events.transport import Message, Priority
 
 log = structlog.get_logger(__name__)
 
+_REFUSALS = (EventRefused, EventTooLarge, InvalidInput)
+"""What is wrong with an event, and will be."""
 _WAIT_S = (0.1, 5.0)
 MAX_REASON = 500
 
@@ -76,12 +78,12 @@ class Relay:
         self._name = bus.service[:64]
 
     async def run(self) -> None:
-        """Publish what there is, for ever; a broker or a database that is away is asked again."""
+        """Publish what there is, for ever; a broker or a database that is away, or has no room, is asked again."""
         wait_s = _WAIT_S[0]
         while True:
             try:
                 moved = await self.step()
-            except (EventsUnavailable, DatabaseUnavailable, SQLAlchemyError, OSError) as error:
+            except (MeshError, SQLAlchemyError, OSError) as error:
                 log.warning("relay_interrupted", reason=_reason(error))
                 await anyio.sleep(wait_s)
                 wait_s = min(_WAIT_S[1], wait_s * 2)
@@ -95,14 +97,21 @@ class Relay:
 
         Raises:
             EventsUnavailable: The broker did not confirm; the events stay.
+            LogFull, SchemaRefused: There is no room, or this publisher publishes nothing; they stay as well.
         """
         async with self._transactions() as session:
-            rows = await self._read(session) if await self._lead(session) else []
+            rows, unreadable = await self._read(session) if await self._lead(session) else ([], {})
+        if unreadable:  # first, so that nothing passes it that has its key
+            for seq, reason in unreadable.items():
+                await self._hold_back(seq, reason)
+            return len(unreadable)
         if not rows:
             return 0
         try:
             await self._bus.publish_batch([row.message for row in rows], within=self._lease / 2)
-        except (EventRefused, EventTooLarge):
+        except SchemaRefused:
+            raise  # it is about this release of the publisher, and not about these events
+        except _REFUSALS:
             return await self._one_by_one(rows)
         await self._forget([row.seq for row in rows])
         return len(rows)
@@ -128,7 +137,8 @@ class Relay:
         ).scalar_one_or_none()
         return owner == self._owner
 
-    async def _read(self, session: Session) -> list[Row]:
+    async def _read(self, session: Session) -> tuple[list[Row], dict[int, str]]:
+        """Rows to be published, and why others are no events, by their numbers."""
         held_back = sa.select(OUTBOX.c.key).where(OUTBOX.c.refused.is_not(None), OUTBOX.c.key.is_not(None))
         statement = (
             sa.select(OUTBOX)
@@ -137,7 +147,14 @@ class Relay:
             .limit(self._batch)
         )
         now = self._clock.now()
-        return [_row(found, now) for found in (await session.execute(statement)).mappings()]
+        rows: list[Row] = []
+        unreadable: dict[int, str] = {}
+        for found in (await session.execute(statement)).mappings():
+            try:
+                rows.append(_row(found, now))
+            except InvalidInput as error:
+                unreadable[found["seq"]] = error.detail
+        return rows, unreadable
 
     async def _one_by_one(self, rows: Sequence[Row]) -> int:
         refused: set[str] = set()
@@ -148,8 +165,9 @@ class Relay:
                 continue
             try:
                 await self._bus.publish_batch([row.message], within=self._lease / 2)
-            except (EventRefused, EventTooLarge) as error:
-                await self._hold_back(row, error.detail)
+            except _REFUSALS as error:
+                event = row.message.event
+                await self._hold_back(row.seq, error.detail, event_id=event.id, topic=event.topic)
                 if key is not None:
                     refused.add(key)
             else:
@@ -157,10 +175,10 @@ class Relay:
             moved += 1
         return moved
 
-    async def _hold_back(self, row: Row, reason: str) -> None:
-        log.error("event_refused", event_id=row.message.event.id, topic=row.message.event.topic, reason=reason)
+    async def _hold_back(self, seq: int, reason: str, **about: str) -> None:
+        log.error("event_refused", seq=seq, reason=reason, **about)
         async with self._transactions() as session:
-            await session.execute(sa.update(OUTBOX).where(OUTBOX.c.seq == row.seq).values(refused=reason[:MAX_REASON]))
+            await session.execute(sa.update(OUTBOX).where(OUTBOX.c.seq == seq).values(refused=reason[:MAX_REASON]))
 
     async def _forget(self, numbers: Sequence[int]) -> None:
         async with self._transactions() as session:

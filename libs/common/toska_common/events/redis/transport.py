@@ -9,7 +9,7 @@ Each topic is a channel `NAMESPACE:TOPIC`, each message a CloudEvent in the JSON
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -177,7 +177,7 @@ class RedisTransport:
                 raise EventsUnavailable("Redis did not answer a subscription")
             yield consumer
 
-    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncIterator[Stored]:
+    async def read(self, patterns: Sequence[str], start: Start, *, limit: int | None = None) -> AsyncGenerator[Stored]:
         """Refused.
 
         Raises:
