@@ -24,7 +24,7 @@ def dead_letter_routes(parts: Parts) -> APIRouter:
         after: Annotated[str, Query(description="The last id of the page before")] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[DeadLetterEntry]:
-        """Dead letters with the reason, the oldest first; pages of large ones are shorter, and an empty one the last."""
+        """Dead letters with the reason, the oldest first; pages of large ones are shorter, an empty one is the last."""
         found = await parts.get_transport().administration.dead_letters(group, limit=limit, after=after)
         return [_entry(letter) for letter in found]
 
