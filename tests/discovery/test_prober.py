@@ -1,5 +1,6 @@
 """The prober at work, on real sockets and with intervals of some milliseconds."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
@@ -17,6 +18,7 @@ from toska_discovery.check import CheckDefinition, CheckKind, Probe
 from toska_discovery.errors import UnknownCheck
 from toska_discovery.probing.prober import Prober
 from toska_discovery.probing.runners import open_runners
+from toska_discovery.probing.verdict import Verdict
 from toska_tests.probed import CannedServer, answer, canned_server, hang
 from toska_tests.waiting import wait_until
 
@@ -83,6 +85,37 @@ async def test_a_check_is_probed_once_an_interval_until_it_goes(server: CannedSe
             lambda: len(verdicts.of("other")) >= 4, what="the time in which it would have been asked again"
         )
         assert len(verdicts.of("c")) == before
+
+
+class Asked:
+    """A runner whose answers come when they are told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Verdict]] = []
+
+    async def run(self, _probe: Probe, _output_max_bytes: int) -> Verdict:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+@pytest.mark.parametrize("after", [None, "changed"])
+async def test_a_check_that_goes_or_changes_as_its_answer_comes_has_no_verdict_by_it(after: str | None) -> None:
+    """A task whose answer is there cannot be cancelled any more, and goes on; so nobody else's probes may suffer."""
+    verdicts, runner = Verdicts(), Asked()
+    async with anyio.create_task_group() as group:
+        prober = Prober(verdicts, {CheckKind.HTTP: runner}, SystemClock(), at_a_time=100)
+        group.start_soon(prober.run)
+        prober.follow({"c": http_check("c", "http://test/")})
+        await wait_until(lambda: len(runner.answers) == 1)
+        runner.answers[0].set_result(Verdict(Health.PASSING, "well"))
+        prober.follow({"c": None if after is None else http_check("c", f"http://{after}/")})
+        prober.follow({"other": http_check("other", "http://test/")})
+        await wait_until(lambda: len(runner.answers) == (2 if after is None else 3), what="the other's probe")
+        assert verdicts.taken == []
+        for answered in runner.answers[1:]:
+            answered.set_result(Verdict(Health.PASSING, "well"))
+        await wait_until(lambda: verdicts.of("other") == ["passing"])
+        group.cancel_scope.cancel()
 
 
 async def test_a_check_that_flaps_changes_its_verdict_only_after_enough_in_a_row(server: CannedServer) -> None:

@@ -97,9 +97,11 @@ class Prober:
     async def _probe(self, check_id: str, definition: CheckDefinition, scope: anyio.CancelScope) -> None:
         with scope:
             verdict = await self._ask(definition)
-            if self._streaks[check_id].take(verdict.status):
-                self._hand_in(check_id, verdict)
-            self.probes += 1
+            # An answer that had come when the check went, or changed, is past being cancelled.
+            if self._under_way.get(check_id) is scope:
+                if self._streaks[check_id].take(verdict.status):
+                    self._hand_in(check_id, verdict)
+                self.probes += 1
         if self._under_way.get(check_id) is scope:
             del self._under_way[check_id]
             self._schedule.done(check_id, self._clock.monotonic())
