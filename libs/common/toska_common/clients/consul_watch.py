@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from toska_common.errors import MeshError
@@ -51,6 +52,7 @@ async def watch(
         try:
             found, answered = await query(index=index)
         except MeshError as error:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # as below
             if not failures:
                 log.warning("registry_watch_interrupted", watch=what, error=error.detail)
                 on_outage(error)
@@ -58,6 +60,8 @@ async def watch(
             index, failures = 0, failures + 1
             await sleep(_pause(failures))
             continue
+        # A query whose answer is there cannot be cancelled any more, though nobody wants to know.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if failures:
             log.info("registry_watch_resumed", watch=what, failures=failures)
             on_outage(None)
