@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from toska_tests.called import Services, called_services
 from toska_tests.joined import Registry, Stage
 
 
@@ -21,6 +22,13 @@ async def registry(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
 def stage(registry: Registry, tmp_path: Path) -> Stage:
     """Apps of this test join the shared registry."""
     return Stage(tmp_path, registry)
+
+
+@pytest.fixture
+async def services(registry: Registry) -> AsyncGenerator[Services]:
+    """Services of this test's own in the shared registry."""
+    async with called_services(registry) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,9 @@
 """`mesh.client(...)`: who gets a call, what is tried again, what gives up at once, and what travels along."""
 
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
 from socket import AF_INET
 from typing import TypeVar
 
@@ -14,19 +12,7 @@ import anyio
 import httpx
 import pytest
 from aiohttp.abc import ResolveResult
-from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
-from fastapi import FastAPI
-from toska_common import Mesh
 from toska_common.breaker import BreakerPolicy
-from toska_common.clients.consul import (
-    Check,
-    ConsulClient,
-    Node,
-    ServiceEntry,
-    ServiceInstance,
-    ServiceRegistration,
-    TTLCheck,
-)
 from toska_common.contracts.discovery import Health
 from toska_common.errors import CircuitOpen, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from toska_common.http_context import deadline
@@ -38,63 +24,15 @@ from toska_common.mesh import (
     DeadlineExceeded,
     NoEndpoints,
 )
-from toska_common.mesh.endpoints import Endpoints
-from toska_common.targets import TargetRules
 from toska_common.trace import TraceContext, current
+from toska_tests.called import ANSWER, JSON, TRUNCATED, UNAVAILABLE, Services
 from toska_tests.clients import http_client
-from toska_tests.joined import Registry, Stage
+from toska_tests.joined import Stage
 from toska_tests.ports import free_port
 from toska_tests.registries import wire_to
 from toska_tests.waiting import wait_until
 
 T = TypeVar("T")
-
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: seen=yes\r\n\r\nok"
-JSON = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
-UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
-TRUNCATED = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
-
-
-class Upstream:
-    """An instance that answers every request with the same bytes, closes without any, or never answers."""
-
-    def __init__(self, answer: bytes | None) -> None:
-        self.answer = answer
-        self.close = False
-        self.requests: list[str] = []
-        self.port = 0
-        self.scope = anyio.CancelScope()
-
-    async def stop(self) -> None:
-        """End it, with its connections."""
-        self.scope.cancel()
-        await anyio.wait_all_tasks_blocked()
-
-    async def serve(self, stream: SocketStream) -> None:
-        """Serve one connection."""
-        async with stream:
-            received = b""
-            async for chunk in stream:
-                received += chunk
-                head, end, _ = received.partition(b"\r\n\r\n")
-                if not end:
-                    continue
-                received = b""
-                self.requests.append(head.decode())
-                if self.answer is None:
-                    await anyio.sleep_forever()
-                elif not self.answer:
-                    return
-                else:
-                    await stream.send(self.answer)
-                if self.close:
-                    return
-
-
-async def _serve(listener: Listener[SocketStream], upstream: Upstream) -> None:
-    with upstream.scope:
-        async with listener:
-            await listener.serve(upstream.serve)
 
 
 @contextmanager
@@ -105,62 +43,6 @@ def set_to(variable: ContextVar[T], value: T) -> Generator[None]:
         yield
     finally:
         variable.reset(token)
-
-
-class Services:
-    """Instances that a test starts and registers by itself."""
-
-    def __init__(self, consul: ConsulClient, registry: Registry, group: TaskGroup) -> None:
-        self._consul = consul
-        self._registry = registry
-        self._group = group
-        self._meshes: list[Mesh] = []
-
-    async def start(self, service: str, answer: bytes | None = ANSWER, *, health: Health = Health.PASSING) -> Upstream:
-        """Start an instance of `service`."""
-        upstream = Upstream(answer)
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        upstream.port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's, not Django's
-        self._group.start_soon(_serve, listener, upstream)
-        await self.register(service, upstream.port, health=health)
-        return upstream
-
-    async def register(
-        self, service: str, port: int, *, address: str = "127.0.0.1", health: Health = Health.PASSING
-    ) -> None:
-        """Register an instance that is already there, or is not."""
-        check = TTLCheck(timedelta(minutes=1), status=health)
-        await self._consul.register_service(
-            ServiceRegistration(service, id=f"{service}-{port}", address=address, port=port, checks=(check,))
-        )
-
-    def mesh(self, *, breaker: BreakerPolicy | None = None) -> Mesh:
-        """A mesh for a caller that is no running app."""
-        return self.app(breaker=breaker)[1]
-
-    def app(self, *, breaker: BreakerPolicy | None = None) -> tuple[FastAPI, Mesh]:
-        """An app and its mesh."""
-        app = FastAPI()
-        mesh = Mesh(app, name="caller", registry_url=self._registry.url, breaker=breaker)
-        self._meshes.append(mesh)
-        return app, mesh
-
-    async def aclose(self) -> None:
-        """Close what the callers hold."""
-        for mesh in self._meshes:
-            await mesh.aclose()
-
-
-@pytest.fixture
-async def services(registry: Registry) -> AsyncGenerator[Services]:
-    async with (
-        ConsulClient.open(registry.url, token=registry.join_token) as consul,
-        anyio.create_task_group() as group,
-    ):
-        services = Services(consul, registry, group)
-        yield services
-        await services.aclose()
-        group.cancel_scope.cancel()
 
 
 async def test_calls_are_shared_by_the_instances(services: Services) -> None:
@@ -373,57 +255,6 @@ async def test_name_cannot_hide_an_address_that_nobody_may_be_sent_to(
     await services.register("tempting", 80, address="metadata.example")
     with anyio.fail_after(20), pytest.raises(ConnectFailed, match="must not be connected to"):
         await services.mesh().client("tempting").get("/")
-
-
-def zoned(*zones: str, ill: int = 0) -> Endpoints:
-    """Endpoints seen from zone a; the first `ill` of them are critical."""
-    endpoints = Endpoints("orders", BreakerPolicy(min_requests=1), TargetRules(), zone="a")
-    endpoints.update(
-        [
-            ServiceEntry(
-                Node("node", "127.0.0.1"),
-                ServiceInstance("orders", f"orders-{number}", "127.0.0.1", 9000 + number, meta={"toska-zone": zone}),
-                (Check("c", Health.CRITICAL if number < ill else Health.PASSING),),
-            )
-            for number, zone in enumerate(zones)
-        ]
-    )
-    return endpoints
-
-
-def picked_zones(endpoints: Endpoints, times: int = 400) -> Counter[str]:
-    """Where so many calls go."""
-    return Counter(endpoint.zone for _ in range(times) if (endpoint := endpoints.pick(0.0)))
-
-
-def test_the_callers_own_zone_takes_the_calls_that_it_can_carry() -> None:
-    assert picked_zones(zoned("a", "a", "b", "b")) == {"a": 400}
-    assert picked_zones(zoned("b", "c")).keys() == {"b", "c"}
-    half = picked_zones(zoned("a", "a", "b", "b", ill=1))
-    assert 200 < half["a"] < 360  # half of it is well: 71% of the calls
-    assert picked_zones(zoned("a", "a", "b", ill=2)) == {"b": 400}
-    assert picked_zones(zoned("a", "b", ill=2)) == {}
-
-
-def test_other_zones_stand_by_for_open_circuits_of_the_own() -> None:
-    endpoints = zoned("a", "b")
-    own = endpoints.pick(0.0)
-    assert own is not None
-    own.breaker.fail(own.breaker.admit(0.0), 0.0)
-    assert picked_zones(endpoints) == {"b": 400}
-    other = endpoints.pick(0.0, tried=[own])
-    assert other is not None
-    assert other.zone == "b"
-
-
-def test_forbidden_addresses_are_no_endpoints_whatever_the_registry_says() -> None:
-    endpoints = Endpoints("tempting", BreakerPolicy(), TargetRules())
-    node = Node("vm", "127.0.0.1")
-    addresses = ("169.254.169.254", "fe80::1", "2852039166", "10.1.2.3")
-    endpoints.update([ServiceEntry(node, ServiceInstance(item, "tempting", item, 80)) for item in addresses])
-    assert {endpoints.pick(0) for _ in range(50)} == {endpoints.pick(0)}
-    assert (picked := endpoints.pick(0)) is not None
-    assert picked.address == "10.1.2.3"
 
 
 async def test_response_can_be_streamed(services: Services) -> None:
