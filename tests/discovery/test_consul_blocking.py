@@ -1,7 +1,6 @@
 """Blocking queries: when they wait, what wakes them, and that they never miss a change; on both registries."""
 
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
@@ -13,12 +12,6 @@ from toska_common.contracts.discovery import Health
 from toska_tests.discovery_rig import Answer, ConsulPort
 
 TTL = TTLCheck(timedelta(seconds=30))
-
-
-@pytest.fixture
-def name() -> str:
-    """A service, or a prefix of keys, that no other test has."""
-    return f"s-{uuid.uuid4().hex[:12]}"
 
 
 class Blocked:

@@ -1,6 +1,5 @@
 """Checks that the registry itself makes: what they ask, and in which words they say what they found."""
 
-import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,6 @@ from toska_tests.discovery_rig import ConsulPort, consul_port, discovery_in
 from toska_tests.ports import free_port
 from toska_tests.probed import CannedServer, answer, canned_server, grpc_server, hang
 from toska_tests.waiting import wait_until
-
-
-@pytest.fixture
-def name() -> str:
-    """A service that no other test has."""
-    return f"s-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

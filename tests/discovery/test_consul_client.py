@@ -1,6 +1,5 @@
 """Our client of Consul's API: what it calls, what it makes of answers, and how it sits out what goes wrong."""
 
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
@@ -45,11 +44,6 @@ async def answering(handler: Handler) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"s-{uuid.uuid4().hex[:12]}"
 
 
 async def test_a_registration_comes_back_as_it_was_given(consul: ConsulClient, name: str) -> None:

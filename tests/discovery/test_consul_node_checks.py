@@ -12,12 +12,6 @@ REGISTER = "agent/check/register"
 
 
 @pytest.fixture
-def name() -> str:
-    """A service that no other test has."""
-    return f"s-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
 async def node_check(port: ConsulPort) -> AsyncGenerator[str]:
     """The id of a check that no other test has, taken away afterwards: a node's is seen with every service."""
     check_id = f"c-{uuid.uuid4().hex[:12]}"

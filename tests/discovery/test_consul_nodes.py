@@ -12,12 +12,6 @@ from toska_tests.waiting import wait_until
 
 
 @pytest.fixture
-def name() -> str:
-    """A service that no other test has."""
-    return f"s-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
 async def node(port: ConsulPort) -> AsyncGenerator[str]:
     """A node that no other test has, gone afterwards."""
     name = f"n-{uuid.uuid4().hex[:12]}"

@@ -1,17 +1,10 @@
 """Consul's API for services and checks: what is true of a real Consul is true of our registry."""
 
-import uuid
 from typing import Any, cast
 
 import pytest
 from toska_tests.discovery_rig import ConsulPort
 from toska_tests.waiting import wait_until
-
-
-@pytest.fixture
-def name() -> str:
-    """A service that no other test has."""
-    return f"s-{uuid.uuid4().hex[:12]}"
 
 
 async def register(port: ConsulPort, **body: Any) -> None:

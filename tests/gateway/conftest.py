@@ -1,8 +1,9 @@
-"""A gateway for the tests of a module: one worker, and a document that each test replaces by its own. And a Redis."""
+"""A gateway for the tests of a module, by either engine, and a document that each test replaces by its own. And a Redis."""
 
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
+from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import Gateway, running_gateway
 from toska_tests.redis_servers import RedisServer, redis_server
 
@@ -12,6 +13,13 @@ async def gateway() -> AsyncGenerator[Gateway]:
     """One supervisor with one worker for a module's tests."""
     async with running_gateway() as gateway:
         yield gateway
+
+
+@pytest.fixture(scope="module")
+async def envoy() -> AsyncGenerator[EnvoyGateway]:
+    """One gateway with Envoy as its engine for a module's tests."""
+    async with running_envoy() as running:
+        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from toska_common.contracts.routing import Cluster
 from toska_tests.gateways import Gateway, cluster, route
-from toska_tests.raw_http import OK, Conversation, Script, ask, connect, get, response, upstream
+from toska_tests.raw_http import OK, Conversation, Script, ask, connect, get, resetting, response, silent, upstream
 from toska_tests.waiting import in_time, unless_late, wait_until
 
 OUTLIER: dict[str, Any] = {"consecutive_5xx": 3, "base_ejection": "400ms", "max_ejection": "2s"}
@@ -17,18 +17,6 @@ def document(*ports: int, policies: dict[str, Any] | None = None, **outlier: Any
     """Everything to one cluster, in turn; its endpoints are ejected for what they answer."""
     members = cluster(*ports, balancer="round_robin", outlier={**OUTLIER, **outlier})
     return {"clusters": {"app": members}, "routes": [route("all", policies=policies or ONCE)]}
-
-
-async def resetting(conversation: Conversation) -> None:
-    """Break off."""
-    await conversation.request()
-    conversation.reset()
-
-
-async def silent(conversation: Conversation) -> None:
-    """Never answer."""
-    await conversation.request()
-    await conversation.until_closed()
 
 
 @pytest.mark.parametrize("script", [response(500), response(503), resetting, silent])

@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 from toska_common.envoy import find_refusals
-from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.envoys import EnvoyGateway
 from toska_tests.gateways import cluster, route, snapshot_of
 from toska_tests.raw_http import Upstream, answering, ask, get, request, response, upstream
 
 _LONG = b"x" * 4096
 _INSIDE = {"path_prefix": "/", "client_ip": ["10.0.0.0/8", "2001:db8::/32"]}
 _PROXIES = {"trusted_proxies": ["127.0.0.1/32"]}
-
-
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
 
 
 @pytest.fixture

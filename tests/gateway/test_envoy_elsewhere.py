@@ -5,16 +5,10 @@ from typing import Any
 
 import pytest
 from toska_common.envoy import Options, find_refusals, translate
-from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.envoys import EnvoyGateway
 from toska_tests.gateways import cluster, route, snapshot_of
 from toska_tests.ports import free_port
 from toska_tests.raw_http import Conversation, Message, Upstream, answering, connect, get, request, response, upstream
-
-
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,12 +14,6 @@ from toska_tests.raw_http import Upstream, answering, connect, get, response, up
 from toska_tests.waiting import wait_until
 
 
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
-
-
 @pytest.fixture
 async def app() -> AsyncGenerator[Upstream]:
     async with upstream(answering(response(200, body=b"ok"))) as running:

@@ -1,21 +1,13 @@
 """What the Envoy engine says would become of a request: as our own matcher has it, and as Envoy sees its endpoints."""
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
-import pytest
 from toska_common.contracts.explanation import Explanation
-from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.envoys import EnvoyGateway
 from toska_tests.gateways import cluster, route
 from toska_tests.ports import free_port
 from toska_tests.raw_http import ask, get, response, upstream
 from toska_tests.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
 
 
 async def _explain(envoy: EnvoyGateway, target: str = "/", *fields: str) -> Explanation:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from toska_common.balancing.rendezvous import Rendezvous
-from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.envoys import EnvoyGateway
 from toska_tests.gateways import cluster, route
 from toska_tests.issuers import SigningKey, jwt_policy, seconds
 from toska_tests.raw_http import Client, Upstream, answering, connect, get, response, upstream
@@ -22,12 +22,6 @@ async def parts() -> AsyncGenerator[Mapping[str, Upstream]]:
             name: await stack.enter_async_context(upstream(answering(response(200, body=name.encode()))))
             for name in _NAMES
         }
-
-
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 from toska_common.clock import now_utc
 from toska_common.contracts.tallies import CellCounts, Tally
 from toska_common.routing.versions import table_version
-from toska_tests.envoys import EnvoyGateway, running_envoy
+from toska_tests.envoys import EnvoyGateway
 from toska_tests.gateways import cluster, route, snapshot_of
 from toska_tests.ports import free_port
 from toska_tests.raw_http import Conversation, ask, connected, get, request, response, upstream
 from toska_tests.waiting import wait_until
 
 _serial = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-async def envoy() -> AsyncGenerator[EnvoyGateway]:
-    async with running_envoy() as running:
-        yield running
 
 
 async def _watch(envoy: EnvoyGateway, *ports: int, **policies: Any) -> str:

@@ -8,7 +8,19 @@ from toska_common.routing.document import load_document
 from toska_common.routing.problems import InvalidDocument
 from toska_tests.gateways import Gateway, cluster, route
 from toska_tests.ports import free_port
-from toska_tests.raw_http import OK, Conversation, ask, chunks, connected, get, request, response, upstream
+from toska_tests.raw_http import (
+    OK,
+    Conversation,
+    ask,
+    chunks,
+    connected,
+    get,
+    request,
+    resetting,
+    response,
+    silent,
+    upstream,
+)
 from toska_tests.waiting import unless_late, wait_until
 
 SORRY = {"respond": {"status": 200, "body": "sorry", "content_type": "text/plain"}}
@@ -25,18 +37,6 @@ def document(
     members = cluster(*ports, outlier={"consecutive_failures": 1000}, **(app or {}))
     wanted = {"retry": {"attempts": 1, "budget_floor": 1000}, "fallback": fallback or SORRY, **policies}
     return {"clusters": {"app": members, **(others or {})}, "routes": [route("all", policies=wanted)]}
-
-
-async def resetting(conversation: Conversation) -> None:
-    """Break off."""
-    await conversation.request()
-    conversation.reset()
-
-
-async def silent(conversation: Conversation) -> None:
-    """Never answer."""
-    await conversation.request()
-    await conversation.until_closed()
 
 
 async def test_a_fixed_response_stands_in_for_a_cluster_that_cannot_be_reached(gateway: Gateway) -> None:

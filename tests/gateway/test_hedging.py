@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 from toska_tests.gateways import Gateway, cluster, route
 from toska_tests.ports import free_port
-from toska_tests.raw_http import OK, Conversation, Script, Upstream, ask, connect, get, request, response, upstream
+from toska_tests.raw_http import (
+    OK,
+    Conversation,
+    Script,
+    Upstream,
+    ask,
+    connect,
+    get,
+    request,
+    response,
+    silent,
+    upstream,
+)
 from toska_tests.waiting import unless_late, wait_until
 
 BUSY = response(503, body=b"busy")
@@ -35,12 +47,6 @@ def slow(seconds: float, answer: bytes = OK) -> Script:
             await conversation.send(answer)
 
     return script
-
-
-async def silent(conversation: Conversation) -> None:
-    """Never answers."""
-    await conversation.request()
-    await conversation.until_closed()
 
 
 async def until_closed(app: Upstream, count: int = 1) -> None:

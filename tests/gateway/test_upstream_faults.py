@@ -25,6 +25,7 @@ from toska_tests.raw_http import (
     connected,
     get,
     request,
+    resetting,
     upstream,
 )
 from toska_tests.waiting import unless_late, wait_until
@@ -79,12 +80,6 @@ async def test_a_request_whose_connect_fails_goes_elsewhere_with_its_body(
                 assert (await ask(gateway.address, message)).status == 200
         assert [message.method for message in app.requests] == [method] * 4
         assert {message.body for message in app.requests} == {b"" if coding == "none" else b"hello"}
-
-
-async def resetting(conversation: Conversation) -> None:
-    """Take a request, and break off."""
-    await conversation.request()
-    conversation.reset()
 
 
 @pytest.mark.parametrize(

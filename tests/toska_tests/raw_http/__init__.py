@@ -6,7 +6,16 @@ that a proxy's mistake cannot be smoothed over by a forgiving library. Every wai
 
 from toska_tests.raw_http.clients import Client, ask, connect, connected
 from toska_tests.raw_http.messages import OK, chunks, get, request, response
-from toska_tests.raw_http.upstreams import Conversation, Script, Upstream, answering, black_hole, upstream
+from toska_tests.raw_http.upstreams import (
+    Conversation,
+    Script,
+    Upstream,
+    answering,
+    black_hole,
+    resetting,
+    silent,
+    upstream,
+)
 from toska_tests.raw_http.wire import PATIENCE_S, CutOff, Message, Wire
 
 __all__ = [
@@ -27,6 +36,8 @@ __all__ = [
     "connected",
     "get",
     "request",
+    "resetting",
     "response",
+    "silent",
     "upstream",
 ]

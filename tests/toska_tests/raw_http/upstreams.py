@@ -52,6 +52,18 @@ class Conversation(Wire):
 Script = Callable[[Conversation], Awaitable[None]]
 
 
+async def resetting(conversation: Conversation) -> None:
+    """Take a request, and break off."""
+    await conversation.request()
+    conversation.reset()
+
+
+async def silent(conversation: Conversation) -> None:
+    """Take a request, and never answer."""
+    await conversation.request()
+    await conversation.until_closed()
+
+
 def answering(*answers: bytes) -> Script:
     """A script that gives these answers in turn, the last one for ever."""
 
