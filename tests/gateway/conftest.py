@@ -1,4 +1,4 @@
-"""A gateway for the tests of a module, by either engine, and a document that each test replaces by its own. And a Redis."""
+"""A gateway for the tests of a module, by either engine; each test replaces its document by its own. And a Redis."""
 
 from collections.abc import AsyncGenerator, Iterator
 
