@@ -13,15 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from toska_common.database.errors import DatabaseUnavailable
 from toska_common.database.location import DatabaseLocation
+from toska_common.database.sqlite_driver import connect_sqlite
 from toska_common.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 4.0
-_BUSY_TIMEOUT_MS = 4_000
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
     "PRAGMA foreign_keys=ON",
     "PRAGMA cache_size=-512",
 )
@@ -38,16 +37,22 @@ def _sqlite(file: Path) -> AsyncEngine:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite would make it by the umask
     # One connection is kept, since each has a thread; a second one is opened for as long as it is needed.
-    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", pool_size=1, max_overflow=3, pool_timeout=5)
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{file}",
+        async_creator=lambda: connect_sqlite(file),
+        pool_size=1,
+        max_overflow=3,
+        pool_timeout=5,
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
-        connection.isolation_level = None  # the driver begins no transactions: `begin` below does
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
 
+    # The driver begins no transactions.
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
         connection.exec_driver_sql(connection.get_execution_options().get("toska_begin", "BEGIN"))

@@ -19,7 +19,7 @@ from toska_common.sagas.tables import SLOTS
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from toska_common.sagas.whole import WholeTransactions
+    from toska_common.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Holder:
 class Slots:
     """The slots of one service."""
 
-    def __init__(self, database: "WholeTransactions", service: str, lease_ms: int) -> None:
+    def __init__(self, database: "Database", service: str, lease_ms: int) -> None:
         self._database = database
         self._service = service
         self._lease_ms = lease_ms
-        self._now: sa.ColumnElement[int] = _now_ms(sqlite=database.is_sqlite)
+        self._now: sa.ColumnElement[int] = _now_ms(sqlite=database.location.file is not None)
 
     async def claim(self, process: str) -> Holder:
         """Take the lowest slot that is vacant or lapsed, or a new one."""

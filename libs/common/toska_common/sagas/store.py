@@ -21,7 +21,7 @@ from toska_common.sagas.tables import ATTEMPTS, SAGAS
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from toska_common.sagas.whole import WholeTransactions
+    from toska_common.database import Database
 
 _FINAL = tuple(FINAL)
 _OPEN = tuple(state for state in SagaState if state not in FINAL)
@@ -55,7 +55,7 @@ class Begun:
 class SagaStore:
     """The sagas of one service."""
 
-    def __init__(self, database: "WholeTransactions", slots: Slots) -> None:
+    def __init__(self, database: "Database", slots: Slots) -> None:
         self._database = database
         self._slots = slots
 

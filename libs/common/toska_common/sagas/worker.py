@@ -37,7 +37,6 @@ from toska_common.sagas.journal import Journal
 from toska_common.sagas.metrics import SagaMetrics
 from toska_common.sagas.slots import Holder, Slots
 from toska_common.sagas.store import NewSaga, SagaStore
-from toska_common.sagas.whole import WholeTransactions
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +66,7 @@ class Worker:
     """
 
     def __init__(self, parts: WorkerParts, slots: Slots, holder: Holder, portal: BlockingPortal) -> None:
-        self.store = SagaStore(WholeTransactions(parts.database), slots)
+        self.store = SagaStore(parts.database, slots)
         self.holder = holder
         self.lost = anyio.Event()
         self._changed = anyio.Event()
@@ -141,7 +140,7 @@ class Worker:
             ConfigurationError, DatabaseUnavailable: As `Database.open`.
         """
         await parts.database.open()
-        slots = Slots(WholeTransactions(parts.database), parts.service, round(parts.lease.total_seconds() * 1000))
+        slots = Slots(parts.database, parts.service, round(parts.lease.total_seconds() * 1000))
         holder = await slots.claim(f"{socket.gethostname()} pid {os.getpid()}"[:128])
         async with _portal() as portal:
             worker = cls(parts, slots, holder, portal)
