@@ -1,10 +1,10 @@
 """Which versions of a topic's schema are taken."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 from toska_common.contracts.event_schemas import SchemaProposal, TopicSchema
 from toska_common.events.compatibility import Compatibility
 from toska_common.events.errors import EventRefused
@@ -41,6 +41,39 @@ def test_what_was_taken_is_taken_again_and_never_changed() -> None:
     assert judge("orders.order.placed", known, proposal(1, ID), WHO) is known
     with pytest.raises(EventRefused, match="new number"):
         judge("orders.order.placed", known, proposal(1, OPTIONAL), WHO)
+
+
+def test_what_is_said_for_people_may_change_and_nothing_else() -> None:
+    class Order(BaseModel):
+        """As it was."""
+
+        title: str = Field(description="Its title")
+        kind: Literal["a", "b"] = "a"
+        lines: list[int]
+
+    def proposed(**changed: Any) -> SchemaProposal:
+        return SchemaProposal.model_validate({"version": 1, "schema": {**Order.model_json_schema(), **changed}})
+
+    known = judge("orders.order.placed", None, proposed(), WHO)
+    schema = Order.model_json_schema()
+    said = {
+        **schema["properties"],
+        "title": {"type": "string", "title": "Other", "description": "Said better", "examples": ["x"]},
+        "kind": {**schema["properties"]["kind"], "enum": ["b", "a"]},
+    }
+    for same in (
+        proposed(description="Said better", title="Bestellung"),
+        proposed(properties=said, required=["lines", "title"]),
+    ):
+        assert judge("orders.order.placed", known, same, WHO) is known
+    properties = schema["properties"]
+    for other in (
+        proposed(properties={name: properties[name] for name in ("kind", "lines")}),
+        proposed(properties={**properties, "kind": {**properties["kind"], "default": "b"}}),
+        proposed(properties={**properties, "lines": {"type": "array", "items": {"type": "string"}}}),
+    ):
+        with pytest.raises(EventRefused, match="another schema by orders; give the new one a new number"):
+            judge("orders.order.placed", known, other, WHO)
 
 
 def test_an_incompatible_version_is_refused_with_the_place() -> None:

@@ -1,11 +1,14 @@
 """Whether a proposed version is taken. Pure.
 
-A version once taken never changes: its events are out there. A new one must be compatible, as its topic asks, with the
+A version once taken never changes: its events are out there. What a schema says for people alone may: a title, a
+description. A new one must be compatible, as its topic asks, with the
 versions before and after it; those that its readers bring up to date by code (`upcasts_from`) need not be readable.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
 from pydantic_core import to_json
 from toska_common.contracts.event_schemas import SchemaProposal, SchemaVersion, TopicSchema
@@ -17,6 +20,14 @@ DEFAULT = Compatibility.BACKWARD
 MAX_VERSIONS = 200
 MAX_BYTES = 64 * 1024
 """Most bytes of a schema; a registry's value holds 512 KiB."""
+
+
+_FOR_PEOPLE = frozenset({"title", "description", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
+_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
+_LISTED = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_SETS = frozenset({"required", "enum"})
+_VALUES = frozenset({"const", "default"})
+"""Keywords whose values are data, and no schemas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +52,13 @@ def judge(topic: str, known: TopicSchema | None, proposal: SchemaProposal, who: 
         )
     for version in known.versions:
         if version.version == proposal.version:
-            if version.payload == proposal.payload:
+            if data_of(version.payload) == data_of(proposal.payload):
                 return known
+            by = f" by {version.service}" if version.service else ""
             raise _refused(
-                topic, proposal, ["this version was taken with another schema; give the new one a new number"]
+                topic,
+                proposal,
+                [f"this version was taken with another schema{by}; give the new one a new number"],
             )
     if len(known.versions) >= MAX_VERSIONS:
         raise _refused(topic, proposal, [f"the topic has {MAX_VERSIONS} versions already"])
@@ -53,6 +67,24 @@ def judge(topic: str, known: TopicSchema | None, proposal: SchemaProposal, who: 
         raise _refused(topic, proposal, problems)
     versions = sorted([*known.versions, _version(proposal, who)], key=lambda item: item.version)
     return known.model_copy(update={"versions": tuple(versions)})
+
+
+def data_of(schema: Any) -> Any:
+    """A schema without what says nothing about the data: titles, descriptions and examples (JSON Schema 2020-12 §9), order."""
+    if not isinstance(schema, Mapping):
+        return schema
+    found: dict[str, Any] = {}
+    for keyword, value in cast("Mapping[str, Any]", schema).items():
+        if keyword in _NAMED and isinstance(value, Mapping):  # whose keys are properties' names, and no keywords
+            named = cast("Mapping[str, Any]", value)
+            found[keyword] = {name: data_of(inner) for name, inner in named.items()}
+        elif keyword in _LISTED and isinstance(value, list):
+            found[keyword] = [data_of(inner) for inner in cast("list[Any]", value)]
+        elif keyword in _SETS and isinstance(value, list):
+            found[keyword] = sorted(map(repr, cast("list[Any]", value)))
+        elif keyword not in _FOR_PEOPLE:
+            found[keyword] = value if keyword in _VALUES else data_of(value)
+    return found
 
 
 def find_problems(known: TopicSchema, proposal: SchemaProposal) -> list[str]:
