@@ -96,6 +96,8 @@ def ensure_token(path: Path, access: Access) -> str:
 
 def ensure_secret(path: Path, prefix: str = "") -> str:
     """Read the secret at `path`, or make one of 256 bits; two processes that start at once agree on it."""
+    if path.exists():  # and nothing is written: on a full disk a mesh has to start as well
+        return read_token(path)
     secret = prefix + secrets.token_urlsafe(32)
     try:
         _write_exclusively(path, secret)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from toska_common.errors import ConfigurationError
@@ -72,8 +72,9 @@ def locked(folder: Path) -> Generator[None]:
                 f"the event log in {folder} is open in another process (pid {holder}); "
                 "stop it, or choose another TOSKA_HOME"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # for people: a full disk must not keep the log from becoming less full
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
