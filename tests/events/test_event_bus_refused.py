@@ -84,7 +84,7 @@ async def test_a_reason_that_cannot_be_sent_is_kept_with_the_dead_letter(bus_of:
 
     @bus.subscribe(PriceAsked, group="prices")
     async def quote(incoming: Incoming[PriceAsked]) -> None:
-        raise Reject("not\0text")
+        raise Reject("not \ud800 text")
 
     async with bus.open():
         with anyio.fail_after(PATIENT_S):
@@ -116,6 +116,18 @@ async def test_a_handlers_own_timeout_is_not_taken_for_the_subscriptions(bus_of:
         await wait_until(is_dead, within=PATIENT_S)
     (letter,) = await dead_letters(event_log)
     assert "the handler raised TimeoutError" in letter.reason
+
+
+async def test_a_reason_of_several_lines_reaches_who_asked(bus_of: BusOf) -> None:
+    bus = bus_of()
+
+    @bus.subscribe(PriceAsked, group="prices")
+    async def quote(incoming: Incoming[PriceAsked]) -> None:
+        raise Reject("no such article:\n\ta")
+
+    async with bus.open():
+        with pytest.raises(RequestRejected, match="no such article: a"):
+            await bus.request(PriceAsked(), within=WITHIN)
 
 
 async def test_an_offer_that_is_refused_keeps_no_other_out(event_log: LogHost) -> None:

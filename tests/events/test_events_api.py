@@ -61,6 +61,8 @@ async def test_every_form_of_an_event_is_taken_and_read_again(events: RunningEve
         ({"topic": "a", "delay": "1s", "deliver_at": "2026-01-01T00:00:00Z"}, ""),
         ({"topic": "a", "attributes": {"Region": "eu"}}, "Region"),
         ({"topic": "a", "priority": "urgent"}, "priority"),
+        ({"topic": "a", "deliver_at": "9999-12-31T23:59:59-10:00"}, "deliver_at"),
+        ({"topic": "a", "key": "1\n2"}, "partitionkey"),
     ],
 )
 async def test_what_is_wrong_is_named_and_nothing_is_published(
@@ -70,6 +72,29 @@ async def test_what_is_wrong_is_named_and_nothing_is_published(
     assert answer.status_code == 422
     assert answer.json()["problems"][0]["field"] == field
     assert await events.get("log?topic=a") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("log?topic=a&since=0001-01-01T00:00:00%2B23:00", "query.since"),
+        ("log?topic=a&offset=99999999999999999999", "query.offset"),
+        ("stream?topic=a&since=0001-01-01T00:00:00%2B23:00", "query.since"),
+        ("stream?topic=a&offset=99999999999999999999", "query.offset"),
+    ],
+)
+async def test_a_start_out_of_this_world_is_refused(events: RunningEvents, path: str, field: str) -> None:
+    answer = await events.ask("GET", path)
+    assert (answer.status_code, answer.json()["problems"][0]["field"]) == (422, field)
+
+
+@pytest.mark.parametrize("media", ["application/json", "application/cloudevents+json"])
+async def test_a_number_that_json_has_not_is_refused(events: RunningEvents, media: str) -> None:
+    body = '{"topic": "a", "specversion": "1.0", "id": "1", "source": "/s", "type": "a", "data": {"n": 1e999}}'
+    if media == "application/json":
+        body = '{"topic": "a", "data": {"n": 1e999}}'
+    answer = await events.ask("POST", "publish", content=body, headers={"content-type": media})
+    assert (answer.status_code, answer.json()["problems"][0]["field"]) == (422, "data")
 
 
 async def test_a_batch_with_one_wrong_event_publishes_none(events: RunningEvents) -> None:

@@ -8,6 +8,7 @@ import anyio
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from toska_common.protos import events_v1_pb2, events_v1_pb2_grpc
 from toska_tests.discovery_rig import discovery_in
@@ -136,6 +137,7 @@ async def test_who_may_is_as_over_http(join: Client, nobody: Client) -> None:
         ("Publish", pb.PublishRequest(events=[pb.Event(topic="a b")]), "events[0].topic"),
         ("Publish", pb.PublishRequest(events=[pb.Event(topic="a", attributes={"Region": "x"})]), "Region"),
         ("Publish", pb.PublishRequest(events=[pb.Event(topic="a", attributes={"id": "x"})]), "attributes"),
+        ("Publish", pb.PublishRequest(events=[pb.Event(topic="a", time=Timestamp(seconds=10**14))]), "events[0].time"),
         ("CreateTopic", pb.CreateTopicRequest(name="a..b"), "name"),
         ("CreateTopic", pb.CreateTopicRequest(name="a", max_bytes=-1), "max_bytes"),
     ],

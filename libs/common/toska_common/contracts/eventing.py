@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from toska_common.contracts import Contract, Document
-from toska_common.events.event import EXTENSION
+from toska_common.events.event import EXTENSION, utc
 from toska_common.units import Duration
+
+Offset = Annotated[int, Field(ge=0, lt=2**62)]
+"""A place in a transport's log."""
+Moment = Annotated[datetime, AfterValidator(utc)]
+"""A moment in UTC; one without a zone is taken to be."""
 
 PriorityName = Literal["low", "normal", "high"]
 
@@ -24,7 +29,7 @@ class PublishRequest(Document):
     attributes: Mapping[str, str] = Field(default_factory=dict[str, str], max_length=32)
     priority: PriorityName = "normal"
     delay: Duration = Field(default=timedelta(0), ge=timedelta(0), le=timedelta(days=365))
-    deliver_at: datetime | None = None
+    deliver_at: Moment | None = None
     expires_in: Duration | None = Field(default=None, gt=timedelta(0))
 
     @model_validator(mode="after")
@@ -86,8 +91,8 @@ class StartDraft(Document):
     """Where to begin: one of these."""
 
     beginning: bool = False
-    offset: int | None = Field(default=None, ge=0)
-    time: datetime | None = None
+    offset: Offset | None = None
+    time: Moment | None = None
     now: bool = False
 
     @model_validator(mode="after")
@@ -146,8 +151,8 @@ class StreamQuery(Document):
     where: tuple[str, ...] = Field(
         default=(), max_length=16, description="Attributes that an event must have: region=eu"
     )
-    offset: int | None = Field(default=None, ge=0, description="From this offset on; of a group, when it is new")
-    since: datetime | None = Field(default=None, description="From what was stored at this moment or later")
+    offset: Offset | None = Field(default=None, description="From this offset on; of a group, when it is new")
+    since: Moment | None = Field(default=None, description="From what was stored at this moment or later")
     beginning: bool = Field(default=False, description="From the oldest event that is kept")
 
     @field_validator("where")

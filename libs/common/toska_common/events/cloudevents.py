@@ -15,7 +15,17 @@ from urllib.parse import quote, unquote
 from pydantic_core import from_json, to_json
 
 from toska_common.errors import InvalidInput
-from toska_common.events.event import EXTENSION, JSON, MAX_ATTRIBUTE, MAX_KEY, OWN_ATTRIBUTES, Event, utc
+from toska_common.events.event import (
+    EXTENSION,
+    JSON,
+    MAX_ATTRIBUTE,
+    MAX_KEY,
+    OWN_ATTRIBUTES,
+    Event,
+    encode_json,
+    utc,
+    wrong_text,
+)
 from toska_common.events.topics import check_topic
 
 STRUCTURED = "application/cloudevents+json"
@@ -134,8 +144,9 @@ def from_attributes(attributes: Mapping[str, str], data: bytes, *, now: datetime
         if not EXTENSION.fullmatch(name):
             raise _invalid(name[:40], "names of attributes are a-z and 0-9, 20 characters at most")
         most = MAX_KEY if name == "partitionkey" else MAX_ATTRIBUTE
-        if len(value) > most:
-            raise _invalid(name, f"is longer than {most} characters")
+        reason = wrong_text(value, most)
+        if reason is not None:
+            raise _invalid(name, reason)
     return Event(
         topic=check_topic(attributes.get("type", ""), field="type"),
         source=attributes["source"],
@@ -207,7 +218,7 @@ def _data(members: Mapping[str, Any], attributes: Mapping[str, str]) -> bytes:
     value = members["data"]
     if isinstance(value, str) and not _is_json(attributes.get("datacontenttype", JSON)):
         return value.encode()
-    return to_json(value)
+    return encode_json(value)
 
 
 def _text(value: str | int | bool) -> str:

@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from toska_common.errors import InvalidInput
 
@@ -17,6 +20,8 @@ JSON = "application/json"
 
 EXTENSION = re.compile(r"[a-z0-9]{1,20}")
 """Names that CloudEvents lets extensions have."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 MAX_KEY = 255
 """Characters of a key."""
@@ -105,11 +110,43 @@ def check_attributes(extensions: Mapping[str, str], *, subject: str, key: str) -
         ("subject", subject, MAX_ATTRIBUTE),
         *((name, value, MAX_ATTRIBUTE) for name, value in extensions.items()),
     ):
-        if len(value) > most:
-            reason = f"is longer than {most} characters"
+        reason = wrong_text(value, most)
+        if reason is not None:
             raise InvalidInput(f"{name} {reason}", problems=[{"field": name, "reason": reason}])
 
 
+def wrong_text(value: str, most: int) -> str | None:
+    """Why an attribute's value is none (CloudEvents 1.0.2 §Type System), or `None` if it is."""
+    if len(value) > most:
+        return f"is longer than {most} characters"
+    if _CONTROLS.search(value):
+        return "holds a control character"
+    return None
+
+
 def utc(moment: datetime) -> datetime:
-    """`moment` in UTC; one without a zone is taken to be."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    """`moment` in UTC; one without a zone is taken to be.
+
+    Raises:
+        ValueError: It is before the year 1 there, or after 9999.
+    """
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a moment out of the years 1 to 9999") from error
+
+
+def encode_json(data: Any) -> bytes:
+    """Data as JSON.
+
+    Raises:
+        InvalidInput: They hold a number that JSON has not; readers would refuse all of it.
+    """
+    encoded = to_json(data)
+    if b"Infinity" in encoded or b"NaN" in encoded:
+        try:
+            from_json(encoded, allow_inf_nan=False)
+        except ValueError as error:
+            reason = "holds a number that JSON has not (NaN, Infinity, or one that is too large)"
+            raise InvalidInput(f"the data {reason}", problems=[{"field": "data", "reason": reason}]) from error
+    return encoded

@@ -11,7 +11,7 @@ from toska_common.clock import Clock
 from toska_common.events.codecs import Codec
 from toska_common.events.connection import Connection
 from toska_common.events.errors import EventsUnavailable, EventTooLarge
-from toska_common.events.event import Event, check_attributes, new_id
+from toska_common.events.event import Event, check_attributes, encode_json, new_id
 from toska_common.events.metrics import EventMetrics
 from toska_common.events.offering import Offers
 from toska_common.events.payload import EventPayload
@@ -64,7 +64,7 @@ class EventPublisher:
         """An event of this service that happens now: of a payload, or of a topic and JSON data.
 
         Raises:
-            InvalidInput: The topic, an attribute's name, or a length is wrong.
+            InvalidInput: The topic, or an attribute, is wrong, or the data are no JSON.
         """
         extensions = dict(attributes or {})
         check_attributes(extensions, subject=subject or "", key=key or "")
@@ -188,6 +188,4 @@ class EventPublisher:
 
 
 def _to_json(data: Any) -> bytes:
-    from pydantic_core import to_json
-
-    return b"" if data is None else to_json(data)
+    return b"" if data is None else encode_json(data)

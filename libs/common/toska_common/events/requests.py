@@ -6,6 +6,7 @@ topic is the inbox. A question that was rejected is answered with `replyerror`, 
 deadline.
 """
 
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from toska_common.events.topics import check_topic
 
 REPLY_TO, CORRELATION, REPLY_TYPE, REPLY_ERROR = "replyto", "correlationid", "replytype", "replyerror"
 INBOXES = "reply."
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+"""What a reason may hold, and an attribute may not."""
 
 
 class RequestRejected(UpstreamError):
@@ -88,7 +91,7 @@ def build_reply(question: Event, answer: Answer, error: str) -> Reply | None:
         return None
     attributes = {CORRELATION: question.attributes[CORRELATION]}
     if answer is None:
-        return Reply(inbox, None, {**attributes, REPLY_ERROR: error})
+        return Reply(inbox, None, {**attributes, REPLY_ERROR: _CONTROLS.sub(" ", error)})
     topic = _check_answer(answer).event_topic
     return Reply(inbox, answer.model_dump(mode="json"), {**attributes, REPLY_TYPE: topic})
 

@@ -8,14 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from toska_common.clock import Clock
 from toska_common.contracts.eventing import PriorityName, Published, PublishRequest
 from toska_common.errors import InvalidInput
 from toska_common.events import cloudevents
 from toska_common.events.errors import EventTooLarge
-from toska_common.events.event import Event, new_id, utc
+from toska_common.events.event import Event, encode_json, new_id
 from toska_common.events.payload import invalid_payload
 from toska_common.events.topics import check_topic
 from toska_common.events.transport import Message, Priority
@@ -123,15 +122,14 @@ def _plain(body: bytes, clock: Clock) -> Message:
         source=SOURCE,
         id=new_id(now),
         time=now,
-        data=b"" if asked.data is None else to_json(asked.data),
+        data=b"" if asked.data is None else encode_json(asked.data),
         subject=asked.subject,
         key=asked.key,
         version=asked.version,
         attributes=dict(asked.attributes),
     )
     cloudevents.from_attributes(cloudevents.to_attributes(event), b"", now=now)  # names what is wrong with an attribute
-    deliver_at = utc(asked.deliver_at) if asked.deliver_at else None
-    return _message(event, Priority[asked.priority.upper()], asked.delay, asked.expires_in, now, deliver_at)
+    return _message(event, Priority[asked.priority.upper()], asked.delay, asked.expires_in, now, asked.deliver_at)
 
 
 def _message(

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from toska_common.contracts.eventing import StoredEntry, TopicDraft, TopicEntry
+from toska_common.contracts.eventing import Moment, Offset, StoredEntry, TopicDraft, TopicEntry
 from toska_common.errors import InvalidInput
 from toska_common.events import cloudevents
 from toska_common.events.errors import UnknownTopic
@@ -64,8 +63,8 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/log")
     async def read(
         topic: Annotated[list[str], Query(description="Patterns: orders.# or mesh.*.registered")],
-        offset: Annotated[int | None, Query(ge=0, description="From this offset on")] = None,
-        since: Annotated[datetime | None, Query(description="From what was stored at this moment or later")] = None,
+        offset: Annotated[Offset | None, Query(description="From this offset on")] = None,
+        since: Annotated[Moment | None, Query(description="From what was stored at this moment or later")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_READ)] = 100,
     ) -> list[StoredEntry]:
         """Read again what is kept, from the oldest or where it is said; the next page begins after the last offset.

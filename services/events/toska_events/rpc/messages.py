@@ -37,7 +37,7 @@ def read_event(message: Any, now: datetime, field: str) -> Event:
         "id": message.id or new_id(now),
         "source": message.source or SOURCE,
         "type": check_topic(message.topic, field=f"{field}.topic"),
-        "time": _moment(message.time).isoformat() if message.HasField("time") else "",
+        "time": _moment(message.time, f"{field}.time").isoformat() if message.HasField("time") else "",
         "datacontenttype": message.content_type,
         "subject": message.subject,
         "dataschema": message.schema,
@@ -96,7 +96,7 @@ def read_subscription(request: Any) -> Subscription:
         start=Start(
             beginning=request.beginning,
             offset=request.offset if request.WhichOneof("start") == "offset" else None,
-            time=_moment(request.since) if request.WhichOneof("start") == "since" else None,
+            time=_moment(request.since, "since") if request.WhichOneof("start") == "since" else None,
         ),
     )
 
@@ -177,5 +177,8 @@ def _duration(request: Any, field: str) -> timedelta | None:
     return found
 
 
-def _moment(message: Any) -> datetime:
-    return message.ToDatetime(tzinfo=UTC)
+def _moment(message: Any, field: str) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise wrong(field, "a moment of the years 1 to 9999") from error

@@ -70,7 +70,7 @@ def judge(topic: str, known: TopicSchema | None, proposal: SchemaProposal, who: 
 
 
 def data_of(schema: Any) -> Any:
-    """A schema without what says nothing about the data: titles, descriptions and examples (JSON Schema 2020-12 §9), order."""
+    """A schema without what says nothing about the data: titles, descriptions, order (JSON Schema 2020-12 §9)."""
     if not isinstance(schema, Mapping):
         return schema
     found: dict[str, Any] = {}

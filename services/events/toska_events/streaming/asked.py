@@ -3,7 +3,6 @@
 from toska_common.contracts.eventing import StreamQuery
 from toska_common.credentials import Access
 from toska_common.errors import InvalidInput, Unauthenticated
-from toska_common.events.event import utc
 from toska_common.events.topics import check_group, check_pattern
 from toska_common.events.transport import Start, Subscription
 
@@ -29,9 +28,7 @@ def subscription_of(
     if query.group is None and resume_after is not None:
         start = Start(offset=resume_after + 1)
     else:
-        start = Start(
-            beginning=query.beginning, offset=query.offset, time=None if query.since is None else utc(query.since)
-        )
+        start = Start(beginning=query.beginning, offset=query.offset, time=query.since)
     return Subscription(
         tuple(check_pattern(pattern, field="query.topic") for pattern in query.topic),
         group=None if query.group is None else check_group(query.group, field="query.group"),
