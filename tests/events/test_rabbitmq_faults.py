@@ -5,6 +5,7 @@ import random
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from toska_common.errors import InvalidInput
 from toska_common.events.amqp.errors import TopologyConflict
 from toska_common.events.amqp.transport import AmqpTransport
@@ -127,7 +128,8 @@ async def test_what_was_not_acked_before_a_cut_comes_again_and_a_late_ack_is_for
 
 
 async def test_a_subscription_of_nobodys_group_misses_nothing_over_a_cut(rig: Rig) -> None:
-    wanted = Subscription((rig.carrier.topic("#"),))
+    gaps: list[str] = []
+    wanted = Subscription((rig.carrier.topic("#"),), on_gap=lambda: gaps.append("a gap"))
     async with (
         wire_to(rig.server.port) as wire,
         rig.open() as publisher,
@@ -141,6 +143,35 @@ async def test_a_subscription_of_nobodys_group_misses_nothing_over_a_cut(rig: Ri
         assert await take_acked(consumer, 3) == [b"3", b"4", b"5"]
         await publish(publisher, *rig.events(6, 7))
         assert await take_acked(consumer) == [b"6"]
+    assert gaps == []
+
+
+async def test_where_no_log_is_kept_it_is_said_that_events_may_have_been_missed(rig: Rig) -> None:
+    gaps: list[str] = []
+    wanted = Subscription((rig.carrier.topic("#"),), on_gap=lambda: gaps.append("a gap"))
+    async with (
+        wire_to(rig.server.port) as wire,
+        rig.open(rig.server.url_at(wire.port), log="false") as transport,
+        transport.subscribe(wanted) as consumer,
+    ):
+        await publish(transport, *rig.events(0, 1))
+        assert await take_acked(consumer) == [b"0"]
+        assert gaps == []
+        await wire.cut()
+        await wait_until(lambda: gaps == ["a gap"], what="a gap is told of")
+
+
+async def test_a_broker_that_is_away_is_warned_of_once(rig: Rig) -> None:
+    with capture_logs() as logs:
+
+        def said(level: str) -> list[str]:
+            purposes = [entry for entry in logs if entry["event"] == "rabbitmq_unreachable"]
+            return [entry["purpose"] for entry in purposes if entry["log_level"] == level]
+
+        async with wire_to(rig.server.port) as wire, rig.open(rig.server.url_at(wire.port)):
+            await wire.sever()
+            await wait_until(lambda: len(said("debug")) >= 3, what="it is tried again and again")
+    assert len(said("warning")) == len(set(said("warning"))), said("warning")
 
 
 @pytest.mark.parametrize("piece", ["memory", "disk"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from toska_common.clock import now_utc
 from toska_common.errors import ConfigurationError, InvalidInput
 from toska_common.events.errors import EventRefused, EventsUnavailable, EventTooLarge
@@ -121,14 +122,34 @@ async def test_what_would_need_keeping_is_refused(carrier: Carrier, transport: T
         await publish(transport, carrier.event("a", b"x" * (2 << 20)))
 
 
-async def test_a_redis_that_comes_back_is_listened_to_again(
+async def test_a_redis_that_was_away_is_said_to_be_once_and_so_is_what_may_be_missed(
+    carrier: Carrier, server: RedisServer, transport: Transport
+) -> None:
+    gaps: list[str] = []
+    noting = wanting(carrier, on_gap=lambda: gaps.append("a gap"))
+    with capture_logs() as logs:
+        async with transport.subscribe(noting):
+            assert gaps == []
+            server.kill()
+            with pytest.raises(EventsUnavailable):
+                await publish(transport, carrier.event("a", b"lost"))
+            assert not transport.connected
+
+            def tried_again() -> bool:
+                return [entry["event"] for entry in logs].count("redis_subscription_lost") >= 3
+
+            await wait_until(tried_again, what="the subscription is tried again")
+            await server.start()
+            await wait_until(lambda: gaps == ["a gap"], what="it is said that events may have been missed")
+    lost = [entry["log_level"] for entry in logs if entry["event"] == "redis_subscription_lost"]
+    assert (lost[0], {*lost[1:]}) == ("warning", {"debug"})
+
+
+async def test_what_is_said_after_a_redis_came_back_is_heard(
     carrier: Carrier, server: RedisServer, transport: Transport
 ) -> None:
     async with transport.subscribe(wanting(carrier)) as consumer:
         server.kill()
-        with pytest.raises(EventsUnavailable):
-            await publish(transport, carrier.event("a", b"lost"))
-        assert not transport.connected
         await server.start()
 
         async def arrives() -> bool:

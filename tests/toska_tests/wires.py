@@ -21,6 +21,7 @@ class Wire:
         self._target = target
         self._open: set[SocketStream] = set()
         self._cut_at: int | None = None
+        self._severed = False
         self.port = 0
         self.passed = 0
 
@@ -30,12 +31,24 @@ class Wire:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
 
+    async def sever(self) -> None:
+        """Reset every connection, and each new one until it is mended."""
+        self._severed = True
+        await self.cut()
+
+    def mend(self) -> None:
+        """Let connections pass again."""
+        self._severed = False
+
     def cut_after(self, count: int) -> None:
         """Reset every connection once so many more bytes went to the server, in the middle of whatever that is."""
         self._cut_at = self.passed + count
 
     async def serve(self, client: SocketStream) -> None:
         """One client's connection."""
+        if self._severed:
+            await client.aclose()
+            return
         try:
             server = await anyio.connect_tcp("127.0.0.1", self._target)
         except OSError:

@@ -36,6 +36,7 @@ from toska_gateway.instance_calls import InstanceCaller
 from toska_gateway.openapi.catalog import ApiCatalog
 from toska_gateway.openapi.fetch import DocumentFetcher
 from toska_gateway.openapi.sources import MeshSource, RegistrySource
+from toska_gateway.outdated import OutdatedResponses
 from toska_gateway.parts import FileParts, MeshParts, Parts
 from toska_gateway.routes_file import RoutesFile
 from toska_gateway.routing import Routing
@@ -82,6 +83,7 @@ def create_mesh_service(settings: Settings) -> Service:
             bus = mesh_bus("toska-gateway", settings, clock=SystemClock(), registry=admin.metrics.registry)
             # A router that comes back joins the registry; of several, one may be away while another tells of a change.
             nudges = Nudges(bus, *INSTANCE_TOPICS, RouteChanged, name="mesh")
+            outdated = OutdatedResponses(bus)
             await stack.enter_async_context(bus.open())
             data_plane = _build_data_plane(
                 settings, management, announcer(bus, f"{socket.gethostname()}:{settings.port}")
@@ -126,6 +128,7 @@ def create_mesh_service(settings: Settings) -> Service:
             tasks.start_soon(reporter.run)
             tasks.start_soon(catalog.run)
             tasks.start_soon(nudges.run, catalog.look_at_heard)
+            tasks.start_soon(outdated.run, data_plane.end_responses)
             tasks.start_soon(presence.keep)
             admin.service.on_hangup = partial(_renew_workers, data_plane)
             admin.slot.fill(Parts(settings, data_plane, routing, mesh=MeshParts(follower, catalog, sagas)))

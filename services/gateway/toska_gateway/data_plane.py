@@ -66,6 +66,10 @@ class DataPlane(Protocol):
         """Forget stored responses: those of a `url`, of a `route`, or all; returns how many those were."""
         ...
 
+    def end_responses(self, what: Mapping[str, Sequence[str]]) -> None:
+        """Forget what events say is out of date: `groups`, `urls` and `routes`, or everything that events may end."""
+        ...
+
     def workers(self) -> Sequence[WorkerStatus]:
         """How each worker is, in a stable order."""
         ...

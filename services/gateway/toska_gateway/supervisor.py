@@ -367,6 +367,10 @@ class Supervisor:
         """Forget stored responses in all workers: by `url` or by `route`, else all; returns how many those were."""
         return await self._workers.purge(what)
 
+    def end_responses(self, what: Mapping[str, Sequence[str]]) -> None:
+        """Have all workers forget what events say is out of date."""
+        self._workers.tell({"op": "outdated", **what})
+
     async def _greet(self, worker: WorkerProcess) -> None:
         async with self._lock:
             if self._snapshot is not None:

@@ -1,10 +1,12 @@
-"""Events of the mesh itself, on topics `mesh.<noun>.<past-tense verb>`.
+"""Events of the mesh itself, on topics `mesh.<noun>.<past-tense verb>`, and those that services tell its caches.
 
 They tell that something happened, so that people can look on and caches can forget what they know; none of them is the
 truth. Whoever needs that asks the registry or the router, and goes on doing so while no events come.
 """
 
-from pydantic import Field
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
 
 from toska_common.events.payload import EventPayload
 
@@ -92,6 +94,34 @@ class ExperimentChanged(EventPayload, topic="mesh.experiment.changed"):
     kind: str
     by: str
     reason: str = ""
+
+
+Group = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,256}$")]
+OutdatedUrl = Annotated[str, StringConstraints(pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://[\x21-\x7e]{1,8184}$")]
+MAX_OUTDATED = 1000
+"""Names of a kind in one event; who has more names a group that all of them are in."""
+
+
+class ResponsesOutdated(EventPayload, topic="cache.responses.outdated"):
+    """Responses that a service gave are out of date: gateways forget those of routes that say `forget_on_events`.
+
+    Every service may publish it, and publishes it once the change is committed.
+    """
+
+    groups: tuple[Group, ...] = Field(
+        default=(), max_length=MAX_OUTDATED, description="Those whose Cache-Groups (RFC 9875) name one of these"
+    )
+    urls: tuple[OutdatedUrl, ...] = Field(
+        default=(), max_length=MAX_OUTDATED, description="As clients ask for them, with scheme, host and query"
+    )
+    routes: tuple[str, ...] = Field(default=(), max_length=MAX_OUTDATED, description="All that were given for a route")
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.groups or self.urls or self.routes):
+            raise ValueError("name something that is out of date: groups, urls or routes")
+        return self
 
 
 MESH_EVENTS: tuple[type[EventPayload], ...] = (

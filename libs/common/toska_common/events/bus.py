@@ -31,7 +31,7 @@ from toska_common.events.publishing import WITHIN, BeforePublishing, EventPublis
 from toska_common.events.requests import CORRELATION, REPLY_TO, Inbox, build_reply, inbox_of
 from toska_common.events.retrying import Retrying
 from toska_common.events.topics import check_group, check_pattern
-from toska_common.events.transport import DEFAULT_MAX_BYTES, NOW, Start, Subscription, Transport
+from toska_common.events.transport import DEFAULT_MAX_BYTES, NOW, Start, Subscription, Transport, ignore_gap
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +117,7 @@ class EventBus(EventPublisher):
         prefetch: int = 0,
         timeout: timedelta = timedelta(seconds=30),
         name: str = "",
+        on_gap: Callable[[], None] = ignore_gap,
     ) -> Callable[[H], H]:
         """Have an async function called with each event of these topics.
 
@@ -131,6 +132,8 @@ class EventBus(EventPublisher):
             prefetch: Most events taken from the broker and not settled; twice the concurrency if 0.
             timeout: A call that takes longer is cancelled and tried again.
             name: For logs and metrics; the function's own if left out.
+            on_gap: Without a group: called when the subscription stands for the first time, and whenever it does so
+                again after an interruption whose events are lost.
 
         Raises:
             InvalidInput: A pattern or the group's name is wrong.
@@ -145,6 +148,7 @@ class EventBus(EventPublisher):
             ordered=ordered,
             prefetch=prefetch or 2 * concurrency,
             retrying=retrying or Retrying(),
+            on_gap=on_gap,
         )
 
         def register(handler: H) -> H:

@@ -99,6 +99,7 @@ class Consuming:
             transport.subscribe(self._subscribed.subscription) as consumer,
             anyio.create_task_group() as group,
         ):
+            self._subscribed.subscription.on_gap()
             self.ready.set()
             try:
                 with anyio.CancelScope() as self._taking:

@@ -17,7 +17,7 @@ Semantics that every durable transport keeps (Redis's is lossy, and says so by `
 - A rejected event, or one over `attempts`, is kept with the group's dead letters, together with the reason.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -77,6 +77,10 @@ class Message:
     expires_at: datetime | None = None
 
 
+def ignore_gap() -> None:
+    """For those who can do without what they missed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """What somebody wants.
@@ -90,6 +94,8 @@ class Subscription:
         partitions: With `ordered`: over how many lanes keys are spread; a group's number is that of its first member.
         prefetch: Most events that are delivered and not settled.
         attempts: Deliveries after which an event is poison, whatever happened to them; a dead consumer's count as well.
+        on_gap: Without a group: called when it stands again after a loss and events may have been missed meanwhile.
+            A transport that reads them from its log instead does not call it.
     """
 
     patterns: tuple[str, ...]
@@ -100,6 +106,7 @@ class Subscription:
     partitions: int = 8
     prefetch: int = 64
     retrying: Retrying = field(default_factory=Retrying)
+    on_gap: Callable[[], None] = field(default=ignore_gap, compare=False)
 
     @property
     def attempts(self) -> int:

@@ -267,6 +267,9 @@ class EnvoyDataPlane:
         _ = what
         return 0
 
+    def end_responses(self, what: Mapping[str, Sequence[str]]) -> None:
+        """Envoy stores none."""
+
     def workers(self) -> Sequence[EnvoyStatus]:
         """How each Envoy is: the one that serves, then those that finish."""
         return [process.status() for process in self._slot.processes]

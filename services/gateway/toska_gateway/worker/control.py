@@ -21,6 +21,7 @@ Parent to worker:
     {"op": "explain", "seq", "request", "peer", "scheme"}    what would become of a request
     {"op": "purge", "seq", "url" or "route", if not everything}    forget stored responses
     {"op": "forget", "urls": [...]}    another worker has seen these change
+    {"op": "outdated", "groups", "urls", "routes"}    events end these, of routes that listen; all if nothing is named
     {"op": "drain", "seconds", "grace"}    ends within so many seconds; idle connections are kept for the grace
 Worker to parent:
     {"op": "ready", "compiled"}        it listens; whether its hot modules are machine code

@@ -87,7 +87,7 @@ class Worker:
             self._plane.judge(message["cluster"], message["unhealthy"])
         elif op == "tickets":
             self._plane.take_ticket_secret(bytes.fromhex(message["secret"]))
-        elif op in ("purge", "forget"):
+        elif op in ("purge", "forget", "outdated"):
             self._forget(message)
         elif op == "drain":
             self.drain(message["seconds"], message["grace"])
@@ -130,6 +130,8 @@ class Worker:
         if message["op"] == "purge":
             entries = 0 if cache is None else cache.purge(message)
             self._channel.send({"op": "purged", "seq": message["seq"], "entries": entries})
+        elif cache is not None and message["op"] == "outdated":
+            cache.end(message)
         elif cache is not None:
             cache.forget_urls(message["urls"])
 

@@ -69,6 +69,11 @@ class ResponseCache(Document):
         description="How long a request waits for the response that another one has asked for; 0s: never",
     )
 
+    forget_on_events: bool = Field(
+        default=False,
+        description="Events cache.responses.outdated, which every service may publish, end what is kept of this route",
+    )
+
     @field_validator("statuses")
     @classmethod
     def _final_and_whole(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -50,6 +50,11 @@ class Alone:
             self._seen.discard(self._order.popleft())
         return True
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether events were missed that no log can tell of."""
+        return self._lost_at is not None and not self._log.kept
+
     def lost(self) -> None:
         """The queue is gone."""
         self._lost_at = self._now()

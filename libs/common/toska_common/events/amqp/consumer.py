@@ -149,6 +149,8 @@ class AmqpConsumer:
             if self._backlog is not None:
                 # The queue is bound, so nothing is missed from here on; it is consumed once what came before was taken.
                 self._stand(arrange)
+                if self._backlog.has_gap:
+                    self._subscription.on_gap()
                 await self._catch_up(self._backlog, session, sources[0])
             self._held += 1
             holding = True

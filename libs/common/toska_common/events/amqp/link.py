@@ -47,6 +47,7 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._changed = asyncio.Event()
         self._next = 0
+        self._told = False
         self.problem: EventsUnavailable | None = None
         """Why there is none, while there is none."""
 
@@ -128,9 +129,13 @@ class Link:
             # The next time begins with the node after this one: it is the one that went away.
             self._next = (nodes.index(node) + 1) % len(nodes)
             log.info("rabbitmq_connected", purpose=self._purpose, node=node.place)
+            self._told = False
             return connection
         self.problem = kind(f"no node of RabbitMQ can be reached: {'; '.join(refusals)}")
-        log.warning("rabbitmq_unreachable", purpose=self._purpose, reason=self.problem.detail)
+        # Once an outage: a broker can be away for days, and is tried every other second.
+        level = logging.DEBUG if self._told else logging.WARNING
+        log.log(level, "rabbitmq_unreachable", purpose=self._purpose, reason=self.problem.detail)
+        self._told = True
         self._change()
         return None
 

@@ -8,6 +8,7 @@ Each topic is a channel `NAMESPACE:TOPIC`, each message a CloudEvent in the JSON
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -200,6 +201,7 @@ class RedisConsumer:
         self._out = 0
         self.dropped = 0
         self.stands = anyio.Event()
+        self._lost = False
 
     def __aiter__(self) -> "RedisConsumer":
         return self
@@ -219,7 +221,10 @@ class RedisConsumer:
                 async with self._client.pubsub() as pubsub:
                     await self._listen(pubsub)
             except (RedisError, OSError) as error:
-                log.warning("redis_subscription_lost", reason=type(error).__name__)
+                # Once an outage, however often it is tried meanwhile.
+                level = logging.DEBUG if self._lost else logging.WARNING
+                log.log(level, "redis_subscription_lost", reason=type(error).__name__)
+            self._lost = True
             await anyio.sleep(wait_s)
             wait_s = min(_AGAIN_S[1], wait_s * 2) if not self.stands.is_set() else _AGAIN_S[0]
 
@@ -247,9 +252,15 @@ class RedisConsumer:
             if message["type"] in ("subscribe", "psubscribe"):
                 expected -= 1
                 if not expected:
-                    self.stands.set()
+                    self._stand()
             else:
                 self._take(message)
+
+    def _stand(self) -> None:
+        if self.stands.is_set():
+            self._subscription.on_gap()
+        self._lost = False
+        self.stands.set()
 
     def _take(self, message: dict[str, Any]) -> None:
         channel: str = message["channel"].decode()

@@ -5,6 +5,7 @@
             ├─ cache ─ store ─ tiny_lfu ─ sketch      what is kept, and what has to go
             ├─ selection · preconditions · answering  what a stored response is good for, and how it is given
             ├─ fetch ─ storing ─ freshness ─ dates    what becomes of an upstream's response
+            ├─ endings ─ groups                       what events say is out of date
             └─ flights · refresh             requests that wait for each other, and those that nobody waits for
 
 Only `policy`, `fetch`, `refresh` and `flights` know of connections and timers; the others are pure.

@@ -1,7 +1,9 @@
 """What the routes of a worker share of the response cache: the store, what is under way, and invalidation."""
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from toska_gateway.worker.cache.endings import GROUP, ROUTE, URL, Endings
 from toska_gateway.worker.cache.entry import Entry
 from toska_gateway.worker.cache.fetch import Fetch
 from toska_gateway.worker.cache.flights import Flight
@@ -23,6 +25,7 @@ class ResponseCache:
         flights: What is being asked for, by what it would be stored under.
         errands: Refreshes in the background.
         shared: What other gateways keep too, if there is such a place.
+        endings: What events have ended lately.
     """
 
     def __init__(self, plane: "Plane") -> None:
@@ -31,6 +34,7 @@ class ResponseCache:
         self.flights: dict[bytes, Flight[Fetch]] = {}
         self.errands: set[Errand] = set()
         self.shared = SecondLevel(plane) if plane.cache_url.startswith("redis") else None
+        self.endings = Endings(monotonic())
         self._evictions = 0
 
     @property
@@ -81,6 +85,27 @@ class ResponseCache:
         if self.shared is not None:
             self.shared.purge(route or "")
         return self.store.forget_route(route) if route else self.store.forget_all()
+
+    def end(self, message: dict[str, Any]) -> int:
+        """Forget what events say is out of date, of routes that listen to them; returns how many responses that were.
+
+        Without names it is everything of theirs. What is in Redis stays there: all gateways hear the same.
+        """
+        now = monotonic()
+        groups = [group.encode() for group in message.get("groups", ())]
+        urls = [read_url(url) for url in message.get("urls", ())]
+        routes: list[str] = message.get("routes", [])
+        if not (groups or urls or routes):
+            self.endings.end_all(now)
+            return self.store.end_all()
+        self.endings.end(GROUP, groups, now)
+        self.endings.end(URL, urls, now)
+        self.endings.end(ROUTE, (route.encode() for route in routes), now)
+        return self.store.end(groups, urls, frozenset(routes))
+
+    def has_ended(self, entry: Entry, made_at: float) -> bool:
+        """Whether an event may have ended a response that was asked for at `made_at` (monotonic seconds)."""
+        return entry.groups is not None and self.endings.ended(entry, made_at)
 
     def state(self) -> tuple[int, int]:
         """Bytes and entries that are stored, in the order of `toska_gateway.gauges.Gauges.OF_CACHES`."""

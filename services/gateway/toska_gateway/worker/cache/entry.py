@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 ENTRY_OVERHEAD: Final = 1200
 """Bytes that an entry takes besides its head, body and keys: its object, its places in tables, and Python's own."""
 
+GROUP_OVERHEAD: Final = 400
+"""Bytes that a group takes in tables, if nothing else is in it."""
+
 
 class Entry:
     """One stored response.
@@ -30,12 +33,14 @@ class Entry:
         failed_until: The upstream could not be asked about it lately; so long it is not waited for again.
         for_authorized: Requests with Authorization may have it.
         for_cookies: Requests with cookies may have it.
+        groups: What it is in by its Cache-Groups, if events may end it; `None` if they may not.
+        shared_at: When another gateway shared it.
     """
 
     __slots__ = (
-        "body", "born_at", "etag", "failed_until", "for_authorized", "for_cookies", "head", "hit", "immutable", "key",
-        "last_modified", "lifetime_s", "must_revalidate", "no_cache", "primary", "route", "stale_if_error_s",
-        "stale_while_revalidate_s", "status", "url", "vary",
+        "body", "born_at", "etag", "failed_until", "for_authorized", "for_cookies", "groups", "head", "hit",
+        "immutable", "key", "last_modified", "lifetime_s", "must_revalidate", "no_cache", "primary", "route",
+        "shared_at", "stale_if_error_s", "stale_while_revalidate_s", "status", "url", "vary",
     )  # fmt: skip
 
     key: bytes
@@ -57,16 +62,20 @@ class Entry:
     immutable: bool
     for_authorized: bool
     for_cookies: bool
+    groups: tuple[bytes, ...] | None
     hit: "Hit | None"
 
     def __init__(self) -> None:
         self.hit = None
+        self.groups = None
+        self.shared_at = 0.0
         self.failed_until = 0.0
 
     @property
     def size(self) -> int:
         """Bytes that it takes in memory."""
-        return 2 * len(self.head) + len(self.body) + len(self.key) + len(self.primary) + len(self.url) + ENTRY_OVERHEAD
+        size = 2 * len(self.head) + len(self.body) + len(self.key) + len(self.primary) + len(self.url) + ENTRY_OVERHEAD
+        return size + sum(len(group) + GROUP_OVERHEAD for group in self.groups) if self.groups else size
 
     @property
     def can_be_validated(self) -> bool:

@@ -1,5 +1,6 @@
 """A request that the cache could not answer, on its way to the upstream, and what becomes of the response."""
 
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from toska_common.clock import now_utc
@@ -51,8 +52,8 @@ class Fetch:
     """
 
     __slots__ = (
-        "_head", "_new", "_policy", "_requested_at", "_validates", "asked", "authorized", "cookies", "entry",
-        "exchange", "flight", "in_background", "mark", "primary", "storable", "url", "why",
+        "_asked_at", "_head", "_new", "_policy", "_requested_at", "_validates", "asked", "authorized", "cookies",
+        "entry", "exchange", "flight", "in_background", "mark", "primary", "storable", "url", "why",
     )  # fmt: skip
 
     def __init__(self, policy: "CachePolicy", exchange: "Exchange", asked: Asked, why: bytes) -> None:
@@ -72,11 +73,13 @@ class Fetch:
         self._head = exchange.head
         self._validates = False
         self._requested_at = 0.0
+        self._asked_at = 0.0
         self._new: Entry | None = None
 
     def prepare(self) -> None:
         """Make the request one for what the cache wants: the whole, or the word that what it has is still so."""
         self._requested_at = now_utc().timestamp()
+        self._asked_at = monotonic()
         entry, head = self.entry, self.exchange.head
         # What Vary names is looked up in the client's request, and that is about to become the upstream's.
         self._head = copy_of(head)
@@ -153,9 +156,15 @@ class Fetch:
             return
         self._address(entry)
         frame(entry, body)
-        self._policy.cache.keep(entry, self._policy)
+        self._keep(entry)
         self._policy.cache.store.mark_cacheable(self.mark)
         self.land(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        policy = self._policy
+        # What was asked for before an event may be what the event says is out of date.
+        if not policy.cache.has_ended(entry, self._asked_at):
+            policy.cache.keep(entry, policy)
 
     def give_up(self) -> None:
         """The body is longer than what is kept."""
@@ -180,7 +189,7 @@ class Fetch:
         else:
             self._address(entry)
             frame(entry, stored.body)
-            policy.cache.keep(entry, policy)
+            self._keep(entry)
             self.land(entry)
         self._count("revalidated")
         return self._put_in_place(exchange, head, entry, policy.now, cookies)

@@ -38,6 +38,8 @@ class KeyMaker:
         self._claims: tuple[str, ...] = tuple(key["claims"])
         self.divides = bool(self._headers or self._cookies or self._claims)
         decisive = [route, *(repr(settings[name]) for name in ("key", "vary_ignore", "ignore_cookies"))]
+        if settings["forget_on_events"]:
+            decisive.append("forget_on_events")  # what was kept before has not been listened for
         self._salt = blake2b("\n".join(decisive).encode(), digest_size=8).hexdigest().encode()
 
     def prefix(self, cluster: str) -> bytes:

@@ -18,6 +18,7 @@ from toska_gateway.worker.cache.answering import answer_with
 from toska_gateway.worker.cache.asked import Asked
 from toska_gateway.worker.cache.cache import ResponseCache
 from toska_gateway.worker.cache.directives import NOTHING_ASKED
+from toska_gateway.worker.cache.endings import CLOCKS_DIFFER_S
 from toska_gateway.worker.cache.entry import Entry
 from toska_gateway.worker.cache.fetch import Fetch
 from toska_gateway.worker.cache.flights import Flight, Waiter
@@ -26,7 +27,7 @@ from toska_gateway.worker.cache.hits import Hits
 from toska_gateway.worker.cache.keys import KeyMaker, NoKey, same_origin
 from toska_gateway.worker.cache.refresh import refresh
 from toska_gateway.worker.cache.selection import Use, judge
-from toska_gateway.worker.cache.storing import StoringRules
+from toska_gateway.worker.cache.storing import StoringRules, groups_in
 from toska_gateway.worker.cache.vary import variant_key
 from toska_gateway.worker.cluster import NOWHERE
 from toska_gateway.worker.http1 import BadMessage, ResponseHead, field_name, field_value
@@ -125,6 +126,7 @@ class CachePolicy:
             vary_ignored=frozenset(name.encode() for name in settings["vary_ignore"]),
             strip_set_cookie=settings["strip_set_cookie"],
             cookies_harmless=self.cookies_harmless,
+            ended_by_events=settings["forget_on_events"],
         )
 
     def hits(self, cluster: str) -> Hits | None:
@@ -237,7 +239,7 @@ class CachePolicy:
         if passage is None or exchange.responding:
             return
         passage.waits_for = passage.cached = None
-        if entry is not None and self._suits(entry, fetch):
+        if entry is not None and self._suits(entry, fetch) and self._is_current(entry):
             self.cache.adopt(entry)
             if judge(entry, fetch.asked.directives, self._plane.now) is Use.HIT:
                 exchange.route.stats.cached("hit")
@@ -247,6 +249,13 @@ class CachePolicy:
                 return
             fetch.entry = entry
         self.forward(exchange, fetch)
+
+    def _is_current(self, entry: Entry) -> bool:
+        """Whether no event has ended what another gateway has shared."""
+        if not self.rules.ended_by_events:
+            return True
+        entry.groups = groups_in(entry.parts())
+        return entry.groups is not None and not self.cache.has_ended(entry, entry.shared_at - CLOCKS_DIFFER_S)
 
     def _refresh(self, exchange: "Exchange", fetch: Fetch) -> None:
         cache = self.cache

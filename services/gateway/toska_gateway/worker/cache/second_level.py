@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from toska_common.clock import now_utc
@@ -191,7 +192,9 @@ class SecondLevel(RedisLink):
         if data is None:
             return None, "misses"
         try:
-            entry, stored_at = unpack(data, self._plane.now, now_utc().timestamp())
+            wall = now_utc().timestamp()
+            entry, stored_at = unpack(data, self._plane.now, wall)
+            entry.shared_at = monotonic() - (wall - stored_at)
             purged_at = max(float(purges.get(field, 0)) for field in (_EVERYTHING, _purge_field(question.route)))
         except (Damaged, ValueError):
             return None, "damaged"

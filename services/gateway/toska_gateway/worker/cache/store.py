@@ -7,7 +7,7 @@ Memory is a worker's own: shared between processes, every hit would pay for a lo
 and the kernel gives each worker its own connections anyway. What all share is the second level, if there is one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from toska_gateway.worker.cache.entry import Entry
@@ -37,6 +37,7 @@ class ResponseStore:
         self._entries: TinyLfu[Entry] = TinyLfu(memory_bytes, self._left)
         self._varying: dict[bytes, _Varying] = {}
         self._of_url: dict[bytes, set[bytes]] = {}
+        self._of_group: dict[bytes, set[bytes]] = {}
         self._uncacheable: dict[bytes, float] = {}
         self._point()
 
@@ -60,6 +61,7 @@ class ResponseStore:
         kept = list(self._entries.values())
         self._varying.clear()
         self._of_url.clear()
+        self._of_group.clear()
         self._entries = TinyLfu(memory_bytes, self._left)
         self._point()
         for entry in kept:
@@ -96,6 +98,8 @@ class ResponseStore:
         if entry.vary:
             self._varying.setdefault(primary, _Varying(entry.vary)).keys.add(entry.key)
         self._of_url.setdefault(entry.url, set()).add(primary)
+        for group in entry.groups or ():
+            self._of_group.setdefault(group, set()).add(entry.key)
         return True
 
     def names_for(self, primary: bytes, named: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -118,6 +122,8 @@ class ResponseStore:
             self._entries.remove(entry.key)
 
     def _left(self, entry: Entry) -> None:
+        for group in entry.groups or ():
+            self._leave_group(group, entry.key)
         primary = entry.primary
         varying = self._varying.get(primary)
         if varying is not None:
@@ -131,20 +137,49 @@ class ResponseStore:
             if not primaries:
                 del self._of_url[entry.url]
 
+    def _leave_group(self, group: bytes, key: bytes) -> None:
+        keys = self._of_group.get(group)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._of_group[group]
+
     # -- forgetting
 
     def forget_url(self, url: bytes) -> int:
         """Forget every response of a URL, whatever route, user and fields it was stored for; returns how many."""
-        forgotten = 0
-        for primary in list(self._of_url.get(url, ())):
+        return self._forget(self._keys_of(url))
+
+    def _keys_of(self, url: bytes) -> list[bytes]:
+        keys: list[bytes] = []
+        for primary in self._of_url.get(url, ()):
             varying = self._varying.get(primary)
-            keys = [primary] if varying is None else [primary, *varying.keys]
-            forgotten += sum(self._entries.remove(key) for key in keys)
-        return forgotten
+            keys += [primary] if varying is None else [primary, *varying.keys]
+        return keys
 
     def forget_route(self, route: str) -> int:
         """Forget every response of a route; returns how many."""
         return self._forget(entry.key for entry in self._entries.values() if entry.route == route)
+
+    def end(self, groups: Iterable[bytes], urls: Iterable[bytes], routes: frozenset[str]) -> int:
+        """Forget what is in these groups, has these URLs or these routes, as far as events may end it."""
+        keys = {key for group in groups for key in self._of_group.get(group, ())}
+        for url in urls:
+            keys.update(key for key in self._keys_of(url) if self._is_ended_by_events(key))
+        if routes:
+            keys.update(entry.key for entry in self._of_events() if entry.route in routes)
+        return self._forget(keys)
+
+    def end_all(self) -> int:
+        """Forget everything that events may end."""
+        return self._forget(entry.key for entry in self._of_events())
+
+    def _of_events(self) -> Iterator[Entry]:
+        return (entry for entry in self._entries.values() if entry.groups is not None)
+
+    def _is_ended_by_events(self, key: bytes) -> bool:
+        entry = self._entries.peek(key)
+        return entry is not None and entry.groups is not None
 
     def forget_all(self) -> int:
         """Forget everything; returns how many responses that were."""

@@ -7,6 +7,7 @@ from toska_gateway.worker.cache.dates import read_date, write_date
 from toska_gateway.worker.cache.directives import read_response_directives
 from toska_gateway.worker.cache.entry import Entry
 from toska_gateway.worker.cache.freshness import FreshnessRules, initial_age, lifetime_of
+from toska_gateway.worker.cache.groups import read_groups
 from toska_gateway.worker.cache.preconditions import is_etag
 from toska_gateway.worker.cache.vary import read_vary
 from toska_gateway.worker.http1 import field_name, field_value
@@ -14,8 +15,8 @@ from toska_gateway.worker.http1 import field_name, field_value
 DEFAULT_STATUSES: Final = (200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501)
 _MATTERS: Final = frozenset(
     {
-        b"age", b"cache-control", b"content-range", b"date", b"etag", b"expires", b"last-modified", b"set-cookie",
-        b"set-cookie2", b"vary",
+        b"age", b"cache-control", b"cache-groups", b"content-range", b"date", b"etag", b"expires", b"last-modified",
+        b"set-cookie", b"set-cookie2", b"vary",
     }
 )  # fmt: skip
 _COOKIES: Final = frozenset({b"set-cookie", b"set-cookie2"})
@@ -41,6 +42,7 @@ class StoringRules:
         vary_ignored: Fields that responses may vary by without being told apart.
         strip_set_cookie: Store what sets cookies, without these.
         cookies_harmless: Requests' cookies are part of the key, or said not to matter.
+        ended_by_events: Events may end what is stored.
     """
 
     statuses: frozenset[int] = frozenset(DEFAULT_STATUSES)
@@ -50,6 +52,7 @@ class StoringRules:
     vary_ignored: frozenset[bytes] = frozenset()
     strip_set_cookie: bool = False
     cookies_harmless: bool = False
+    ended_by_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,11 @@ def build_entry(status: int, parts: list[bytes], told: Circumstances, rules: Sto
     for_cookies = directives.public or directives.s_maxage is not None or b"cookie" in vary or rules.cookies_harmless
     if told.cookies and not for_cookies:
         return "cookie"
+    groups = read_groups(fields.get(b"cache-groups", ())) if rules.ended_by_events else None
+    if groups is None and rules.ended_by_events:
+        return "cache-groups"
     entry = Entry()
+    entry.groups = groups
     entry.status = status
     entry.vary = vary
     entry.for_authorized = for_authorized
@@ -189,6 +196,11 @@ def updated_parts(entry: Entry, news: list[bytes]) -> list[bytes]:
     replaced = {field_name(part) for part in fresh} | {b"age", b"content-length"}
     kept = [part for part in entry.parts() if field_name(part) not in replaced]
     return kept + fresh
+
+
+def groups_in(parts: list[bytes]) -> tuple[bytes, ...] | None:
+    """The groups of a response; `None` if they cannot be read."""
+    return read_groups([field_value(part) for part in parts[1:] if field_name(part) == b"cache-groups"])
 
 
 def cookies_in(parts: list[bytes]) -> list[bytes]:
