@@ -10,8 +10,6 @@ from toska_common.events.errors import EventTooLarge, UnknownDeadLetter, Unknown
 from toska_common.events.retrying import Retrying
 from toska_common.events.transport import (
     BEGINNING,
-    Message,
-    Priority,
     Start,
     Subscription,
     TopicSettings,
@@ -254,53 +252,6 @@ async def test_a_retry_survives_a_restart(carrier: Carrier) -> None:
 async def _settled(transport: Transport, carrier: Carrier) -> bool:
     (group,) = [one for one in await transport.administration.groups() if one.name == carrier.group()]
     return group.unsettled in (0, None) or (group.delivered or 0) > 1  # on a busy machine it came again meanwhile
-
-
-async def test_higher_priorities_go_first_and_within_one_the_order_of_publishing(
-    carrier: Carrier, transport: Transport
-) -> None:
-    wanted = wanting(carrier, prefetch=1)
-    async with transport.subscribe(wanted):
-        pass
-    waiting = [(Priority.LOW, 0), (Priority.NORMAL, 1), (Priority.HIGH, 2), (Priority.LOW, 3), (Priority.HIGH, 4)]
-    for priority, number in waiting:
-        await transport.publish([Message(carrier.event("a", str(number).encode()), priority=priority)])
-    async with transport.subscribe(wanted) as consumer:
-        assert await take_acked(consumer, 5) == [b"2", b"4", b"1", b"0", b"3"]
-
-
-async def test_an_expired_event_is_dropped(carrier: Carrier, transport: Transport) -> None:
-    async with transport.subscribe(wanting(carrier)):
-        pass
-    soon = now_utc() + timedelta(milliseconds=5)
-    await transport.publish([Message(carrier.event("a", b"gone"), expires_at=soon)])
-    await transport.publish([Message(carrier.event("a", b"here"), expires_at=now_utc() + timedelta(hours=1))])
-    await wait_until(lambda: now_utc() > soon)
-    async with transport.subscribe(wanting(carrier)) as consumer:
-        assert await take_acked(consumer) == [b"here"]
-
-
-async def test_a_topic_gives_its_events_an_expiry(carrier: Carrier, transport: Transport) -> None:
-    await transport.administration.put_topic(TopicSettings(carrier.topic("a"), time_to_live=timedelta(milliseconds=5)))
-    async with transport.subscribe(wanting(carrier)):
-        pass
-    await publish(transport, carrier.event("a", b"gone"), carrier.event("b", b"here"))
-    published_at = now_utc()
-    await wait_until(lambda: now_utc() > published_at + SOON)
-    async with transport.subscribe(wanting(carrier)) as consumer:
-        assert await take_acked(consumer) == [b"here"]
-
-
-async def test_a_scheduled_event_comes_no_earlier_and_keeps_nobody_waiting(
-    carrier: Carrier, transport: Transport
-) -> None:
-    async with transport.subscribe(wanting(carrier)) as consumer:
-        due = now_utc() + timedelta(milliseconds=150)
-        await transport.publish([Message(carrier.event("a", b"later"), deliver_at=due)])
-        await publish(transport, carrier.event("a", b"now"))
-        assert await take_acked(consumer) == [b"now"]
-        assert await take_acked(consumer) == [b"later"]
-        assert now_utc() >= due
 
 
 async def test_a_rejected_event_is_kept_with_its_reason(carrier: Carrier, transport: Transport) -> None:

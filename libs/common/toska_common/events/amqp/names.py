@@ -157,9 +157,13 @@ def retry_wait_ms(after: timedelta) -> int:
     return -(-wanted // step) * step
 
 
-def levels_of(wait_ms: int) -> list[int] | None:
-    """Which levels of the schedule hold an event so that it waits no shorter; `None` if that is too far off."""
-    units = -(-wait_ms // SCHEDULE_UNIT_MS)
+def levels_of(wait_ms: int, *, least: int = 0) -> list[int] | None:
+    """Which levels of the schedule hold an event so that it waits no shorter; `None` if that is too far off.
+
+    Args:
+        least: The lowest level that may; waits are rounded up to what it holds for.
+    """
+    units = -(-wait_ms // (SCHEDULE_UNIT_MS << least)) << least
     if units >> SCHEDULE_LEVELS:
         return None
     return [level for level in range(SCHEDULE_LEVELS) if units >> level & 1]

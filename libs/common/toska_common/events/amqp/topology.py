@@ -5,7 +5,7 @@
                    NS.events:low  ─┘                      ├─▶ NS.log (stream)
                                                           └─▶ exclusive queues of those without a group
                    NS.ephemeral   ── topic ─▶ exclusive queues, NS.group.G:live
-                   NS.schedule:26 ─▶ … ─▶ NS.schedule:0 ─▶ NS.events
+                   NS.schedule:26 ─▶ … ─▶ NS.schedule:0 ─▶ NS.events, or that of its priority
     NS.group.G  ── delivery limit ─▶ NS.dead ─▶ NS.group.G:dead
 
 An event that nobody wants goes to NS.unwanted, a queue that holds one: what waits in the schedule is given on at least
@@ -131,11 +131,11 @@ class Topology:
                 "", exclusive=True, auto_delete=True, arguments={"x-max-priority": 2}, timeout=_WAITING_FOR
             ),
         )
-        assert declared.queue is not None  # noqa: S101 - it was named just now
+        queue = declared.queue or ""  # AMQP takes no name for that of the channel's last one
         for pattern in patterns:
             for exchange in (*self.names.events.values(), self.names.ephemeral):
-                await self._bind(channel, declared.queue, exchange, pattern)
-        return declared.queue
+                await self._bind(channel, queue, exchange, pattern)
+        return queue
 
     async def declare_retry(self, channel: AbstractChannel, queue: str, wait_ms: int) -> str:
         """Where retries of a queue wait so long; declaring it again keeps it from expiring."""
@@ -148,6 +148,17 @@ class Topology:
         for level in range(SCHEDULE_LEVELS):
             below = self.names.below(level)
             await self._exchange(channel, self.names.level(level), "headers", {"alternate-exchange": below})
+        for priority, exchange in self.names.events.items():
+            if priority is not Priority.NORMAL:  # which is what level 0 gives everything on as
+                await asked(
+                    f"binding {exchange}",
+                    channel.exchange_bind(
+                        destination=exchange,
+                        source=self.names.level(0),
+                        arguments={"x-match": "all", priority_header(priority): True},
+                        timeout=_WAITING_FOR,
+                    ),
+                )
 
     async def declare_level(self, channel: AbstractChannel, level: int) -> None:
         """The queue of one level."""
@@ -183,3 +194,8 @@ class Topology:
 def level_header(level: int) -> str:
     """The header by which an event asks to be held by a level."""
     return f"toska-wait-{level}"
+
+
+def priority_header(priority: Priority) -> str:
+    """The header by which an event asks to leave the schedule with a priority that is not the normal one."""
+    return f"toska-then-{priority.name.lower()}"

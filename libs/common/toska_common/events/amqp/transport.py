@@ -259,7 +259,7 @@ class AmqpTransport:
             if message.deliver_at is not None and message.deliver_at > now:
                 wait_ms = milliseconds(message.deliver_at) - at + 1
                 post = self._post(message, at + wait_ms, "", expires_at)
-                posts.append(await self._schedule.post(topic, post.envelope, wait_ms))
+                posts.append(await self._schedule.post(topic, post.envelope, wait_ms, message.priority))
             else:
                 posts.append(self._post(message, at, self._topology.names.events[message.priority], expires_at))
         return posts
