@@ -176,8 +176,7 @@ class AmqpConsumer:
         prefetch = self._subscription.prefetch
         expected = {source.queue: min(source.waiting, prefetch) for source in sources if source.rank < last}
         with anyio.move_on_after(_FIRST_S):
-            while session.alive and any(session.received[queue] < number for queue, number in expected.items()):  # noqa: ASYNC110
-                await anyio.sleep(0.002)  # once in a connection, and two seconds at most
+            await session.have_come(expected)
 
     def _stand(self, arrange: Arrange) -> None:
         self._standing.add(arrange)

@@ -1,6 +1,6 @@
 """A delivery of RabbitMQ's in the hands of a consumer."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,7 @@ class AmqpDelivery:
             EventsUnavailable: RabbitMQ is away; then it comes again by itself.
         """
         if not self._settled:
-            self._settled = True
-            try:
-                await self.session.again(self, after, reason)
-            except BaseException:
-                self._settled = False
-                raise
+            await self._settle(self.session.again(self, after, reason))
 
     async def reject(self, reason: str) -> None:
         """Keep it with the dead letters.
@@ -68,15 +63,18 @@ class AmqpDelivery:
             EventsUnavailable: RabbitMQ is away; then it comes again by itself.
         """
         if not self._settled:
-            self._settled = True
-            try:
-                await self.session.bury(self, reason)
-            except BaseException:
-                self._settled = False
-                raise
+            await self._settle(self.session.bury(self, reason))
 
     def reopen(self) -> None:
         """It is handed out once more, without having left the process."""
         self._settled = False
         self.attempt_is_local = True
         self.attempt += 1
+
+    async def _settle(self, way: Awaitable[None]) -> None:
+        done, self._settled = False, True  # another way to settle it does nothing meanwhile
+        try:
+            await way
+            done = True
+        finally:
+            self._settled = done

@@ -98,12 +98,13 @@ class Session:
         self.shedding = False
         self.of_lane = False
         self._resting = 0
-        self.received: dict[str, int] = {}
+        self._received: dict[str, int] = {}
+        self._came = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def consume(self, source: Source) -> None:
         """Have a queue deliver."""
-        self.received[source.queue] = 0
+        self._received[source.queue] = 0
         self.of_lane = source.stays and source.buries
 
         async def arrive(message: DeliveredMessage) -> None:
@@ -117,13 +118,20 @@ class Session:
         """Nothing of it can be settled any more: it comes again on another channel."""
         if self.alive:
             self.alive = False
+            self._came.set()
             self.ended.set()
             self._freed(len(self._out))
+
+    async def have_come(self, expected: Mapping[str, int]) -> None:
+        """Wait until at least so many came of each of these queues, or nothing comes any more."""
+        while self.alive and any(self._received[queue] < number for queue, number in expected.items()):
+            self._came.clear()
+            await self._came.wait()
 
     @property
     def busy(self) -> bool:
         """Whether it was given anything."""
-        return any(self.received.values())
+        return any(self._received.values())
 
     def shed(self) -> None:
         """Let go of its queues, once what is in somebody's hands is settled; the rest goes to another consumer."""
@@ -231,7 +239,8 @@ class Session:
         self.end()
 
     def _arrive(self, source: Source, message: DeliveredMessage) -> None:
-        self.received[source.queue] += 1
+        self._received[source.queue] += 1
+        self._came.set()
         self.precedence.arrived(source.rank)
         headers, kind = headers_of(message), content_type_of(message)
         attempt = 1 + (number(headers, ATTEMPT) or 0) + (number(headers, DELIVERIES) or 0)
