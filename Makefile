@@ -34,7 +34,7 @@ soak: .venv/.dev-stamp  ## mixed traffic through the gateway while workers are k
 churn: .venv/.dev-stamp ## ever new routes and endpoints through Envoy, and no request lost (MINUTES=5)
 	@TOSKA_CHURN_SECONDS=$$(( $(if $(filter file,$(origin MINUTES)),5,$(MINUTES)) * 60 )) exec $(BIN)/pytest -s --timeout=0 tests/faults/test_envoy_churn.py
 event-kills: .venv/.dev-stamp ## 100,000 events through RabbitMQ and the embedded log while all sides are killed
-	@tools/test-parts test && TOSKA_EVENTS_KILLS=1 exec $(BIN)/pytest -s --timeout=0 -o faulthandler_timeout=0 tests/events/test_events_killed.py tests/events/test_log_killed.py
+	@tools/test-parts test && TOSKA_EVENTS_KILLS=1 exec $(BIN)/pytest -s --timeout=0 -o faulthandler_timeout=0 tests/events/test_events_killed.py tests/events/test_log_killed.py tests/events/test_rabbitmq_cluster.py
 dist: .venv/.dev-stamp  ## wheels of every package, in dist/
 	@exec tools/dist
 lock: .venv/.dev-stamp  ## pin the dependencies anew (ARGS="--upgrade")

@@ -181,18 +181,10 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Generator[Crew]:
         yield made
 
 
-@pytest.fixture(params=["postgresql", "sqlite"] if LONG else ["postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A URL of SQLAlchemy's."""
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/effects.sqlite"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return (await server.make_database()).replace("postgresql://", "postgresql+asyncpg://")
-
-
 async def test_over_rabbitmq_no_event_is_lost_or_done_twice_whoever_is_killed(
-    rabbit: RabbitServer, crew: Crew, database: str, tmp_path: Path
+    rabbit: RabbitServer, postgres: PostgresServer, crew: Crew, tmp_path: Path
 ) -> None:
+    database = (await postgres.make_database()).replace("postgresql://", "postgresql+asyncpg://")
     await rabbit.wait_until_ready()
     events = {"events": f"{rabbit.url}?namespace=t{os.urandom(4).hex()}"}
     await make_group(events)

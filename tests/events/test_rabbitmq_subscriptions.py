@@ -110,7 +110,7 @@ async def test_without_a_log_nothing_begins_in_the_past_and_nothing_waits_for_ev
         async with rig.channel() as channel:
 
             async def given_on() -> bool:
-                return bool((await channel.basic_get(f"{rig.namespace}.unwanted", no_ack=True)).body)
+                return bool((await channel.basic_get(f"{rig.namespace}.unwanted:last", no_ack=True)).body)
 
             await wait_until(given_on, what="the event that nobody wants")
 

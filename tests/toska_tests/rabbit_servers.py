@@ -30,14 +30,20 @@ _PIECES = {"memory": "{resource_limit, memory, node()}", "disk": "{resource_limi
 
 
 class RabbitServer:
-    """One node with data of its own; it is run as another user if the tests are root's."""
+    """One node with data of its own; it is run as another user if the tests are root's.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        first: A node whose cookie and epmd it shares, so that they can be a cluster.
+    """
+
+    def __init__(self, folder: Path, *, first: "RabbitServer | None" = None) -> None:
         self._folder = folder
         self.port, self.management_port = free_port(), free_port()
-        self._epmd_port, self._dist_port = free_port(), free_port()
-        self._node = f"toska-{self.port}@localhost"
-        self._cookie = secrets.token_hex(20)
+        self._dist_port = free_port()
+        self.node = f"toska-{self.port}@localhost"
+        self._first = first
+        self._epmd_port: int = free_port() if first is None else first._epmd_port
+        self._cookie: str = secrets.token_hex(20) if first is None else first._cookie
         self._user = _unprivileged()
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
@@ -70,7 +76,8 @@ class RabbitServer:
     def launch(self) -> None:
         """Start it, on what it held before."""
         self._lay_out()
-        self._epmd = self._popen([str(_erlang("epmd")), "-port", str(self._epmd_port), "-address", "127.0.0.1"])
+        if self._first is None and self._epmd is None:
+            self._epmd = self._popen([str(_erlang("epmd")), "-port", str(self._epmd_port), "-address", "127.0.0.1"])
         self._process = self._popen([str(_sbin("rabbitmq-server"))])
 
     async def answers(self) -> bool:
@@ -86,6 +93,15 @@ class RabbitServer:
             await connection.close()
             return True
         return False
+
+    def kill_node(self) -> None:
+        """End the node at once, and leave the epmd that others may share."""
+        for process in _family(self._process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process is not None:
+            self._process.wait(timeout=30)
+            self._process = None
 
     async def restart(self) -> None:
         """Kill it, and start it again on the same data and ports."""
@@ -103,13 +119,11 @@ class RabbitServer:
 
     def kill(self) -> None:
         """End it at once, with all its processes: connections are reset, and new ones refused."""
-        for started in (self._process, self._epmd):
-            for process in _family(started):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            if started is not None:
-                started.wait(timeout=30)
-        self._process = self._epmd = None
+        self.kill_node()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait(timeout=30)
+            self._epmd = None
 
     def freeze(self) -> None:
         """Stop it in its tracks: connections stand, and nothing is answered."""
@@ -158,7 +172,7 @@ class RabbitServer:
 
     def evaluate(self, expression: str) -> str:
         """Run Erlang on the node."""
-        command = [str(_erlang("erl_call")), "-n", self._node, "-c", self._cookie, "-timeout", "20", "-e"]
+        command = [str(_erlang("erl_call")), "-n", self.node, "-c", self._cookie, "-timeout", "20", "-e"]
         done = subprocess.run(
             command,
             input=f"{expression}\n".encode(),
@@ -168,8 +182,10 @@ class RabbitServer:
             env=self._environment(),
             cwd=self._folder,
         )
-        assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
-        return done.stdout.decode()
+        said = done.stdout.decode()
+        assert done.returncode == 0, done.stderr.decode() + said
+        assert not said.startswith("{error"), said
+        return said
 
     def _lay_out(self) -> None:
         folder = self._folder
@@ -202,7 +218,7 @@ class RabbitServer:
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
@@ -300,11 +316,11 @@ def _unprivileged() -> pwd.struct_passwd | None:
 
 
 @contextlib.contextmanager
-def rabbit_server() -> Generator[RabbitServer]:
+def rabbit_server(*, first: RabbitServer | None = None) -> Generator[RabbitServer]:
     """A server of the block's own, not started yet, in a folder that another user can get to."""
     folder = Path(tempfile.mkdtemp(prefix="toska-rabbit-"))
     folder.chmod(0o711)
-    server = RabbitServer(folder)
+    server = RabbitServer(folder, first=first)
     try:
         yield server
     finally:

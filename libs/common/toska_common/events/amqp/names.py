@@ -42,6 +42,7 @@ class Names:
         }
         self.ephemeral = f"{base}.ephemeral"
         self.unwanted = f"{base}.unwanted"
+        self.last_unwanted = f"{self.unwanted}:last"
         self.log = f"{base}.log"
         self.catalog = f"{base}.catalog"
         self.dead_letters = f"{base}.dead"
@@ -99,6 +100,10 @@ class Names:
             "x-dead-letter-routing-key": group,
             **({"x-single-active-consumer": True} if lane else {}),
         }
+
+    def unwanted_arguments(self) -> Arguments:
+        """The queue of the last event that nobody wanted."""
+        return {**_QUORUM, "x-max-length": 1}
 
     def dead_arguments(self) -> Arguments:
         """A queue of dead letters: read again and again, and nothing is ever dropped for that."""

@@ -8,8 +8,9 @@
                    NS.schedule:26 ─▶ … ─▶ NS.schedule:0 ─▶ NS.events, or that of its priority
     NS.group.G  ── delivery limit ─▶ NS.dead ─▶ NS.group.G:dead
 
-An event that nobody wants goes to NS.unwanted, a queue that holds one: what waits in the schedule is given on at least
-once, and would stay there for ever without anybody to take it.
+An event that nobody wants goes by NS.unwanted to a queue that holds one: what waits in the schedule is given on at
+least once, and would stay there for ever without anybody to take it. That queue is replicated like all others that are
+declared before anything is published: a classic one stands on one node, and nobody could publish while that is away.
 """
 
 from aiormq.abc import AbstractChannel
@@ -34,8 +35,8 @@ class Topology:
         """What publishers need."""
         names = self.names
         await self._exchange(channel, names.unwanted, "fanout")
-        await self._queue(channel, names.unwanted, {"x-max-length": 1})
-        await self._bind(channel, names.unwanted, names.unwanted, "")
+        await self._queue(channel, names.last_unwanted, names.unwanted_arguments())
+        await self._bind(channel, names.last_unwanted, names.unwanted, "")
         await self._exchange(channel, names.ephemeral, "topic")
         for name in names.events.values():
             await self._exchange(channel, name, "topic", {"alternate-exchange": names.unwanted})
