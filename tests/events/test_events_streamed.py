@@ -3,7 +3,6 @@
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from anyio.abc import TaskStatus
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.event_services import RunningEvents, events_service
+from toska_tests.event_streams import Reader, reading
 from toska_tests.waiting import PATIENT_S, wait_until
 
 
@@ -23,43 +23,6 @@ async def events(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Run
         events_service(discovery, stream_heartbeat="50ms", stream_patience="300ms", max_streams=20) as running,
     ):
         yield running
-
-
-class Reader:
-    """Reads messages of a stream, with their fields; comments are counted."""
-
-    def __init__(self, lines: AsyncIterator[str]) -> None:
-        self._lines = lines
-        self.comments = 0
-
-    async def next(self) -> dict[str, str]:
-        """The next message."""
-        found: dict[str, str] = {}
-        with anyio.fail_after(PATIENT_S):
-            while True:
-                line = await anext(self._lines)
-                if not line and "data" in found:
-                    return found
-                name, _, value = line.partition(": ")
-                if name:
-                    found[name] = value
-                elif line:
-                    self.comments += 1
-
-    async def data(self) -> Any:
-        """The data of the next event."""
-        return json.loads((await self.next())["data"])["data"]
-
-
-@asynccontextmanager
-async def reading(events: RunningEvents, query: str, *, last: str = "", access: str = "") -> AsyncGenerator[Reader]:
-    headers = {**(events.bearer(access) if access else {}), **({"last-event-id": last} if last else {})}
-    async with events.http.stream("GET", f"{events.url}/stream?{query}", headers=headers, timeout=PATIENT_S) as answer:
-        assert answer.status_code == 200, await answer.aread()
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        reader = Reader(answer.aiter_lines())
-        assert (await reader.next())["event"] == "ready"
-        yield reader
 
 
 async def publish(events: RunningEvents, topic: str, data: Any, **options: Any) -> None:

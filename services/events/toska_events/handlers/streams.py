@@ -35,11 +35,12 @@ def stream_routes(parts: Parts) -> APIRouter:
     ) -> Response:
         """Server-sent events, each a CloudEvent; they begin with `ready`, and comments keep a quiet stream alive.
 
-        An event's offset is its `id`, so that a reader whose connection broke goes on where it was. Without a group
+        A reader whose connection broke goes on by the last `id` that it was given: an event's offset, or over RabbitMQ
+        a moment, a minute before which it goes on. Without a group
         everybody gets everything, from now on or from where it is said.
         """
-        resume_after = read_last_event_id(last_event_id)
-        return tell_events(parts, subscription_of(query, request.state.access, resume_after=resume_after))
+        resumed = read_last_event_id(last_event_id)
+        return tell_events(parts, subscription_of(query, request.state.access, resumed=resumed))
 
     @router.websocket("/ws")
     async def socket(websocket: WebSocket) -> None:

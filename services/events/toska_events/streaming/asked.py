@@ -1,5 +1,7 @@
 """What somebody asked to be told of, as a subscription."""
 
+from datetime import UTC, datetime, timedelta
+
 from toska_common.contracts.eventing import StreamQuery
 from toska_common.credentials import Access
 from toska_common.errors import InvalidInput, Unauthenticated
@@ -8,16 +10,18 @@ from toska_common.events.transport import Start, Subscription
 
 PREFETCH = 64
 MAX_OFFSET = 2**63 - 1
+OVERLAP = timedelta(seconds=60)
+"""How much of the past comes again to a reader that goes on at a moment: clocks of publishers differ from ours."""
 
 
 def subscription_of(
-    query: StreamQuery, access: Access | None, *, resume_after: int | None = None, prefetch: int = PREFETCH
+    query: StreamQuery, access: Access | None, *, resumed: Start | None = None, prefetch: int = PREFETCH
 ) -> Subscription:
     """The subscription to open.
 
     Args:
         access: Of who asks. Sharing a group's work takes it from others, so that is no mere read.
-        resume_after: The last offset that a reader without a group has had.
+        resumed: Where a reader goes on that was here before, by its `Last-Event-ID`; a group knows that by itself.
 
     Raises:
         InvalidInput: A pattern or the group is none.
@@ -25,8 +29,8 @@ def subscription_of(
     """
     if query.group is not None and access is None:
         raise Unauthenticated("sharing a group's work needs a token: send Authorization: Bearer <token>", needs="join")
-    if query.group is None and resume_after is not None:
-        start = Start(offset=resume_after + 1)
+    if query.group is None and resumed is not None:
+        start = resumed
     else:
         start = Start(beginning=query.beginning, offset=query.offset, time=query.since)
     return Subscription(
@@ -38,15 +42,30 @@ def subscription_of(
     )
 
 
-def read_last_event_id(text: str) -> int | None:
-    """The offset in a `Last-Event-ID`; `None` for none.
+def moment_id(now: datetime) -> str:
+    """The id of a message after which a reader goes on by its time."""
+    return f"~{int(now.timestamp() * 1000)}"
+
+
+def read_last_event_id(text: str) -> Start | None:
+    """Where the reader of a `Last-Event-ID` goes on; `None` for none.
 
     Raises:
         InvalidInput: It is none of ours.
     """
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) >= MAX_OFFSET:
-        reason = "is the id of an event of such a stream"
-        raise InvalidInput(f"Last-Event-ID {reason}", problems=[{"field": "header.last-event-id", "reason": reason}])
-    return int(text)
+    number = text.removeprefix("~")
+    if not number.isascii() or not number.isdigit() or int(number) >= MAX_OFFSET:
+        raise _no_id()
+    if number == text:
+        return Start(offset=int(number) + 1)
+    try:
+        return Start(time=datetime.fromtimestamp(int(number) / 1000, UTC) - OVERLAP)
+    except (ValueError, OverflowError, OSError) as error:
+        raise _no_id() from error
+
+
+def _no_id() -> InvalidInput:
+    reason = "is the id of an event of such a stream"
+    return InvalidInput(f"Last-Event-ID {reason}", problems=[{"field": "header.last-event-id", "reason": reason}])

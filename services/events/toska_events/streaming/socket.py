@@ -1,8 +1,11 @@
 """Events over a WebSocket: JSON text frames out, and what became of each event back, where the client settles by hand.
 
-The connection closes with 1001 when the service stops, 1013 when what carries events is lost, 1007 on a frame that is
-not what it should be, and 1008 when the client takes nothing.
+While what carries events is away nothing comes, and the connection stays: what was in hand comes again afterwards, with
+another id and a higher attempt. It closes with 1001 when the service stops, 1013 when the subscription cannot go on,
+1007 on a frame that is not what it should be, and 1008 when the client takes nothing.
 """
+
+import contextlib
 
 import anyio
 import structlog
@@ -12,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from toska_common.contracts.eventing import Settlement, SocketEvent, SocketQuery
 from toska_common.errors import MeshError
 from toska_common.events import cloudevents
+from toska_common.events.errors import EventsUnavailable
 from toska_common.events.transport import Consumer, Delivery, Subscription
 
 from toska_events.parts import Parts
@@ -34,7 +38,10 @@ async def serve_socket(parts: Parts, websocket: WebSocket, subscription: Subscri
     with place(parts):
         opened = _Socket(parts, websocket, subscription, query)
         try:
-            async with parts.get_transport().subscribe(subscription) as consumer:
+            transport = parts.get_transport()
+            if not transport.connected:
+                raise EventsUnavailable("what carries events is away")
+            async with transport.subscribe(subscription) as consumer:
                 await websocket.accept()
                 await opened.run(consumer)
         except MeshError as error:
@@ -135,15 +142,18 @@ class _Socket:
         if not self._by_hand:
             self.closing = (NOT_A_SETTLEMENT, "nothing is settled by hand without ack=manual")
             return False
-        if not await self._in_hand.settle(settlement):
-            # It was handed out again for lateness, or settled before: no reason to leave.
-            return await self._send('{"error": "no event in hand has this id", "settlement": ' + (text or "") + "}")
-        return True
+        try:
+            problem = "" if await self._in_hand.settle(settlement) else "no event in hand has this id"
+        except EventsUnavailable:
+            problem = "what carries events is away, and the event comes again"
+        # It may also have been handed out again for lateness, or settled before: no reason to leave.
+        return not problem or await self._send(f'{{"error": "{problem}", "settlement": {text}}}')
 
     async def _take_back(self) -> None:
         while True:
             await anyio.sleep(_LOOK_EVERY_S)
-            await self._in_hand.take_back(anyio.current_time())
+            with contextlib.suppress(EventsUnavailable):  # then it comes again by itself
+                await self._in_hand.take_back(anyio.current_time())
 
     async def _until_stopped(self, scope: anyio.CancelScope) -> None:
         await self._parts.stopping.wait()

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+import anyio
+
 from toska_common.events.amqp.catalog import Catalog
 from toska_common.events.amqp.dead_letters import DeadLetters, groups_of
 from toska_common.events.amqp.envelope import milliseconds
@@ -15,6 +17,9 @@ from toska_common.events.amqp.options import AmqpOptions
 from toska_common.events.errors import EventsUnavailable, UnknownDeadLetter, UnknownTopic
 from toska_common.events.topics import check_topic
 from toska_common.events.transport import DeadLetter, GroupState, Start, TopicSettings, TopicState
+
+_ANSWERED_S = 5.0
+"""What moves events takes as long as there are events."""
 
 
 class AmqpAdministration:
@@ -87,7 +92,7 @@ class AmqpAdministration:
             UnknownGroup: There is none.
             Conflict: It has members.
         """
-        async with _answering():
+        async with _answering(within_s=None):
             await self._groups.delete(name)
 
     async def seek(self, group: str, start: Start) -> None:
@@ -97,7 +102,7 @@ class AmqpAdministration:
             UnknownGroup: There is none.
             Conflict: It has members.
         """
-        async with _answering():
+        async with _answering(within_s=None):
             await self._groups.seek(group, start)
 
     async def dead_letters(self, group: str | None = None, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
@@ -127,7 +132,7 @@ class AmqpAdministration:
 
     async def redrive(self, ids: Sequence[str]) -> int:
         """Give them to their groups again; those of groups that are gone stay."""
-        async with _answering():
+        async with _answering(within_s=None):
             driven = 0
             for name, some in groups_of(ids).items():
                 fact = self._catalog.facts.group(name)
@@ -137,7 +142,7 @@ class AmqpAdministration:
 
     async def purge(self, ids: Sequence[str]) -> int:
         """Forget them."""
-        async with _answering():
+        async with _answering(within_s=None):
             return sum([await self._dead_letters.purge(name, some) for name, some in groups_of(ids).items()])
 
     async def _state(self, fact: GroupFact) -> GroupState:
@@ -161,8 +166,11 @@ class AmqpAdministration:
 
 
 @asynccontextmanager
-async def _answering() -> AsyncGenerator[None]:
+async def _answering(within_s: float | None = _ANSWERED_S) -> AsyncGenerator[None]:
     try:
-        yield
+        with anyio.fail_after(within_s):
+            yield
+    except TimeoutError as error:
+        raise EventsUnavailable(f"RabbitMQ did not answer within {within_s:g} s") from error
     except Gone as error:
         raise EventsUnavailable(f"RabbitMQ did not answer: {error}") from error
