@@ -10,7 +10,8 @@ from toska_common.problem import field_problems, problem_response
 
 from toska_events.access import PREFIX
 from toska_events.parts import Parts
-from toska_events.streaming.asked import read_last_event_id, subscription_of
+from toska_events.streaming.asked import subscription_of
+from toska_events.streaming.resuming import read_last_event_id
 from toska_events.streaming.socket import serve_socket
 from toska_events.streaming.telling import tell_events
 

@@ -10,8 +10,8 @@ from toska_common.events import cloudevents
 from toska_common.events.transport import Delivery, Subscription
 
 from toska_events.parts import Parts
-from toska_events.streaming.asked import moment_id
 from toska_events.streaming.places import place
+from toska_events.streaming.resuming import moment_id
 
 AWAY = ": what carries events is away\n\n"
 
