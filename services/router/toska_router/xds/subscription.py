@@ -120,8 +120,7 @@ class Subscription:
     def owe_again(self, name: str) -> None:
         """Send this resource once more, if the client has it."""
         if self._told.get(name) is not None:
-            self._told.forget(name)
-            self._look(name)
+            self._distrust(name)
 
     # What is to be sent.
 
@@ -208,8 +207,12 @@ class Subscription:
         half = len(names) // 2
         self._apart.extendleft((names[half:], names[:half]))
         for name in names:
-            self._told.forget(name)
-            self._look(name)
+            self._distrust(name)
+
+    def _distrust(self, name: str) -> None:
+        """It may have an older version than it was sent: owe it again, and take it away should it be gone before."""
+        self._told.note(Resource(name, ""))
+        self._look(name)
 
     def _replace_names(self, request: Request, *, first: bool) -> None:
         names = {self._shared(name) for name in request.names}
