@@ -14,6 +14,7 @@ import toska_events.settings
 import toska_gateway.settings
 import toska_router.settings
 from ruamel.yaml import YAML
+from toska_common.events.amqp.options import parse_url
 from toska_common.mesh.settings import MeshSettings
 from toska_common.settings import ServiceSettings
 from toska_tests.parts import ROOT
@@ -50,6 +51,7 @@ def test_settings_accept_what_a_container_is_given(
     assert settings.registry_url == "consul://consul:8500"
     assert settings.admin_token.get_secret_value() == "value-of-TOSKA_ADMIN_TOKEN"
     assert settings.allowed_hosts == (service,)
+    assert _rabbitmq(compose) == parse_url(settings.events_url.get_secret_value()).nodes[0].url.partition("?")[0]
     _check_known(environment, SERVICES[service])
 
 
@@ -62,6 +64,32 @@ def test_apps_get_the_join_token_alone(compose: dict[str, Any], app: str, monkey
     settings = MeshSettings.from_environment()
     assert (settings.registry_url, settings.expose) == ("consul://consul:8500", True)
     assert settings.join_token.get_secret_value() == "value-of-TOSKA_JOIN_TOKEN"
+    assert "TOSKA_RABBITMQ_PASSWORD" not in json.dumps(compose["services"][app])
+
+
+def _rabbitmq(compose: dict[str, Any]) -> str:
+    """The URL of RabbitMQ's container, as its own environment says it."""
+    given = _environment(compose, "rabbitmq")
+    return f"amqp://{given['RABBITMQ_DEFAULT_USER']}:{given['RABBITMQ_DEFAULT_PASS']}@rabbitmq:5672/"
+
+
+def test_rabbitmq_is_there_for_the_mesh_alone_and_its_data_stay(compose: dict[str, Any]) -> None:
+    rabbitmq = compose["services"]["rabbitmq"]
+    assert "ports" not in rabbitmq
+    assert rabbitmq["hostname"] == "rabbitmq"  # the node's name, by which it finds its data again
+    assert rabbitmq["volumes"] == ["rabbitmq:/var/lib/rabbitmq"]
+    assert "rabbitmq-diagnostics" in rabbitmq["healthcheck"]["test"]
+    assert compose["services"]["events"]["depends_on"]["rabbitmq"] == {"condition": "service_healthy"}
+
+
+def test_no_secret_stands_in_the_file(compose: dict[str, Any]) -> None:
+    required = re.compile(r"\$\{TOSKA_\w+:\?[^}]+\}")
+    for name, service in compose["services"].items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"TOKEN|PASS|EVENTS_URL", variable):
+                assert required.search(value), f"{name}: {variable}"
+    assert ".env" in (ROOT / ".gitignore").read_text().split()
+    assert ".env" in (ROOT / ".dockerignore").read_text().split()
 
 
 def test_everything_that_is_named_exists(compose: dict[str, Any]) -> None:
