@@ -127,6 +127,6 @@ async def test_a_gateway_by_a_file_serves_every_kind_at_once_with_certificates_b
 def test_a_listener_that_cannot_be_read_ends_the_command_with_its_reason(home: Path, tmp_path: Path) -> None:
     (tmp_path / "mesh.yaml").write_text("routes: []\n")
     command = [TOSKA, "gateway", "--routes", "mesh.yaml", "--listen", "unix:here"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "--listen: unix:here: write the absolute path of the socket" in done.stderr

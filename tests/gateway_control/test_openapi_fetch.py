@@ -162,7 +162,7 @@ async def test_the_mesh_goes_to_no_forbidden_address_whatever_it_is_called(
         "/x y",
         "/x\r\nhost: a",
         "/ä",
-        "/" + "x" * 2000,
+        "/" + "x" * 2048,
         "@169.254.169.254/",
         "\\\\host",
     ],

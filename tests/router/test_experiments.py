@@ -44,7 +44,7 @@ async def test_one_on_a_cluster_hits_nothing_else_and_ends_when_its_time_is_over
     router: RunningRouter, shop: Shop
 ) -> None:
     await router.put("routes/pay", {**ROUTE, "to": [{"cluster": "old"}, {"cluster": "new"}]})
-    experiment = {"clusters": ["new"], "fault": ABORT, "duration": "3s", "stop": {"error_ratio": 1}}
+    experiment = {"clusters": ["new"], "fault": ABORT, "duration": "6s", "stop": {"error_ratio": 1}}
     await router.put("experiments/chaos", experiment)
     running = await until_phase(router, "experiments/chaos", "running")
     [overlay] = (await router.read("routes/pay"))["overlays"]

@@ -41,13 +41,16 @@ PATIENCE = 30.0
 
 
 async def until_phase(router: RunningRouter, run: str, phase: str) -> dict[str, Any]:
-    """Wait until `rollouts/NAME` or `experiments/NAME` is in a phase; returns its status."""
+    """Wait until `rollouts/NAME` or `experiments/NAME` is in a phase; returns its status in it."""
+    status: dict[str, Any] = {}
 
     async def is_there() -> bool:
-        return (await status_of(router, run))["phase"] == phase
+        nonlocal status
+        status = await status_of(router, run)
+        return status["phase"] == phase
 
     await wait_until(is_there, within=PATIENCE, what=f"{run} is {phase}")
-    return await status_of(router, run)
+    return status
 
 
 async def status_of(router: RunningRouter, run: str) -> dict[str, Any]:
