@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,14 @@ async def test_streams_sockets_and_webhooks_outlive_a_kill_of_rabbitmq_and_lose_
 async def _is_away(outage: Outage) -> None:
     """What those are told who come while RabbitMQ is away."""
     events = outage.events
-    answer = await events.ask("POST", "publish", json={"topic": TOPIC, "data": 9}, timeout=PATIENT_S)
-    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/events-unavailable")
+
+    async def ask(method: str, path: str, **body: Any) -> None:
+        answer = await events.ask(method, path, timeout=PATIENT_S, **body)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/events-unavailable"), answer.text
+
+    async with anyio.create_task_group() as tasks:  # each says so after some seconds
+        tasks.start_soon(ask, "GET", "groups")
+        tasks.start_soon(partial(ask, "POST", "publish", json={"topic": TOPIC, "data": 9}))
     with pytest.raises(InvalidStatus) as refused:
         async with outage.socket():
             pass

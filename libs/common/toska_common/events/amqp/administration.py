@@ -12,14 +12,15 @@ from toska_common.events.amqp.envelope import milliseconds
 from toska_common.events.amqp.errors import Gone
 from toska_common.events.amqp.facts import GroupFact, TopicFact
 from toska_common.events.amqp.groups import Groups
+from toska_common.events.amqp.link import Link
 from toska_common.events.amqp.management import Management
 from toska_common.events.amqp.options import AmqpOptions
 from toska_common.events.errors import EventsUnavailable, UnknownDeadLetter, UnknownTopic
 from toska_common.events.topics import check_topic
 from toska_common.events.transport import DeadLetter, GroupState, Start, TopicSettings, TopicState
 
-_ANSWERED_S = 5.0
-"""What moves events takes as long as there are events."""
+_CONNECTED_S, _ANSWERED_S = 5.0, 60.0
+"""Each queue is asked for on its own, and many groups have thousands; what moves events takes as long as it takes."""
 
 
 class AmqpAdministration:
@@ -28,11 +29,13 @@ class AmqpAdministration:
     def __init__(
         self,
         options: AmqpOptions,
+        link: Link,
         catalog: Catalog,
         groups: Groups,
         dead_letters: DeadLetters,
         now: Callable[[], datetime],
     ) -> None:
+        self._link = link
         self._catalog = catalog
         self._groups = groups
         self._dead_letters = dead_letters
@@ -41,7 +44,7 @@ class AmqpAdministration:
 
     async def topics(self) -> list[TopicState]:
         """By name, without figures: RabbitMQ counts by queue, and no queue is a topic's."""
-        async with _answering():
+        async with self._answering():
             facts = await self._catalog.current()
         return [
             TopicState(
@@ -60,7 +63,7 @@ class AmqpAdministration:
     async def put_topic(self, settings: TopicSettings) -> None:
         """Create a topic, or set it anew. Age and replay are kept by readers; the log as a whole has its own bounds."""
         check_topic(settings.name, field="name")
-        async with _answering():
+        async with self._answering():
             facts = await self._catalog.current()
             before = facts.topics.get(settings.name)
             await self._catalog.tell(TopicFact(settings, 0 if before is None else before.deleted_at))
@@ -71,7 +74,7 @@ class AmqpAdministration:
         Raises:
             UnknownTopic: There is none.
         """
-        async with _answering():
+        async with self._answering():
             facts = await self._catalog.current()
             fact = facts.topic(name)
             if fact is None:
@@ -81,7 +84,7 @@ class AmqpAdministration:
 
     async def groups(self) -> list[GroupState]:
         """By name."""
-        async with _answering():
+        async with self._answering():
             facts = await self._catalog.current()
             return [await self._state(fact) for _, fact in sorted(facts.groups.items()) if fact.here]
 
@@ -92,7 +95,7 @@ class AmqpAdministration:
             UnknownGroup: There is none.
             Conflict: It has members.
         """
-        async with _answering(within_s=None):
+        async with self._answering(within_s=None):
             await self._groups.delete(name)
 
     async def seek(self, group: str, start: Start) -> None:
@@ -102,12 +105,12 @@ class AmqpAdministration:
             UnknownGroup: There is none.
             Conflict: It has members.
         """
-        async with _answering(within_s=None):
+        async with self._answering(within_s=None):
             await self._groups.seek(group, start)
 
     async def dead_letters(self, group: str | None = None, *, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """By id, those after `after`."""
-        async with _answering():
+        async with self._answering():
             names = sorted(name for name, fact in self._catalog.facts.groups.items() if fact.here)
             if group is not None:
                 names = [self._groups.get(group).name]
@@ -124,7 +127,7 @@ class AmqpAdministration:
         """
         group = id.rpartition(":")[0]
         if group and self._catalog.facts.group(group) is not None:
-            async with _answering():
+            async with self._answering():
                 for letter in await self._dead_letters.listed(group):
                     if letter.id == id:
                         return letter
@@ -132,7 +135,7 @@ class AmqpAdministration:
 
     async def redrive(self, ids: Sequence[str]) -> int:
         """Give them to their groups again; those of groups that are gone stay."""
-        async with _answering(within_s=None):
+        async with self._answering(within_s=None):
             driven = 0
             for name, some in groups_of(ids).items():
                 fact = self._catalog.facts.group(name)
@@ -142,7 +145,7 @@ class AmqpAdministration:
 
     async def purge(self, ids: Sequence[str]) -> int:
         """Forget them."""
-        async with _answering(within_s=None):
+        async with self._answering(within_s=None):
             return sum([await self._dead_letters.purge(name, some) for name, some in groups_of(ids).items()])
 
     async def _state(self, fact: GroupFact) -> GroupState:
@@ -164,13 +167,18 @@ class AmqpAdministration:
             oldest_at=None,
         )
 
-
-@asynccontextmanager
-async def _answering(within_s: float | None = _ANSWERED_S) -> AsyncGenerator[None]:
-    try:
-        with anyio.fail_after(within_s):
-            yield
-    except TimeoutError as error:
-        raise EventsUnavailable(f"RabbitMQ did not answer within {within_s:g} s") from error
-    except Gone as error:
-        raise EventsUnavailable(f"RabbitMQ did not answer: {error}") from error
+    @asynccontextmanager
+    async def _answering(self, within_s: float | None = _ANSWERED_S) -> AsyncGenerator[None]:
+        try:
+            with anyio.fail_after(_CONNECTED_S):
+                await self._link.connected()
+        except TimeoutError as error:
+            reason = "it is away" if self._link.problem is None else self._link.problem.detail
+            raise EventsUnavailable(f"RabbitMQ did not answer: {reason}") from error
+        try:
+            with anyio.fail_after(within_s):
+                yield
+        except TimeoutError as error:
+            raise EventsUnavailable(f"RabbitMQ did not answer within {within_s:g} s") from error
+        except Gone as error:
+            raise EventsUnavailable(f"RabbitMQ did not answer: {error}") from error

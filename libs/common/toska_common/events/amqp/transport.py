@@ -91,7 +91,9 @@ class AmqpTransport:
         locks = Locks(self._receiving, names)
         self._groups = Groups(self._receiving, locks, self._topology, self._catalog, self._log, self._postman)
         dead_letters = DeadLetters(self._receiving, locks, self._topology, self._postman, clock.now)
-        self._administration = AmqpAdministration(options, self._catalog, self._groups, dead_letters, clock.now)
+        self._administration = AmqpAdministration(
+            options, self._receiving, self._catalog, self._groups, dead_letters, clock.now
+        )
 
     async def start(self) -> None:
         """Connect, and learn what there is.
