@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from toska_common.database import Database, DatabaseUnavailable, parse_location
 from toska_common.database.location import check_database_url
 from toska_common.errors import ConfigurationError
@@ -220,3 +221,16 @@ def test_nobody_loads_sqlalchemy_before_it_is_needed() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"sqlalchemy", "alembic", "aiosqlite", "asyncpg"} & set(loaded)
+
+
+async def test_a_value_that_postgresql_does_not_take_is_no_absence_of_it(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = await postgres.make_database()
+    database = Database(parse_location(url, service="router", home=tmp_path), migrations=MIGRATIONS)
+    with pytest.raises(DBAPIError, match="0x00"):
+        async with database.writing() as connection:
+            await connection.execute(_revision(1).values(reason="a\0b"))
+    async with database.writing() as connection:
+        await connection.execute(_revision(1))
+    await database.aclose()

@@ -3,12 +3,13 @@
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from toska_common import trace
 from toska_common.contracts.sagas import SagaDetail, SagaState
 from toska_common.errors import InvalidInput
@@ -85,7 +86,30 @@ async def tell_trace(_: Order, attempt: Attempt) -> str:
     return "" if context is None else context.trace_id
 
 
-ALL: list[Saga[Order, object]] = [place_order, another_carrier, hasty, faulty, twice, waiting, traced]  # type: ignore[list-item]
+class Shape(BaseModel):
+    text: str = ""
+    number: float = 0.0
+
+
+@step(retry=Retry(attempts=1))
+async def odd(shape: Shape, attempt: Attempt) -> Shape:
+    if shape.text:
+        raise RuntimeError(f"upstream said {shape.text}")
+    return Shape(number=float("nan"))
+
+
+@odd.compensation()
+async def even_out(shape: Shape, result: Shape | None, attempt: Attempt) -> None: ...
+
+
+@saga("odd")
+async def odd_saga(shape: Shape, run: Run) -> float:
+    if shape.number:
+        return shape.number / 1e-308
+    return (await run(odd, shape)).number
+
+
+ALL: list[Saga[Any, object]] = [place_order, another_carrier, hasty, faulty, twice, waiting, traced, odd_saga]  # type: ignore[list-item]
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +288,27 @@ def test_pauses_double_up_to_a_longest() -> None:
     assert [retry.pause_s(failed, lambda: 0.0) for failed in (1, 2, 3, 4, 2000)] == [1, 2, 4, 6, 6]
     assert retry.pause_s(1, lambda: 1.0) == 0.5
     assert QUICK.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        (Shape(text="a\0b"), "upstream said a\ufffdb"),
+        (Shape(text="a\ud800b"), "upstream said a?b"),
+        (Shape(), "ValueError: it holds NaN or infinity"),
+        (Shape(number=1e308), "ValueError: it holds NaN or infinity"),
+    ],
+    ids=["a NUL", "half a pair", "NaN of a step", "infinity of a saga"],
+)
+async def test_what_no_database_keeps_turns_a_saga_back_and_holds_up_nothing(
+    sagas: Sagas, shape: Shape, told: str
+) -> None:
+    done = await ended(sagas, await sagas.start(odd_saga, shape))
+    assert done.state is SagaState.COMPENSATED
+    assert done.failure is not None
+    assert told in done.failure.detail
+
+
+async def test_an_input_that_no_database_keeps_is_refused(sagas: Sagas) -> None:
+    with pytest.raises(InvalidInput, match="input of odd: it holds NaN or infinity"):
+        await sagas.start(odd_saga, Shape(number=float("inf")))

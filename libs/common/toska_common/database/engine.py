@@ -26,6 +26,8 @@ _PRAGMAS = (
 )
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _FAULTS_OF_OURS = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+_OF_DATA = "22"
+"""The class of PostgreSQL's errors about a value, such as a text with a NUL; asyncpg's are no `DataError`."""
 
 
 def create_engine(location: DatabaseLocation) -> AsyncEngine:
@@ -104,6 +106,8 @@ def translated(location: DatabaseLocation) -> Generator[None]:
             raise ConfigurationError(
                 f"{location}: {error.orig}; put a copy of it in its place, or move it away to start without what it had"
             ) from error
+        if str(getattr(error.orig, "sqlstate", "")).startswith(_OF_DATA):
+            raise
         raise _unavailable(location, error.orig or error) from error
     except (exc.TimeoutError, OSError, TimeoutError) as error:
         raise _unavailable(location, error) from error

@@ -15,6 +15,7 @@ from toska_common.redaction import redact_fields, redact_text
 from toska_common.sagas.control import Control
 from toska_common.sagas.errors import Left, Refused
 from toska_common.sagas.steps import Attempt
+from toska_common.sagas.storable import require_storable, storable_text
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +152,7 @@ class Attempter:
 def _stored(result: TypeAdapter[Any] | None, returned: Any) -> Any:
     if result is None:
         return None
-    return result.dump_python(result.validate_python(returned), mode="json")
+    return require_storable(result.dump_python(result.validate_python(returned), mode="json"))
 
 
 def _shown(value: Any) -> Any:
@@ -161,7 +162,7 @@ def _shown(value: Any) -> Any:
 
 
 def _told(error: Exception, *, named: bool = True) -> str:
-    text = redact_text(str(error)).strip()
+    text = storable_text(redact_text(str(error)).strip())
     name = type(error).__name__
     told = (f"{name}: {text}" if text else name) if named else text or name
     return told[:_LONGEST_DETAIL]

@@ -29,6 +29,7 @@ from toska_common.sagas.journal import Journal
 from toska_common.sagas.metrics import SagaMetrics
 from toska_common.sagas.runs import Run, Undone
 from toska_common.sagas.slots import Holder
+from toska_common.sagas.storable import require_storable, storable_text
 from toska_common.sagas.store import Begun, SagaStore
 
 log = structlog.get_logger(__name__)
@@ -153,7 +154,7 @@ class Conductor:
             raise HistoryDiffers(f"it does not take the input that this saga was started with: {problems}") from error
         try:
             returned = await saga.function(value, run)
-            result = saga.result.dump_python(saga.result.validate_python(returned), mode="json")
+            result = require_storable(saga.result.dump_python(saga.result.validate_python(returned), mode="json"))
         except Turned:
             pass  # `run.turned` says so, too, if the function went on after it
         except StepFailed as error:
@@ -178,7 +179,7 @@ class Conductor:
 
     async def _stick(self, saga_id: str, name: str, reason: str) -> None:
         try:
-            await patiently(partial(self._store.stick, saga_id, self._holder, reason))
+            await patiently(partial(self._store.stick, saga_id, self._holder, storable_text(reason)))
         except Left:
             return
         self._metrics.ended(name, SagaState.STUCK)

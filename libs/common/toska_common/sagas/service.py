@@ -30,6 +30,7 @@ from toska_common.sagas.metrics import SagaMetrics
 from toska_common.sagas.names import check_id, check_name
 from toska_common.sagas.settings import SagaSettings
 from toska_common.sagas.steps import In, Out
+from toska_common.sagas.storable import require_storable, storable_text
 from toska_common.sagas.views import cursor, detail, read_cursor, summary
 from toska_common.settings import load_settings
 
@@ -202,7 +203,7 @@ class Sagas:
             IllegalSagaState: It has ended, or is turning back already.
         """
         worker = await self._at_work()
-        await worker.store.request_cancel(check_id(saga_id), reason)
+        await worker.store.request_cancel(check_id(saga_id), storable_text(reason))
         log.info("saga_cancel_requested", saga=saga_id, reason=reason)
 
     async def resume(self, saga_id: str) -> None:
@@ -299,8 +300,13 @@ def _stored(saga: Saga[In, Any], value: In) -> Any:
     try:
         stored = saga.input.dump_python(saga.input.validate_python(value), mode="json")
         saga.input.validate_python(stored)
+        require_storable(stored)
     except ValidationError as error:
         raise InvalidInput(f"the input of {saga.name}", problems=field_problems(error.errors())) from error
+    except ValueError as error:
+        raise InvalidInput(
+            f"the input of {saga.name}: {error}", problems=[{"field": "input", "reason": str(error)}]
+        ) from error
     return stored
 
 
