@@ -298,3 +298,21 @@ def test_of_what_is_held_memory_has_the_next_and_nothing_is_forgotten(held: list
             take(due // 2)
     take(50)
     assert sorted(taken) == list(range(1, len(held) + 1))
+
+
+def test_a_member_is_given_no_more_bytes_than_it_may_hold_and_always_one() -> None:
+    group = make_group()
+    taker = Taker(group, prefetch=100)
+    for offset in range(1, 9):
+        large = entry(offset)
+        large.data = bytes(3 << 20)
+        group.offer(large)
+    group.hand_out(0)
+    assert taker.offsets == [1, 2]
+    group.settle(taker.member, 1)
+    group.hand_out(0)
+    assert taker.offsets == [1, 2, 3]
+    group.retry(taker.member, 2, HOUR, "later", 0)
+    group.reject(taker.member, 3, "no", 0)
+    group.hand_out(0)
+    assert taker.offsets == [1, 2, 3, 4, 5]

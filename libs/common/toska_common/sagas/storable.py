@@ -15,12 +15,16 @@ def require_storable(value: Any) -> Any:
     Raises:
         ValueError: It holds a number that JSON has not.
     """
+    _check(value)
+    return value
+
+
+def _check(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("it holds NaN or infinity, which JSON has not")
     if isinstance(value, dict):
         for inner in cast("dict[str, Any]", value).values():
-            require_storable(inner)
+            _check(inner)
     elif isinstance(value, list):
         for inner in cast("list[Any]", value):
-            require_storable(inner)
-    return value
+            _check(inner)

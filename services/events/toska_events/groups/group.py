@@ -147,7 +147,7 @@ class Group:
                 break
             taken = served.setdefault(member, [])
             for _ in range(min(member.credit, _SHARE, max(1, self.waiting.ready // len(self.members)))):
-                entry = self._next_for(member, now)
+                entry = self._next_for(member, now) if member.credit > 0 else None
                 if entry is None:
                     break
                 taken.append(entry)
@@ -283,12 +283,13 @@ class Group:
             else:
                 entry.attempts += 1
                 self.delivered += 1
-                self.given[entry.offset] = member.held[entry.offset] = entry
+                self.given[entry.offset] = entry
+                member.take(entry)
                 return entry
         return None
 
     def _take_from(self, member: Member, offset: int) -> Entry | None:
-        if member.held.pop(offset, None) is None:
+        if not member.give_back(offset):
             return None
         return self.given.pop(offset, None)
 

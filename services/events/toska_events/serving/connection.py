@@ -10,7 +10,6 @@ import asyncio
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, cast
 
 import anyio
@@ -55,8 +54,6 @@ _MOST_CALLS = 64
 _UNCONFIRMED_BYTES = 16 << 20
 """A client that has more than this underway is not read from until some of it is stored."""
 _BUFFERED_BYTES = 1 << 20
-_DELIVERED_BYTES = 1 << 20
-"""Of events in one frame, if they are several: what a dead consumer had in hand may be more than a frame takes."""
 
 
 class Served:
@@ -300,11 +297,10 @@ class Connection(asyncio.Protocol):
             self._broker.leave(*found)
 
     def _deliver(self, number: int, entries: list[Entry]) -> None:
-        for some in _in_frames(entries):
-            pieces: list[bytes] = []
-            for entry in some:
-                pieces += pack_delivered(entry.offset, entry.attempts, entry.priority, entry.head, entry.data)
-            self._write(frame(Kind.DELIVER, id_bytes(number), *pieces))
+        pieces: list[bytes] = []
+        for entry in entries:
+            pieces += pack_delivered(entry.offset, entry.attempts, entry.priority, entry.head, entry.data)
+        self._write(frame(Kind.DELIVER, id_bytes(number), *pieces))
 
     def _call(self, payload: bytes) -> None:
         if self.access is not Access.ADMIN:
@@ -371,13 +367,3 @@ class Connection(asyncio.Protocol):
         elif self._reading and not wanted:
             self._transport.pause_reading()
         self._reading = wanted
-
-
-def _in_frames(entries: list[Entry]) -> Iterator[list[Entry]]:
-    first = size = 0
-    for place, entry in enumerate(entries):
-        if place > first and size + entry.size > _DELIVERED_BYTES:
-            yield entries[first:place]
-            first, size = place, 0
-        size += entry.size
-    yield entries[first:]
