@@ -18,10 +18,11 @@ class Service:
 
     def __init__(self) -> None:
         self.fetched: list[str] = []
+        self.is_broken = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self.fetched.append(request.path)
-        return web.json_response(DOCUMENT)
+        return web.Response(status=500) if self.is_broken else web.json_response(DOCUMENT)
 
 
 @pytest.fixture
@@ -57,6 +58,26 @@ async def test_a_document_that_moved_is_fetched_before_anybody_asks_for_it(mesh:
         await mesh.register("orders", port, meta={META_OPENAPI: "/v2.json"})  # which no route depends on
         await wait_until(lambda: "/v2.json" in service.fetched, what="the document is fetched from its new place")
     assert await handled(mesh, mesh.router, "registry") > 0
+
+
+async def test_a_document_that_could_not_be_had_is_tried_when_something_becomes_of_its_service(
+    mesh: ControlMesh,
+) -> None:
+    service = Service()
+    service.is_broken = True
+    async with web_server(service) as port, web_server(service) as other:
+        await until_heard(mesh, port)
+        await mesh.register("orders", port)
+
+        async def is_missing() -> bool:
+            found = (await mesh.get(f"{mesh.data}/api/v1/openapi")).raise_for_status().json()
+            return any(item["service"] == "orders" and item["state"] == "missing" for item in found)
+
+        await wait_until(is_missing, what="the document is known to be missing", every=0.1)
+        service.is_broken, tried = False, len(service.fetched)
+        await mesh.register("orders", other, meta={META_OPENAPI: ""})  # which changes nothing of who offers it
+        # Nobody asks, so that nothing but the event can be why.
+        await wait_until(lambda: len(service.fetched) > tried, what="the document is tried again")
 
 
 async def test_without_events_documents_are_fetched_when_somebody_asks_and_the_loss_is_said_once(

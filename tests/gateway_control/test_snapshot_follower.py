@@ -209,6 +209,30 @@ async def test_after_an_outage_the_first_poll_is_answered_at_once(rig: Rig) -> N
     assert 0 in [poll.wait_seconds for poll in rig.router.polls[asked:]]
 
 
+async def test_a_poll_that_failed_is_repeated_when_the_pause_says_so(home: Path, supervisor: Supervisor) -> None:
+    router, routing = ScriptedRouter(), Routing(supervisor, build_system_routes(Settings(home=home)))
+    pauses, nudged = list[float](), anyio.Event()
+
+    async def until_nudged(seconds: float) -> None:
+        pauses.append(seconds)
+        await nudged.wait()
+
+    async with (
+        web_server(router.answer) as port,
+        aiohttp.ClientSession() as session,
+        anyio.create_task_group() as group,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        group.start_soon(SnapshotFollower(session, url, "token", "gateway-1", routing, sleep=until_nudged).run)
+        await wait_until(lambda: len(pauses) == 1, what="a first poll in vain")
+        newest = snapshot("one")
+        router.publish(newest)
+        assert len(router.polls) == 1
+        nudged.set()
+        await wait_until(lambda: routing.current == newest, what="the snapshot is served")
+        group.cancel_scope.cancel()
+
+
 def test_pauses_double_to_a_bound_and_are_spread() -> None:
     assert all(0.1 <= pause(1) <= 0.2 for _ in range(50))
     assert all(2.5 <= pause(20) <= 5 for _ in range(50))
