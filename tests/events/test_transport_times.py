@@ -78,8 +78,10 @@ async def test_a_scheduled_event_has_its_priority_when_its_time_has_come(
     async with transport.subscribe(wanted):
         pass
     due = now_utc() + timedelta(milliseconds=150)
-    for number, priority in enumerate((Priority.LOW, Priority.NORMAL, Priority.HIGH)):
-        await transport.publish([Message(carrier.event("a", b"%d" % number), priority=priority, deliver_at=due)])
+    priorities = enumerate((Priority.LOW, Priority.NORMAL, Priority.HIGH))
+    await transport.publish(
+        [Message(carrier.event("a", b"%d" % number), priority, deliver_at=due) for number, priority in priorities]
+    )
 
     async def are_there() -> bool:
         (group,) = [one for one in await transport.administration.groups() if one.name == carrier.group()]
