@@ -46,7 +46,7 @@ async def standing(bus: EventBus) -> AsyncGenerator[TaskGroup]:
 
 @pytest.fixture
 def bus(event_log: LogHost) -> EventBus:
-    return EventBus("tests", lambda: event_log.connect(service="tests"))
+    return EventBus("toska-tests", lambda: event_log.connect(service="toska-tests"))
 
 
 async def test_over_any_transport_a_pause_ends_when_a_topic_speaks(carrier: Carrier) -> None:

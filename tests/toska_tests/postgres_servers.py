@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 
 from toska_tests import parts
+from toska_tests.other_users import find_user, give, run_as
 from toska_tests.ports import free_port
 from toska_tests.waiting import wait_until
 
@@ -32,7 +32,7 @@ class PostgresServer:
         self._folder = folder
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._user = _unprivileged()
+        self._user = find_user("postgres", "nobody")
 
     def url(self, database: str = "postgres") -> str:
         """As `TOSKA_DATABASE_URL` has it, the same over restarts."""
@@ -62,8 +62,7 @@ class PostgresServer:
         }
         command = [str(parts.postgres("postgres")), "-D", str(self._folder / "data")]
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        with (self._folder / "postgres.log").open("ab") as log:
-            self._process = self._popen(command, log.fileno())
+        self._process = self._popen(command, self._folder / "postgres.log")
 
     async def make_database(self) -> str:
         """An empty database of the caller's own; its URL."""
@@ -119,36 +118,14 @@ class PostgresServer:
     def _make_cluster(self) -> None:
         secret = self._folder / "password"
         secret.write_text(PASSWORD)
-        if self._user is not None:
-            for path in (self._folder, secret):
-                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        give(self._user, self._folder, secret)
         command = [str(parts.postgres("initdb")), "-D", str(self._folder / "data"), "-U", "toska", "--no-sync"]
         command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
-        with (self._folder / "initdb.log").open("ab") as log:
-            code = self._popen(command, log.fileno()).wait(timeout=60)
-        assert code == 0, (self._folder / "initdb.log").read_text()
+        log = self._folder / "initdb.log"
+        assert self._popen(command, log).wait(timeout=60) == 0, log.read_text()
 
-    def _popen(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            cwd=self._folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **parts.environment()},
-            start_new_session=True,
-            user=None if self._user is None else self._user.pw_uid,
-            group=None if self._user is None else self._user.pw_gid,
-            extra_groups=None if self._user is None else (),
-        )
-
-
-def _unprivileged() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise AssertionError("there is no user that PostgreSQL could be run as")
+    def _popen(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        return run_as(self._user, command, self._folder, log, {**os.environ, **parts.environment()})
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ never meets another node of the machine, and none is left behind.
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -20,6 +19,7 @@ import psutil
 from anyio.to_thread import run_sync
 
 from toska_tests import parts
+from toska_tests.other_users import find_user, give, run_as
 from toska_tests.ports import free_port, is_free
 from toska_tests.waiting import wait_until
 
@@ -44,9 +44,8 @@ class RabbitServer:
         self._first = first
         self._epmd_port: int = free_port() if first is None else first._epmd_port
         self._cookie: str = secrets.token_hex(20) if first is None else first._cookie
-        self._user = _unprivileged()
-        if self._user is not None:
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._user = find_user("rabbitmq", "nobody")
+        give(self._user, folder)
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -170,6 +169,20 @@ class RabbitServer:
         )
         return port
 
+    def add_user(self, name: str, namespace: str) -> str:
+        """Add somebody who may do all that an app has to, and publish no topics of the mesh itself; their URL."""
+        self.evaluate(
+            f'User = <<"{name}">>, By = <<"tests">>, '
+            f'Names = <<"^({namespace}\\\\.|amq\\\\.(gen-.*|default)$)">>, '
+            f'ok = rabbit_auth_backend_internal:add_user(User, <<"{name}">>, By), '
+            'ok = rabbit_auth_backend_internal:set_permissions(User, <<"/">>, Names, Names, Names, By), '
+            '[ok = rabbit_auth_backend_internal:set_topic_permissions(User, <<"/">>, Exchange, '
+            '<<"^(?!mesh\\\\.)">>, <<".*">>, By) || Exchange <- ['
+            + ", ".join(f'<<"{namespace}.{rest}">>' for rest in ("events", "events:low", "events:high", "ephemeral"))
+            + "]]."
+        )
+        return f"amqp://{name}:{name}@127.0.0.1:{self.port}/"
+
     def evaluate(self, expression: str) -> str:
         """Run Erlang on the node."""
         command = [str(_erlang("erl_call")), "-n", self.node, "-c", self._cookie, "-timeout", "20", "-e"]
@@ -204,9 +217,7 @@ class RabbitServer:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         path.chmod(0o400)
-        if self._user is not None:
-            os.chown(path, self._user.pw_uid, self._user.pw_gid)
-            os.chown(path.parent, self._user.pw_uid, self._user.pw_gid)
+        give(self._user, path, path.parent)
 
     def _environment(self) -> dict[str, str]:
         folder = self._folder
@@ -234,19 +245,7 @@ class RabbitServer:
         }
 
     def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self._folder / "output.log").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
-                start_new_session=True,
-                user=None if self._user is None else self._user.pw_uid,
-                group=None if self._user is None else self._user.pw_gid,
-                extra_groups=None if self._user is None else (),
-            )
+        return run_as(self._user, command, self._folder, self._folder / "output.log", self._environment())
 
 
 _CONFIGURATION = """\
@@ -304,15 +303,6 @@ def _unpacked_erlang() -> dict[str, str]:
         draft.replace(script)
     variables = {"ROOTDIR": str(root), "BINDIR": str(emulator.parent), "EMU": "beam", "PROGNAME": "erl"}
     return {**variables, "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
-
-
-def _unprivileged() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
-    for name in ("rabbitmq", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise AssertionError("there is no user that RabbitMQ could be run as")
 
 
 @contextlib.contextmanager

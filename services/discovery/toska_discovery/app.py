@@ -7,10 +7,9 @@ from functools import partial
 from fastapi import FastAPI
 from toska_common import __version__
 from toska_common.apps import create_management_app
-from toska_common.clients.consul import ConsulClient, ServiceRegistration
-from toska_common.clients.presence import Presence
+from toska_common.clients.consul import ConsulClient
+from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import Clock, SystemClock
-from toska_common.contracts.discovery import META_VERSION
 from toska_common.events.announcing import mesh_bus
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
@@ -114,15 +113,11 @@ class _Discovery:
             supervised_tasks(on_crash=self._crash) as tasks,
             open_registry(consul, tasks),
         ):
-            presence = Presence(consul, _registration(settings), ttl=settings.lease_ttl)
-
-            async def withdraw() -> None:
-                self._health.draining = True
-                self._release_watchers()
-                await presence.withdraw()
-
+            registration = own_registration("toska-discovery", settings.own_address, settings.port)
+            presence = Presence(consul, registration, ttl=settings.lease_ttl)
             self._health.draining = False
-            self.service.announce, self.service.withdraw = presence.announce, withdraw
+            self.service.announce = presence.announce
+            self.service.withdraw = withdrawing(self._health, presence, first=self._release_watchers)
             tasks.start_soon(presence.keep)
             yield
 
@@ -233,17 +228,6 @@ def _own_targets(settings: Settings) -> TargetRules:
     if settings.is_embedded:
         ports |= {settings.consul_port, settings.dns_port}
     return TargetRules(frozenset((host, port) for host in hosts for port in ports))
-
-
-def _registration(settings: Settings) -> ServiceRegistration:
-    return ServiceRegistration(
-        name="toska-discovery",
-        id=f"toska-discovery-{settings.port}",
-        address=settings.own_address,
-        port=settings.port,
-        tags=("toska",),
-        meta={META_VERSION: __version__},
-    )
 
 
 def _require_store(store: SqliteStore) -> None:

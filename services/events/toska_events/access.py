@@ -4,12 +4,11 @@ import re
 
 from toska_common.credentials import Access
 from toska_common.errors import Forbidden
+from toska_common.events.topics import is_reserved
 
 PREFIX = "/api/v1/events"
 
 _BY_JOIN = re.compile(rf"POST {PREFIX}/(?:publish|schemas/[^/]+/versions)")
-RESERVED = "mesh."
-"""How topics begin that are the mesh's own: caches and people believe them."""
 
 
 def join_suffices(method: str, path: str) -> bool:
@@ -23,5 +22,5 @@ def require_own(topic: str, access: Access | None) -> None:
     Raises:
         Forbidden: The topic is the mesh's, and `access` is less.
     """
-    if topic.startswith(RESERVED) and access is not Access.ADMIN:
+    if is_reserved(topic) and access is not Access.ADMIN:
         raise Forbidden(f"{topic} is a topic of the mesh itself: the admin token is needed", needs="admin")

@@ -3,14 +3,13 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from ipaddress import ip_address
 
 import anyio
 import structlog
 from toska_common import __version__
 from toska_common.apps import create_management_app
-from toska_common.clients.consul import ConsulClient, ServiceRegistration
-from toska_common.clients.presence import Presence
+from toska_common.clients.consul import ConsulClient
+from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import Clock, SystemClock
 from toska_common.events.errors import EventsUnavailable
 from toska_common.events.opening import open_transport
@@ -89,9 +88,12 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             parts.stopping = anyio.Event()
             parts.webhooks = Webhooks(WebhookBook(consul, Safe(settings.credentials().admin)), consul)
             tasks = await stack.enter_async_context(supervised_tasks(on_crash=crash))
-            presence = Presence(consul, _registration(settings))
+            registration = own_registration(
+                "toska-events", settings.host, settings.port, advertised=settings.advertise_address
+            )
+            presence = Presence(consul, registration)
             service.announce = presence.announce
-            service.withdraw = partial(_withdraw, health, parts, presence)
+            service.withdraw = withdrawing(health, presence, first=parts.stopping.set)
             tasks.start_soon(presence.keep)
             tasks.start_soon(_stay_connected, parts)
             if rpc is not None:
@@ -133,27 +135,3 @@ async def _stay_connected(parts: Parts) -> None:
 def _require_transport(parts: Parts) -> None:
     if not parts.get_transport().connected:
         raise LookupError("what carries events is away")
-
-
-async def _withdraw(health: HealthChecks, parts: Parts, presence: Presence) -> None:
-    health.draining = True
-    parts.stopping.set()
-    await presence.withdraw()
-
-
-def _registration(settings: Settings) -> ServiceRegistration:
-    address = settings.advertise_address or ("" if _is_unspecified(settings.host) else settings.host)
-    return ServiceRegistration(
-        name="toska-events",
-        id=f"toska-events-{settings.port}",
-        address=address,
-        port=settings.port,
-        tags=("toska",),
-    )
-
-
-def _is_unspecified(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False

@@ -5,14 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from toska_common import __version__
-from toska_common.clients.consul import ConsulClient, ServiceRegistration
-from toska_common.clients.presence import Presence
+from toska_common.clients.consul import ConsulClient
+from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import SystemClock
 from toska_common.contracts.events import INSTANCE_TOPICS, RouteChanged
 from toska_common.credentials import ensure_secret
@@ -120,9 +118,11 @@ def create_mesh_service(settings: Settings) -> Service:
             sagas = ServiceSagas(consul, caller, refusal, admin.credentials.admin)
             routing.on_change += [store.keep, catalog.refresh_soon]
             nudges.note = lambda event: catalog.hear_of(event.subject or "")
-            presence = Presence(consul, _registration(settings, data_plane.address))
+            host, port = data_plane.address
+            registration = own_registration("toska-gateway", host, port, advertised=settings.advertise_address or "")
+            presence = Presence(consul, registration)
             admin.service.announce = presence.announce
-            admin.service.withdraw = partial(_withdraw, admin.health, presence)
+            admin.service.withdraw = withdrawing(admin.health, presence)
             tasks.start_soon(store.run)
             tasks.start_soon(follower.run)
             tasks.start_soon(reporter.run)
@@ -260,24 +260,6 @@ async def _serve_stored(routing: Routing, store: SnapshotStore) -> None:
 
 def _name(address: tuple[str, int]) -> str:
     return f"{socket.gethostname()}:{address[1]}"
-
-
-def _registration(settings: Settings, address: tuple[str, int]) -> ServiceRegistration:
-    host, port = address
-    return ServiceRegistration(
-        name="toska-gateway",
-        id=f"toska-gateway-{port}",
-        # Without an address the registry takes that of its node, where this gateway answers too.
-        address=settings.advertise_address or ("" if ip_address(host).is_unspecified else host),
-        port=port,
-        tags=("toska",),
-        meta={"toska-version": __version__},
-    )
-
-
-async def _withdraw(health: HealthChecks, presence: Presence) -> None:
-    health.draining = True
-    await presence.withdraw()
 
 
 async def _drain(health: HealthChecks) -> None:

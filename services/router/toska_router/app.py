@@ -4,14 +4,13 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import structlog
 from toska_common import __version__
 from toska_common.apps import create_management_app
-from toska_common.clients.consul import ConsulClient, ServiceRegistration
-from toska_common.clients.presence import Presence
+from toska_common.clients.consul import ConsulClient
+from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import Clock, SystemClock
 from toska_common.contracts.events import INSTANCE_TOPICS
 from toska_common.database import Database, DatabaseUnavailable
@@ -30,7 +29,6 @@ from toska_router.handlers import add_handlers
 from toska_router.handlers.xds import xds_routes
 from toska_router.metrics import RouterCollector
 from toska_router.parts import Parts
-from toska_router.publisher import Publisher
 from toska_router.rollouts.adoption import adopt
 from toska_router.runs.book import RunsBook
 from toska_router.runs.leading import Leader
@@ -97,9 +95,12 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
             ) as consul,
             supervised_tasks(on_crash=crash) as tasks,
         ):
-            presence = Presence(consul, _registration(settings))
+            registration = own_registration(
+                "toska-router", settings.host, settings.port, advertised=settings.advertise_address
+            )
+            presence = Presence(consul, registration)
             service.announce = presence.announce
-            service.withdraw = partial(_withdraw, health, parts.publisher, presence)
+            service.withdraw = withdrawing(health, presence, first=parts.publisher.close)
             _start(parts, tasks, settings, consul)
             tasks.start_soon(presence.keep)
             if programmer is not None:
@@ -148,27 +149,3 @@ def _require_snapshot(parts: Parts) -> None:
         raise LookupError(f"waiting for the database: {parts.book.outage}")
     if parts.publisher.snapshot is None:
         raise LookupError(f"waiting for the registry: {', '.join(parts.follower.unseen)}")
-
-
-async def _withdraw(health: HealthChecks, publisher: Publisher, presence: Presence) -> None:
-    health.draining = True
-    publisher.close()
-    await presence.withdraw()
-
-
-def _registration(settings: Settings) -> ServiceRegistration:
-    address = settings.advertise_address or ("" if _is_unspecified(settings.host) else settings.host)
-    return ServiceRegistration(
-        name="toska-router",
-        id=f"toska-router-{settings.port}",
-        address=address,
-        port=settings.port,
-        tags=("toska",),
-    )
-
-
-def _is_unspecified(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False

@@ -8,22 +8,50 @@ The registry may be away at the start or later: that is logged once, and tried a
 is jittered, so that services which start together do not renew together.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import ip_address
 
 import anyio
 import structlog
 
+from toska_common import __version__
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.consul_records import ServiceRegistration, TTLCheck
 from toska_common.clients.pace import RenewalPace
+from toska_common.contracts.discovery import META_VERSION
 from toska_common.errors import MeshError, NotFound
+from toska_common.health import HealthChecks
 
 log = structlog.get_logger(__name__)
 
 TTL = timedelta(seconds=15)
 REMOVED_AFTER = timedelta(minutes=1)
 """How long an instance that stopped renewing stays listed as critical; Consul takes no less."""
+
+
+def own_registration(name: str, host: str, port: int, *, advertised: str = "") -> ServiceRegistration:
+    """How one of the mesh's own services is registered.
+
+    Args:
+        name: Such as `toska-router`.
+        host: The address that it binds.
+        port: Of the listener that others look for.
+        advertised: Instead of `host`.
+    """
+    # Without an address the registry takes that of its node, where a service answers too that is on all of them.
+    address = advertised or ("" if _is_unspecified(host) else host)
+    return ServiceRegistration(
+        name=name, id=f"{name}-{port}", address=address, port=port, tags=("toska",), meta={META_VERSION: __version__}
+    )
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 class Presence:
@@ -94,3 +122,17 @@ class Presence:
             self._tried = True
             await self._consul.register_service(self._registration)
             self._listed = True
+
+
+def withdrawing(
+    health: HealthChecks, presence: Presence, *, first: Callable[[], object] | None = None
+) -> Callable[[], Awaitable[None]]:
+    """What a service does when it is about to stop: readiness fails, `first` is called, and it leaves the registry."""
+
+    async def withdraw() -> None:
+        health.draining = True
+        if first is not None:
+            first()
+        await presence.withdraw()
+
+    return withdraw

@@ -8,14 +8,15 @@ import anyio
 
 from toska_common import trace
 from toska_common.clock import Clock
+from toska_common.contracts.names import RESERVED_PREFIX
 from toska_common.events.codecs import Codec
 from toska_common.events.connection import Connection
-from toska_common.events.errors import EventsUnavailable, EventTooLarge
+from toska_common.events.errors import EventRefused, EventsUnavailable, EventTooLarge
 from toska_common.events.event import Event, check_attributes, encode_json, new_id
 from toska_common.events.metrics import EventMetrics
 from toska_common.events.offering import Offers
 from toska_common.events.payload import EventPayload
-from toska_common.events.topics import check_topic
+from toska_common.events.topics import check_topic, is_reserved
 from toska_common.events.transport import Message, Priority
 
 WITHIN = timedelta(seconds=5)
@@ -108,7 +109,7 @@ class EventPublisher:
 
         Raises:
             EventTooLarge: Its data are over the bus's limit.
-            EventRefused: The topic takes no such event.
+            EventRefused: The topic takes no such event, or it is the mesh's own.
             EventsUnavailable: It was not confirmed in time; it may or may not have been published.
         """
         if not isinstance(payload, Event):
@@ -175,6 +176,9 @@ class EventPublisher:
         self._encode(message)
 
     def _encode(self, message: Message) -> Message:
+        if is_reserved(message.event.topic) and not self.service.startswith(RESERVED_PREFIX):
+            # Whatever carries events refuses it, too, as far as it can tell who it is; this says so before it is sent.
+            raise EventRefused(f"{message.event.topic} is a topic of the mesh itself: publish under a name of your own")
         event = self._codec.encode(message.event)
         if len(event.data) > self._max_bytes:
             raise EventTooLarge(

@@ -1,7 +1,8 @@
 """Topics and patterns: dotted words; `*` stands for one word, `#` for any number of them, as AMQP 0-9-1 has it.
 
 `mesh.instance.registered` is matched by `mesh.instance.*`, `mesh.#`, `#` and itself. Ephemeral topics are those whose
-first word is `reply` or `ephemeral`: their events go to whoever listens, and are kept for nobody.
+first word is `reply` or `ephemeral`: their events go to whoever listens, and are kept for nobody. Topics whose first
+word is `mesh` are the mesh's own: caches and people believe them.
 Source: https://www.rabbitmq.com/amqp-0-9-1-reference §topic exchange
 """
 
@@ -21,6 +22,7 @@ _TOPIC = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _PATTERN = re.compile(rf"(?:{_WORD}|\*|#)(?:\.(?:{_WORD}|\*|#))*")
 _GROUP = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?")
 _EPHEMERAL = ("reply.", "ephemeral.")
+_RESERVED = "mesh."
 
 
 def check_topic(topic: str, *, field: str = "topic") -> str:
@@ -61,6 +63,11 @@ def check_group(group: str, *, field: str = "group") -> str:
 def is_ephemeral(topic: str) -> bool:
     """Whether events of this topic are for those who listen now, and kept for nobody."""
     return topic.startswith(_EPHEMERAL)
+
+
+def is_reserved(topic: str) -> bool:
+    """Whether events of this topic are the mesh's own to publish."""
+    return topic.startswith(_RESERVED)
 
 
 def matches(pattern: str, topic: str) -> bool:

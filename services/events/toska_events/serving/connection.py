@@ -36,6 +36,8 @@ from toska_common.events.embedded.wording import (
     problem_json,
     read_retry,
 )
+from toska_common.events.errors import EventRefused
+from toska_common.events.topics import is_reserved
 
 from toska_events.administration import Administrator
 from toska_events.brokering.broker import Broker
@@ -211,6 +213,9 @@ class Connection(asyncio.Protocol):
     def _publish(self, payload: bytes) -> None:
         number = id_of(payload)
         publications = decode_messages(payload, self._served.max_event_bytes, self._topics)
+        if self.access is not Access.ADMIN and any(is_reserved(one.topic) for one in publications):
+            self._fail(number, EventRefused("topics of the mesh itself need the admin token; nothing was published"))
+            return
         size = len(payload)
         self._unconfirmed_bytes += size
         self._broker.publish(publications, size, lambda error: self._published(number, size, error))

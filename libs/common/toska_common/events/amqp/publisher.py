@@ -16,9 +16,10 @@ import structlog
 from aiormq.abc import AbstractChannel, ChannelFrame
 
 from toska_common.events.amqp.envelope import Envelope
-from toska_common.events.amqp.errors import Gone, translated
+from toska_common.events.amqp.errors import CredentialsRefused, Gone, translated
 from toska_common.events.amqp.frames import publish_frames
 from toska_common.events.amqp.link import Link, closed
+from toska_common.events.amqp.refusals import Refusal, read_refusal
 from toska_common.events.amqp.topology import Topology
 from toska_common.events.amqp.untyped import outgoing
 from toska_common.events.errors import EventsUnavailable
@@ -59,7 +60,9 @@ class Publisher:
                     self.problem = None
                     self._flight = _Flight(channel, self._window, self._window_bytes)
                     self._change()
-                    log.debug("publishing_channel_lost", reason=await closed(channel))
+                    reason = await closed(channel)
+                    self._flight.refusal = read_refusal(reason)
+                    log.debug("publishing_channel_lost", reason=reason)
             except Gone as error:
                 log.warning("publishing_interrupted", reason=str(error))
             except EventsUnavailable as error:
@@ -77,6 +80,7 @@ class Publisher:
 
         Raises:
             EventsUnavailable: RabbitMQ refused some: a queue of theirs is full or has lost its leader.
+            CredentialsRefused: It lets this user publish no such thing.
         """
         while posts:
             flight = await self._ready()
@@ -84,6 +88,10 @@ class Publisher:
                 posts = await flight.publish(posts)
             except Gone:
                 continue
+            refusal = flight.refusal
+            if refusal is not None and any(refusal.is_of(post.exchange, post.routing_key) for post in posts):
+                # Sent again, they would cost everybody who publishes here the channel, again and again.
+                raise CredentialsRefused(f"RabbitMQ does not let this user publish: {refusal.reason}")
 
     async def ready(self) -> None:
         """Wait until it can publish.
@@ -119,6 +127,8 @@ class _Flight:
         self._count = self._bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._lost = False
+        self.refusal: Refusal | None = None
+        """Why the channel was closed, if that was for what somebody has published."""
 
     async def publish(self, posts: Sequence[Post]) -> Sequence[Post]:
         """Those that were not confirmed before the channel was lost.

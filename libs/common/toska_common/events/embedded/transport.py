@@ -7,8 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import anyio
-
+from toska_common.events.background import background
 from toska_common.events.embedded.client import LogClient
 from toska_common.events.embedded.consumer import EmbeddedConsumer
 from toska_common.events.embedded.frames import ID_BYTES, MAX_BATCH
@@ -54,19 +53,13 @@ async def open_embedded(
         EventsUnavailable: The log is not there. Once it was, the connection comes back by itself.
     """
     client = LogClient(socket_path(home), token, service, timeout.total_seconds())
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
+    async with background() as tasks:
         tasks.start_soon(client.run)
         try:
             await client.first_attempt
             yield EmbeddedTransport(client)
-        except Exception as error:  # noqa: BLE001 - raised below, where no group of exceptions is made of it
-            failure = error
         finally:
             client.close()
-            tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 class EmbeddedTransport:
