@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from toska_tests.cached import FRESH, PLAIN, bodies, cached, numbered, reply
 from toska_tests.gateways import Gateway, cluster, route, running_gateway
-from toska_tests.raw_http import Conversation, ask, connected, get, upstream
+from toska_tests.raw_http import Conversation, Script, ask, connected, get, upstream
 from toska_tests.redis_servers import RedisServer
 from toska_tests.waiting import wait_until
 
@@ -74,16 +74,21 @@ async def test_groups_that_cannot_be_read_keep_a_response_from_being_kept_where_
         assert await bodies(gateway, PLAIN, PLAIN) == [b"3", b"3"]
 
 
-async def test_what_was_on_its_way_when_it_ended_is_given_and_not_kept(gateway: Gateway) -> None:
-    go_on = asyncio.Event()
+def held(go_on: asyncio.Event) -> Script:
+    """A script that answers when it may."""
 
-    async def held(conversation: Conversation) -> None:
+    async def script(conversation: Conversation) -> None:
         while True:
             await conversation.request()
             await go_on.wait()
             await conversation.send(reply(FRESH))
 
-    async with upstream(held) as app:
+    return script
+
+
+async def test_what_was_on_its_way_when_it_ended_is_given_and_not_kept(gateway: Gateway) -> None:
+    go_on = asyncio.Event()
+    async with upstream(held(go_on)) as app:
         await gateway.serve(cached(app.port, forget_on_events=True))
         async with connected(gateway.address) as client:
             await client.send(PLAIN)
@@ -95,6 +100,22 @@ async def test_what_was_on_its_way_when_it_ended_is_given_and_not_kept(gateway: 
         assert len(app.requests) == 2
         assert await bodies(gateway, PLAIN) == [b"hello"]
         assert len(app.requests) == 2
+
+
+async def test_who_asks_after_an_event_does_not_wait_for_what_was_asked_for_before(gateway: Gateway) -> None:
+    go_on = asyncio.Event()
+    async with upstream(held(go_on)) as app:
+        await gateway.serve(cached(app.port, forget_on_events=True, coalesce_timeout="10m"))
+        async with connected(gateway.address) as before, connected(gateway.address) as after:
+            await before.send(PLAIN)
+            await wait_until(lambda: len(app.requests) == 1, what="the upstream is asked")
+            await end(gateway, routes=["all"])
+            await after.send(PLAIN)
+            await wait_until(lambda: len(app.requests) == 2, what="the upstream is asked anew")
+            go_on.set()
+            assert [(await one.response()).body for one in (before, after)] == [b"hello", b"hello"]
+        assert await bodies(gateway, PLAIN) == [b"hello"]
+    assert len(app.requests) == 2  # what was asked for after it is kept
 
 
 async def test_a_validation_that_was_under_way_does_not_keep_it_either(gateway: Gateway) -> None:

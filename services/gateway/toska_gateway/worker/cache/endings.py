@@ -22,15 +22,19 @@ class Endings:
 
     Args:
         now: When this begins; what was made before may have ended unheard.
+
+    Attributes:
+        last_at: When something ended last.
     """
 
     def __init__(self, now: float) -> None:
+        self.last_at = now
         self._ended_at: dict[bytes, float] = {}
         self._all_ended_at = now
 
     def end(self, kind: bytes, names: Iterable[bytes], now: float) -> None:
         """These are out of date."""
-        ended_at = self._ended_at
+        ended_at, self.last_at = self._ended_at, now
         for name in names:
             ended_at.pop(kind + name, None)  # so that the oldest stand first
             ended_at[kind + name] = now
@@ -41,7 +45,7 @@ class Endings:
     def end_all(self, now: float) -> None:
         """Everything is."""
         self._ended_at.clear()
-        self._all_ended_at = now
+        self._all_ended_at = self.last_at = now
 
     def ended(self, entry: Entry, made_at: float) -> bool:
         """Whether a response that was made at `made_at`, or later, may be one that has ended since."""

@@ -4,11 +4,14 @@
                              ├─ landed with none to share ───► all go on by themselves, at once
                              └─ the one who asked went away ─► the next one asks, the others wait on
 
+One that took off before an event is joined by nobody who comes after it, where events may end what it brings.
+
 Each waits only so long, and then goes on by itself. So a response that cannot be shared never makes requests queue.
 """
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from toska_gateway.worker.cache.entry import Entry
@@ -20,14 +23,19 @@ W = TypeVar("W")
 
 
 class Flight(Generic[W]):
-    """One request under way, and those that wait for it."""
+    """One request under way, and those that wait for it.
 
-    __slots__ = ("_flights", "_waiters", "mark")
+    Attributes:
+        began_at: When it took off, in monotonic seconds.
+    """
+
+    __slots__ = ("_flights", "_waiters", "began_at", "mark")
 
     def __init__(self, mark: bytes, flights: "dict[bytes, Flight[W]]") -> None:
         self.mark = mark
         self._flights = flights
         self._waiters: dict[Waiter[W], None] = {}
+        self.began_at = monotonic()
         flights[mark] = self
 
     def join(self, waiter: "Waiter[W]") -> None:

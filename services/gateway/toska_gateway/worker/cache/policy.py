@@ -215,7 +215,7 @@ class CachePolicy:
         fetch.storable = exchange.head.method == b"GET"
         if self._patience_s and not cache.store.is_uncacheable(mark, self._plane.now):
             flight = cache.flights.get(mark)
-            if flight is not None:
+            if flight is not None and self._may_join(flight):
                 waiter = Waiter(flight, exchange, fetch, self._landed)
                 waiter.wait_for(self._patience_s, self._plane.loop)
                 passage.waits_for = waiter
@@ -249,6 +249,10 @@ class CachePolicy:
                 return
             fetch.entry = entry
         self.forward(exchange, fetch)
+
+    def _may_join(self, flight: Flight[Fetch]) -> bool:
+        """Whether what it brings cannot be what an event has ended since it took off."""
+        return not self.rules.ended_by_events or flight.began_at > self.cache.endings.last_at
 
     def _is_current(self, entry: Entry) -> bool:
         """Whether no event has ended what another gateway has shared."""
