@@ -17,6 +17,7 @@ from toska_common.credentials import Credentials, ensure_credentials
 from toska_common.database.location import check_database_url
 from toska_common.errors import ConfigurationError
 from toska_common.events.location import check_events_url
+from toska_common.lists import CommaSeparated
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -72,7 +73,7 @@ class ServiceSettings(BaseSettings):
     join_token: SecretStr = Field(
         default=SecretStr(""), validation_alias="TOSKA_JOIN_TOKEN", description="Overrides join.token in the home"
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         default=(),
         validation_alias="TOSKA_ALLOWED_HOSTS",
         description="Further Host names of the management listeners, comma-separated",
@@ -81,12 +82,6 @@ class ServiceSettings(BaseSettings):
     log_format: LogFormat = Field(
         default="auto", validation_alias="TOSKA_LOG_FORMAT", description="auto: text on a terminal, else json"
     )
-
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
-        # As people write lists in an environment, instead of the JSON that pydantic-settings would ask for.
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("allowed_hosts")
     @classmethod

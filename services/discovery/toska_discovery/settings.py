@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
+from toska_common.lists import CommaSeparated
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.units import Duration
 
@@ -62,7 +63,7 @@ class Settings(ServiceSettings):
         default=3, ge=0, description="Most records over UDP for those without EDNS; 0 for what fits"
     )
     dns_truncate: bool = Field(default=False, description="Say of answers that were cut that they were")
-    dns_recursors: Annotated[tuple[DnsRecursor, ...], NoDecode] = Field(
+    dns_recursors: Annotated[tuple[DnsRecursor, ...], NoDecode, CommaSeparated] = Field(
         default=(), description="Who to ask for names of others: addresses, comma-separated, with :port unless 53"
     )
     grpc_port: int = Field(default=18101, ge=-1, le=65535, description="Of the gRPC service; -1 for none")
@@ -100,11 +101,6 @@ class Settings(ServiceSettings):
         if not all(name and separator for name, separator, _ in pairs):
             raise ValueError("write name=duration, separated by commas")
         return {name: duration for name, _, duration in pairs}
-
-    @field_validator("dns_recursors", mode="before")
-    @classmethod
-    def _split_recursors(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("lease_ttl", "removal_after", "sweep_interval")
     @classmethod

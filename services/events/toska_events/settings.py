@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 from toska_common.events.transport import DEFAULT_MAX_BYTES
+from toska_common.lists import AreNetworks, CommaSeparated
 from toska_common.security import is_loopback
 from toska_common.settings import ServiceSettings, registry_http_url
 from toska_common.targets import LOOPBACK
@@ -49,7 +50,7 @@ class Settings(ServiceSettings):
         pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$",
         description="The DNS name that receivers of webhooks are asked by for their agreement",
     )
-    webhook_deny: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    webhook_deny: Annotated[Annotated[tuple[str, ...], CommaSeparated, AreNetworks] | None, NoDecode] = Field(
         default=None,
         description="Networks that no webhook leads to, comma-separated; loopback by default, unless this service is "
         "on loopback itself. Link-local addresses and the mesh's own are never led to",
@@ -60,18 +61,6 @@ class Settings(ServiceSettings):
     advertise_address: str = Field(
         default="", validation_alias="TOSKA_ADVERTISE_ADDRESS", description="Registered as toska-events' address"
     )
-
-    @field_validator("webhook_deny", mode="before")
-    @classmethod
-    def _split_networks(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("webhook_deny")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for network in value or ():
-            ip_network(network)
-        return value
 
     @property
     def webhook_forbidden(self) -> tuple[IPv4Network | IPv6Network, ...]:

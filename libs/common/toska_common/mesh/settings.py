@@ -1,7 +1,6 @@
 """What the environment says to an app that joins a mesh; what the app says itself, in `Mesh(...)`, comes first."""
 
 from datetime import timedelta
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from toska_common.contracts.names import Host
 from toska_common.contracts.profile import Word
 from toska_common.events.location import check_events_url
+from toska_common.lists import AreNetworks, CommaSeparated
 from toska_common.settings import LogFormat, load_settings
 from toska_common.units import Duration
 
@@ -36,7 +36,7 @@ class MeshSettings(BaseSettings):
     advertise_address: Host | None = Field(default=None, description="Address that others reach this app at")
     advertise_port: int | None = Field(default=None, ge=1, le=65535, description="Port that others reach this app at")
     expose: bool | None = Field(default=None, description="Whether the gateway gives this app a route /NAME/…")
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, CommaSeparated, AreNetworks] = Field(
         default=(), description="Networks, besides loopback, whose X-Forwarded-Prefix is believed, comma-separated"
     )
     region: Word | None = Field(default=None, description="Where this app runs, for callers that look for near ones")
@@ -51,18 +51,6 @@ class MeshSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: LogFormat = "auto"
-
-    @field_validator("trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network)
-        return value
 
     @field_validator("registry_url")
     @classmethod

@@ -6,6 +6,7 @@ job made is handed back in the order of the jobs, a round at a time.
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from toska_events.log.rows import Row
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 _REFUSALS = (LogFull, EventRefused)
 """What is wrong with one call, and not with the log."""
@@ -49,7 +51,33 @@ class Job(Generic[T]):
     result: Any = None
 
 
-class LogWriter:
+class _Thread(ABC, Generic[F]):
+    """Where things are done one after the other with a file of the kind `F`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._closing = False
+
+    @abstractmethod
+    def submit(self, work: Callable[[F], T], done: Callable[[T | Exception], None]) -> None:
+        """Have something done; `done` is called in the event loop."""
+
+    async def call(self, work: Callable[[F], T]) -> T:
+        """The same, waiting for it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.submit(work, lambda result: _settle(future, result))
+        return await future
+
+    def _end(self, thread: threading.Thread | None) -> None:
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        if thread is not None:
+            thread.join()
+
+
+class LogWriter(_Thread[LogFile]):
     """Runs what is asked of a `LogFile` in a thread of its own.
 
     Attributes:
@@ -58,15 +86,13 @@ class LogWriter:
     """
 
     def __init__(self, file: LogFile, clock: Clock, on_crash: Callable[[Exception], None]) -> None:
+        super().__init__()
         self.waiting_bytes = 0
         self.commits = 0
         self._file = file
         self._clock = clock
         self._on_crash = on_crash
-        self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
         self._jobs: deque[Append | Job[Any]] = deque()
-        self._closing = False
         self._thread = threading.Thread(target=self._run, name="events-writer", daemon=True)
         self._thread.start()
 
@@ -79,18 +105,9 @@ class LogWriter:
         """Have something else done with the file, after everything that was asked before."""
         self._put(Job(work, done))
 
-    async def call(self, work: Callable[[LogFile], T]) -> T:
-        """The same, waiting for it."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self.submit(work, lambda result: _settle(future, result))
-        return await future
-
     def close(self) -> None:
         """Finish what was asked, and end the thread. Blocks: call it in another thread."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        self._thread.join()
+        self._end(self._thread)
 
     def _put(self, job: Append | Job[Any]) -> None:
         with self._condition:
@@ -157,16 +174,14 @@ class LogWriter:
             job.done(job.result)
 
 
-class LogReader:
+class LogReader(_Thread[LogReading]):
     """Runs queries of a `LogReading` in a thread of its own, started when first needed."""
 
     def __init__(self, open_reading: Callable[[], LogReading]) -> None:
+        super().__init__()
         self._open = open_reading
         self._reading: LogReading | None = None
-        self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
         self._jobs: deque[Job[Any]] = deque()
-        self._closing = False
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Callable[[LogReading], T], done: Callable[[T | Exception], None]) -> None:
@@ -178,19 +193,9 @@ class LogReader:
             self._thread = threading.Thread(target=self._run, name="events-reader", daemon=True)
             self._thread.start()
 
-    async def call(self, work: Callable[[LogReading], T]) -> T:
-        """The same, waiting for it."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self.submit(work, lambda result: _settle(future, result))
-        return await future
-
     def close(self) -> None:
         """End the thread; what it has not read is not read. Blocks: call it in another thread."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        if self._thread is not None:
-            self._thread.join()
+        self._end(self._thread)
 
     def _run(self) -> None:
         try:
