@@ -1,5 +1,6 @@
 """A real Envoy as the gateway's data plane: changes without a restart, refusals, restarts and counts."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,7 +8,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from toska_gateway.errors import SnapshotRejected
+from toska_gateway.envoy.process import EnvoyProcess
+from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import cluster, route
 from toska_tests.raw_http import Upstream, answering, connect, get, response, upstream
@@ -77,6 +79,36 @@ async def test_an_envoy_that_dies_is_started_anew_with_the_routing_in_force(envo
             return False
 
     await wait_until(back, within=20, what="another Envoy serves")
+
+
+async def test_an_envoy_that_is_being_started_anew_is_told_what_changes_meanwhile(
+    envoy: EnvoyGateway, app: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it has been told everything before, and is not yet known to serve."""
+    until_live, go_on = EnvoyProcess.until_live, asyncio.Event()
+
+    async def known_later(process: EnvoyProcess) -> None:
+        await until_live(process)
+        await go_on.wait()
+
+    async def answers(target: str) -> bool:
+        try:
+            return await _ask(envoy, target) == 200
+        except OSError:
+            return False
+
+    await envoy.serve(_to(app.port, "a"))
+    monkeypatch.setattr(EnvoyProcess, "until_live", known_later)
+    os.kill(envoy.pid, signal.SIGKILL)
+    await wait_until(lambda: envoy.pid == 0, what="its end is noticed")
+    await wait_until(lambda: answers("/a"), what="another Envoy serves")
+    with pytest.raises(RenewalFailed, match="being started"):
+        await envoy.plane.renew()
+    await envoy.serve(_to(app.port, "b"))
+    go_on.set()
+    await wait_until(lambda: answers("/b"), what="it has heard of the change")
+    await wait_until(lambda: envoy.pid != 0, what="it is known to serve")
+    assert await _ask(envoy, "/a") == 404
 
 
 async def test_renewing_replaces_envoy_without_losing_a_request(envoy: EnvoyGateway, app: Upstream) -> None:

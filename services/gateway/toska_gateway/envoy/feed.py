@@ -42,6 +42,11 @@ class Feed:
             await self._ads.put(kind, found)
         self._now = resources
 
+    async def replace(self, resources: Resources) -> None:
+        """Have everything different for Envoys of which none is known to serve; one that starts may have been told."""
+        await self.begin(resources)
+        self._send_all()
+
     async def begun(self, process: EnvoyProcess) -> None:
         """Wait until an Envoy that was started has taken everything.
 
@@ -122,6 +127,9 @@ class Feed:
         for kind, found in before.by_type().items():
             await self._ads.put(kind, found, whole=kind != CLUSTER)
         await self._put_clusters(before)
+        self._send_all()
+
+    def _send_all(self) -> None:
         for kind in (CLUSTER, ENDPOINTS, ROUTES, LISTENER):
             self._ads.send(kind)
 

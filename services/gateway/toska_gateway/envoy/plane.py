@@ -192,8 +192,8 @@ class EnvoyDataPlane:
     async def _push(self, resources: Resources) -> None:
         process = self._slot.current
         if process is None:
-            # It is being started anew, and will be told this.
-            await self._feed.begin(resources)
+            # It is being started anew. It may have been told what was in force before, and not yet serve.
+            await self._feed.replace(resources)
             return
         try:
             await self._feed.push(resources, process)

@@ -111,10 +111,11 @@ class EnvoySlot:
         while self._draining:  # noqa: ASYNC110 - seldom, and it is another process that ends it
             await anyio.sleep(_LOOK_S)
         before = self.current
-        alive = before is not None and before.state != "dead"
-        successor = await self._start(before.turn.next if before is not None and alive else None)
+        if before is None:
+            raise EnvoyLost("the one before has ended, and another is being started")
+        successor = await self._start(before.turn.next if before.state != "dead" else None)
         self.current = successor
-        if before is not None and self._group is not None:
+        if self._group is not None:
             self._draining.append(before)
             self._group.start_soon(self._outlast, before)
         return successor
