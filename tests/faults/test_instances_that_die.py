@@ -1,5 +1,6 @@
 """Instances that die, stop, or outlive their registry: who is listed, and where the gateway sends."""
 
+import math
 import signal
 import time
 from collections.abc import AsyncGenerator
@@ -63,8 +64,7 @@ async def test_an_instance_that_is_stopped_for_longer_than_its_ttl_comes_back(
     mesh: RunningMesh, consul: ConsulClient
 ) -> None:
     async with joined_app(mesh, echo_app, "echo", environment={"TOSKA_LEASE_TTL": "2s"}) as program:
-        await wait_until(lambda: _is_alone(consul), what="it is listed")
-        (own,) = {entry.service.id for entry in (await consul.health_service("echo"))[0]}
+        own = await _until_alone(consul)
         program.send(signal.SIGSTOP)
         await wait_until(lambda: _is_empty(consul), what="its lease lapses")  # its port is open all the time
         (check,) = [item for item in (await consul.health_checks("echo"))[0] if item.id == f"service:{own}"]
@@ -73,8 +73,16 @@ async def test_an_instance_that_is_stopped_for_longer_than_its_ttl_comes_back(
         await wait_until(lambda: _is_listed(consul, own), what="it is passing again")
 
 
-async def _is_alone(consul: ConsulClient) -> bool:
-    return len(await _passing(consul)) == 1
+async def _until_alone(consul: ConsulClient) -> str:
+    found: set[str] = set()
+
+    async def is_alone() -> bool:
+        nonlocal found
+        found = await _passing(consul)
+        return len(found) == 1
+
+    await wait_until(is_alone, what="it is listed")
+    return found.pop()
 
 
 async def _is_empty(consul: ConsulClient) -> bool:
@@ -91,16 +99,37 @@ COUNT = 20
 TTL = timedelta(seconds=3)
 
 
+class Pace:
+    """Whether this process, where leases are renewed, stood still."""
+
+    def __init__(self) -> None:
+        self._stood_still_at = -math.inf
+
+    async def run(self) -> None:
+        last = time.monotonic()
+        while True:
+            await anyio.sleep(0.05)
+            now = time.monotonic()
+            if now - last > 0.5:
+                self._stood_still_at = now
+            last = now
+
+    def stood_still_lately(self) -> bool:
+        return time.monotonic() - self._stood_still_at < 2 * TTL.total_seconds()
+
+
 @asynccontextmanager
-async def renewed(url: str, token: str) -> AsyncGenerator[ConsulClient]:
+async def renewed(url: str, token: str) -> AsyncGenerator[tuple[ConsulClient, Pace]]:
     """Keep `COUNT` instances listed at the registry, for as long as it is there and whenever it is there again."""
     async with ConsulClient.open(url, token=token) as consul, anyio.create_task_group() as group:
+        pace = Pace()
+        group.start_soon(pace.run)
         for number in range(COUNT):
             registration = ServiceRegistration("orders", f"orders-{number}", "127.0.0.1", 1 + number)
             presence = Presence(consul, registration, ttl=TTL)
             await presence.announce()
             group.start_soon(presence.keep)
-        yield consul
+        yield consul, pace
         group.cancel_scope.cancel()
 
 
@@ -119,44 +148,40 @@ async def test_a_registry_that_is_killed_under_renewals_comes_back_with_everybod
     port = free_ports(2)
     with discovery_process(tmp_path, port) as first:
         await first.wait_until_ready()
-        async with renewed(first.consul, first.token) as consul:
+        async with renewed(first.consul, first.token) as (consul, pace):
             await wait_until(lambda: _all_pass(consul), what="all are listed")
             first.program.send(signal.SIGKILL)
             await first.program.exit_code()
             with discovery_process(tmp_path, port) as second:
                 await second.wait_until_ready()
-                await _nobody_lapses(consul)
+                await _nobody_lapses(consul, pace)
 
 
-async def _nobody_lapses(consul: ConsulClient) -> bool:
-    """Watch for longer than a lease; anew if we stood still meanwhile, and so did those who renew. False if we did."""
-    stood_still = False
+async def _nobody_lapses(consul: ConsulClient, pace: Pace) -> bool:
+    """Watch for longer than a lease; anew if who renews stood still, and so somebody did lapse. False if so."""
+    undisturbed = True
 
     async def watched() -> bool:
-        nonlocal stood_still
-        last = time.monotonic()
-        ends = last + 1.5 * TTL.total_seconds()
-        while last < ends:
-            all_pass = await _all_pass(consul)
-            now = time.monotonic()
-            if now - last > 0.5:
-                stood_still = True
+        nonlocal undisturbed
+        ends = time.monotonic() + 1.5 * TTL.total_seconds()
+        while time.monotonic() < ends:
+            if not await _all_pass(consul):
+                assert pace.stood_still_lately()
+                undisturbed = False
                 await wait_until(lambda: _all_pass(consul), what="all are listed again")
                 return False
-            last = now
-            assert all_pass
             await anyio.sleep(0.05)
         return True
 
-    await wait_until(watched, within=90, what="a machine that stands still for no half second")
-    return not stood_still
+    await wait_until(watched, within=90, what="a machine that leaves renewals in time")
+    return undisturbed
 
 
 async def test_everybody_registers_again_with_a_registry_that_lost_its_memory(tmp_path: Path) -> None:
     port = free_ports(2)
     with discovery_process(tmp_path, port) as first:
         await first.wait_until_ready()
-        async with renewed(first.consul, first.token) as consul:
+        async with renewed(first.consul, first.token) as (consul, _):
             await wait_until(lambda: _all_pass(consul), what="all are listed")
             first.program.send(signal.SIGKILL)
             await first.program.exit_code()
@@ -170,11 +195,11 @@ async def test_everybody_registers_again_with_a_registry_that_lost_its_memory(tm
 async def test_a_registry_that_is_stopped_for_longer_than_their_ttl_takes_nobody_for_dead(tmp_path: Path) -> None:
     with discovery_process(tmp_path) as process:
         await process.wait_until_ready()
-        async with renewed(process.consul, process.token) as consul:
+        async with renewed(process.consul, process.token) as (consul, pace):
             await wait_until(lambda: _all_pass(consul), what="all are listed")
             index = (await consul.health_service("orders"))[1]
             process.program.send(signal.SIGSTOP)
             await anyio.sleep(TTL.total_seconds() + 2)
             process.program.send(signal.SIGCONT)
-            undisturbed = await _nobody_lapses(consul)
+            undisturbed = await _nobody_lapses(consul, pace)
             assert (await consul.health_service("orders"))[1] == index or not undisturbed
