@@ -51,6 +51,27 @@ async def test_a_reader_that_has_had_nothing_yet_misses_nothing_when_it_comes_ba
         assert await reader.data() == 1
 
 
+async def test_a_reader_that_comes_back_skips_nothing_for_its_priority(events: RunningEvents) -> None:
+    await publish(events, "level.x", 0, priority="low")
+    await publish(events, "level.x", 1)
+    await publish(events, "level.x", 2, priority="high")
+    async with reading(events, "topic=level.%23&beginning=true") as reader:
+        first = await reader.next()
+        assert json.loads(first["data"])["data"] == 0
+    async with reading(events, "topic=level.%23", last=first["id"]) as reader:
+        assert [await reader.data() for _ in range(2)] == [1, 2]
+
+
+async def test_what_was_scheduled_takes_no_reader_back(events: RunningEvents) -> None:
+    async with reading(events, "topic=later.%23") as reader:
+        await publish(events, "later.x", 1, delay="300ms")
+        await publish(events, "later.x", 2)
+        assert int((await reader.next())["id"]) > 0
+        scheduled = await reader.next()
+    assert json.loads(scheduled["data"])["data"] == 1
+    assert not scheduled.get("id")
+
+
 async def test_a_stream_begins_where_it_is_told_to(events: RunningEvents) -> None:
     for number in range(3):
         await publish(events, "past.x", number)

@@ -64,6 +64,12 @@ def test_doubles_of_late_are_left_out_also_after_a_restart(file: LogFile, path: 
     again.close()
 
 
+def test_an_event_that_is_handed_on_under_another_topic_is_no_double(file: LogFile) -> None:
+    first = publication("x")
+    handed_on = Publication("elsewhere", first.head.replace(first.topic.encode(), b"elsewhere", 1), first.data, 1, 0, 0)
+    assert len(file.append([first, handed_on, handed_on], 1)) == 2
+
+
 def test_offsets_are_never_given_out_again(file: LogFile, path: Path) -> None:
     file.append([publication(str(number)) for number in range(5)], 1)
     (topic,) = file.topics.all()

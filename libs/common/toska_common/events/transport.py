@@ -92,6 +92,8 @@ class Subscription:
         start: For a group that is new, or none.
         ordered: Keep the order of events with the same key.
         partitions: With `ordered`: over how many lanes keys are spread; a group's number is that of its first member.
+        sequential: Without a group: in the log's own order, whatever priorities events have, so that their offsets say
+            what is still to come. For transports with offsets.
         prefetch: Most events that are delivered and not settled.
         attempts: Deliveries after which an event is poison, whatever happened to them; a dead consumer's count as well.
         on_gap: Without a group: called when it stands again after a loss and events may have been missed meanwhile.
@@ -104,6 +106,7 @@ class Subscription:
     start: Start = NOW
     ordered: bool = False
     partitions: int = 8
+    sequential: bool = False
     prefetch: int = 64
     retrying: Retrying = field(default_factory=Retrying)
     on_gap: Callable[[], None] = field(default=ignore_gap, compare=False)

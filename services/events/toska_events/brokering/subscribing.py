@@ -22,7 +22,9 @@ async def join(broker: Broker, request: SubscribeRequest, member: Member) -> Gro
             f"the group {known.name} has members that want order {'' if known.ordered else 'not '}kept",
             group=known.name,
         )
-    spec = GroupRow(0, request.group or "", request.patterns, request.ordered, request.attempts, (0, 0, 0))
+    ordered = request.ordered or request.sequential  # one cursor for all priorities
+    spec = GroupRow(0, request.group or "", request.patterns, ordered, request.attempts, (0, 0, 0))
+    spec.sequential = request.sequential
     if request.resume is not None and not spec.name:
         return await broker.resume(spec, member, request.resume)
     position = None if known is not None else await find_position(broker, request.start)

@@ -61,6 +61,7 @@ class Group:
         self.name = row.name
         self.patterns = row.patterns
         self.ordered = row.ordered
+        self.sequential = row.sequential
         self.attempts = row.attempts
         self.durable = durable
         self.delivered = row.delivered
@@ -125,14 +126,14 @@ class Group:
 
     def offer(self, entry: Entry) -> None:
         """Take in an event that the group has not seen."""
-        self.waiting.offer(entry)
+        self.waiting.offer(self._levelled(entry))
 
     def offer_ephemeral(self, entry: Entry) -> None:
         """Take in an event that is stored nowhere; the oldest goes if nobody takes them."""
         if self.room(entry.priority) == 0:
             self.shed += 1
             return
-        self.waiting.offer(entry)
+        self.waiting.offer(self._levelled(entry))
 
     def schedule(self, offset: int, due: int, entry: Entry | None = None) -> None:
         """Hold an event that nobody was given yet, until its time."""
@@ -221,6 +222,7 @@ class Group:
             self._release(item.key)
             return
         entry.attempts, entry.reason = item.attempts, item.reason
+        entry = self._levelled(entry)
         if item.blocks:
             self.waiting.put_back(entry)
         else:
@@ -261,6 +263,11 @@ class Group:
         self.delayed.clear()
         self.returning.clear()
         self.unstored.held.clear()
+
+    def _levelled(self, entry: Entry) -> Entry:
+        if self.sequential:
+            entry.priority, entry.key = NORMAL, None
+        return entry
 
     def _next_member(self) -> Member | None:
         for step in range(len(self.members)):

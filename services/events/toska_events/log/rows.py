@@ -77,6 +77,7 @@ class GroupRow:
     Attributes:
         cursors: By priority, the offset up to which events are settled, open or held.
         open: Offsets up to the cursors that are neither settled nor held, with their attempts so far.
+        sequential: Neither priorities nor keys count; of one that is nobody else's, and so not stored.
     """
 
     id: int
@@ -88,6 +89,7 @@ class GroupRow:
     delivered: int = 0
     acked: int = 0
     open: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    sequential: bool = False
 
 
 @dataclass(slots=True)

@@ -33,5 +33,6 @@ def subscription_of(
         group=None if query.group is None else check_group(query.group, field="query.group"),
         where={name: value for name, _, value in (pair.partition("=") for pair in query.where)},
         start=start,
+        sequential=query.group is None,
         prefetch=prefetch,
     )

@@ -132,9 +132,11 @@ def key_of(head: bytes) -> str | None:
 
 
 def identity_of(head: bytes) -> bytes:
-    """What tells doubles apart: source and id, as they stand in the head."""
-    parts = head.split(b"\0", 3)
-    return parts[1] + b"\0" + parts[2]
+    """What tells doubles apart: topic, source and id, as they stand in the head.
+
+    The topic too: an event that somebody hands on under another one is not sent again, and must not be lost.
+    """
+    return b"\0".join(head.split(b"\0", 3)[:3])
 
 
 def encode_messages(messages: Sequence[Message]) -> list[bytes]:

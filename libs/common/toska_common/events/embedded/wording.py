@@ -69,6 +69,7 @@ class SubscribeRequest:
     prefetch: int = 64
     attempts: int = 8
     resume: Resumed | None = None
+    sequential: bool = False
 
     @classmethod
     def of(cls, subscription: Subscription, resume: Resumed | None) -> "SubscribeRequest":
@@ -82,6 +83,7 @@ class SubscribeRequest:
             min(subscription.prefetch, MAX_PREFETCH),
             subscription.attempts,
             resume,
+            subscription.sequential,
         )
 
     def json(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class SubscribeRequest:
             "ordered": self.ordered,
             "prefetch": self.prefetch,
             "attempts": self.attempts,
+            "sequential": self.sequential,
         }
         if self.resume is not None:
             content["resume"] = [self.resume.cursors, self.resume.open, self.resume.since]
@@ -124,6 +127,7 @@ class SubscribeRequest:
             prefetch,
             attempts,
             None if resume is None else _read_resumed(resume),
+            bool(content.get("sequential")) and group is None,
         )
 
     @property
