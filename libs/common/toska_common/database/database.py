@@ -11,7 +11,7 @@ read in one is what it changes.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -20,9 +20,12 @@ from toska_common.database.errors import DatabaseUnavailable
 from toska_common.database.location import DatabaseLocation
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from toska_common.database.opened import OpenDatabase
+
+T = TypeVar("T")
 
 
 class Database:
@@ -32,10 +35,12 @@ class Database:
         location: Where it is.
         migrations: Name of the package with the service's migrations: `HEAD`, the revision of the newest; `METADATA`,
             the tables as they are then; and Alembic's `versions`.
+        kept: Connections to PostgreSQL that stay open once they were needed.
     """
 
-    def __init__(self, location: DatabaseLocation, *, migrations: str) -> None:
+    def __init__(self, location: DatabaseLocation, *, migrations: str, kept: int = 1) -> None:
         self.location = location
+        self._kept = kept
         self._migrations = migrations
         self._opened: OpenDatabase | None = None
         self._file: tuple[int, int] | None = None
@@ -70,7 +75,9 @@ class Database:
                 await self.load()
                 module = import_module("toska_common.database.opened")
                 package = import_module(self._migrations)
-                opened = self._opened = await module.OpenDatabase.open(self.location, module.read_schema(package))
+                opened = self._opened = await module.OpenDatabase.open(
+                    self.location, module.read_schema(package), kept=self._kept
+                )
                 self._file = self._find_file()
             elif self._file != self._find_file():
                 # What was written to it would be lost with this process.
@@ -109,6 +116,29 @@ class Database:
         opened = await self.open()
         async with opened.writing() as connection:
             yield connection
+
+    async def look(self, work: "Callable[[sa.Connection], T]") -> T:
+        """Have a function read what it returns, all of it of one moment, wherever that is cheapest.
+
+        Raises:
+            DatabaseUnavailable: It does not answer.
+        """
+        return await (await self.open()).look(work)
+
+    async def change(self, work: "Callable[[sa.Connection], T]", *, exclusive: bool = True) -> T:
+        """Have a function write in a transaction that is committed when it returns; what it raises undoes it.
+
+        It is quicker than `writing` on SQLite, where it runs in a thread, and so may touch its connection alone.
+
+        Args:
+            work: Called once.
+            exclusive: Whether it excludes all others that write. Without, it has to lock the rows that it goes by, on
+                PostgreSQL; SQLite has one writer at a time anyway.
+
+        Raises:
+            DatabaseUnavailable: It does not answer, or the lock was not to be had in time.
+        """
+        return await (await self.open()).change(work, exclusive=exclusive)
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever somebody may have changed something, for ever; our own changes count too."""

@@ -18,6 +18,8 @@ from toska_common.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 4.0
+BUSY_TIMEOUT_S = 4.0
+_MOST_CONNECTIONS = 4
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -30,9 +32,14 @@ _OF_DATA = "22"
 """The class of PostgreSQL's errors about a value, such as a text with a NUL; asyncpg's are no `DataError`."""
 
 
-def create_engine(location: DatabaseLocation) -> AsyncEngine:
-    """An engine that has connected to nothing yet."""
-    return _sqlite(location.file) if location.file is not None else _postgresql(location)
+def create_engine(location: DatabaseLocation, *, kept: int = 1) -> AsyncEngine:
+    """An engine that has connected to nothing yet.
+
+    Args:
+        location: The database.
+        kept: Connections to PostgreSQL that stay open once they were needed; making one takes longer than its use.
+    """
+    return _sqlite(location.file) if location.file is not None else _postgresql(location, kept)
 
 
 def _sqlite(file: Path) -> AsyncEngine:
@@ -41,13 +48,19 @@ def _sqlite(file: Path) -> AsyncEngine:
     # One connection is kept, since each has a thread; a second one is opened for as long as it is needed.
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{file}",
-        async_creator=lambda: connect_sqlite(file),
+        async_creator=lambda: connect_sqlite(file, busy_s=BUSY_TIMEOUT_S),
         pool_size=1,
-        max_overflow=3,
+        max_overflow=_MOST_CONNECTIONS - 1,
         pool_timeout=5,
     )
+    prepare_sqlite(engine.sync_engine)
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def prepare_sqlite(engine: sa.Engine) -> None:
+    """Have each of its connections durable, and each transaction begin as its options say (`toska_begin`)."""
+
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
@@ -55,20 +68,18 @@ def _sqlite(file: Path) -> AsyncEngine:
         cursor.close()
 
     # The driver begins no transactions.
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction] - called by SQLAlchemy
         connection.exec_driver_sql(connection.get_execution_options().get("toska_begin", "BEGIN"))
 
-    return engine
 
-
-def _postgresql(location: DatabaseLocation) -> AsyncEngine:
+def _postgresql(location: DatabaseLocation, kept: int) -> AsyncEngine:
     # The driver reads the URL itself, so that sslmode, several hosts and the rest of libpq's words mean what they say.
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect_postgresql(location),
-        pool_size=1,
-        max_overflow=3,
+        pool_size=kept,
+        max_overflow=_MOST_CONNECTIONS - kept,
         pool_timeout=5,
         pool_pre_ping=True,
     )

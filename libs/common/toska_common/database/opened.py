@@ -1,11 +1,14 @@
 """A database that was reached: its transactions, and its tables brought up to date beforehand."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol, TypeVar
 
 import anyio
+import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -14,11 +17,20 @@ from toska_common.database.location import DatabaseLocation
 from toska_common.database.upkeep import Schema, Upgrade, announce, bring_up_to_date, exclude_others, make_schema
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 def read_schema(package: ModuleType) -> Schema:
     """What a package of migrations says."""
     return Schema(package.HEAD, package.METADATA, Path(package.__path__[0]))
+
+
+class _Work(Protocol):
+    """`BlockingWork`, which only those load who have use for it."""
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T: ...
+
+    async def aclose(self) -> None: ...
 
 
 class OpenDatabase:
@@ -27,11 +39,13 @@ class OpenDatabase:
     def __init__(self, engine: AsyncEngine, location: DatabaseLocation) -> None:
         self._engine = engine
         self._location = location
+        # A thread each, made with its first use: who only reads does not wait for who writes.
+        self._blocking: dict[bool, _Work] = {}
         self.upgrade: Upgrade | None = None
         """What was done to its tables."""
 
     @classmethod
-    async def open(cls, location: DatabaseLocation, schema: Schema) -> "OpenDatabase":
+    async def open(cls, location: DatabaseLocation, schema: Schema, *, kept: int = 1) -> "OpenDatabase":
         """Reach the database and bring its tables up to date, in one transaction.
 
         Raises:
@@ -39,7 +53,7 @@ class OpenDatabase:
             DatabaseUnavailable: It does not answer.
         """
         with translated(location):
-            opened = cls(create_engine(location), location)
+            opened = cls(create_engine(location, kept=kept), location)
             async with AsyncExitStack() as undo:
                 undo.push_async_callback(opened.aclose)
                 async with opened._changing() as connection:
@@ -68,15 +82,44 @@ class OpenDatabase:
                 yield connection
                 await announce(connection, self._location)
 
+    async def look(self, work: Callable[[sa.Connection], T]) -> T:
+        """Have a function read in one transaction; raises as `Database.look`."""
+        if self._location.file is None:
+            async with self.reading() as connection:
+                return await connection.run_sync(work)
+        with translated(self._location):
+            return await self._worker(self._location.file, writes=False).run(work)
+
+    async def change(self, work: Callable[[sa.Connection], T], *, exclusive: bool) -> T:
+        """Have a function write in one transaction; raises as `Database.change`."""
+        with translated(self._location):
+            if self._location.file is not None:
+                return await self._worker(self._location.file, writes=True).run(work)
+            async with self._changing(exclusive=exclusive) as connection:
+                given = await connection.run_sync(work)
+                await announce(connection, self._location)
+                return given
+
+    def _worker(self, file: Path, *, writes: bool) -> _Work:
+        if writes not in self._blocking:
+            name = f"{self._location.service}-{'writes' if writes else 'reads'}"
+            self._blocking[writes] = import_module("toska_common.database.blocking").BlockingWork(
+                file, name, writes=writes
+            )
+        return self._blocking[writes]
+
     @asynccontextmanager
-    async def _changing(self) -> AsyncGenerator[AsyncConnection]:
+    async def _changing(self, *, exclusive: bool = True) -> AsyncGenerator[AsyncConnection]:
         async with self._engine.connect() as plain:
             connection = await plain.execution_options(toska_begin="BEGIN IMMEDIATE")
             async with connection.begin():
-                await exclude_others(connection, self._location)
+                if exclusive:
+                    await exclude_others(connection, self._location)
                 yield connection
 
     async def aclose(self) -> None:
         """Close all connections."""
         with anyio.move_on_after(2, shield=True):
+            for worker in self._blocking.values():
+                await worker.aclose()
             await self._engine.dispose()

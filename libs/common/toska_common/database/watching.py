@@ -32,14 +32,14 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 async def watch_file(database: "Database", file: Path, on_change: Callable[[], None]) -> None:
     """Look at the database's file and its log for ever, and tell of every change of them."""
     log_file = file.with_name(f"{file.name}-wal")
-    before = _stamp(file, log_file)
+    before = stamp(file, log_file)
     unseen = timedelta()
     while True:
         await anyio.sleep(LOOKED_AT.total_seconds())
         unseen += LOOKED_AT
-        stamp = _stamp(file, log_file)
-        if stamp != before or (unseen >= CERTAIN_AFTER and database.is_open):
-            before, unseen = stamp, timedelta()
+        now = stamp(file, log_file)
+        if now != before or (unseen >= CERTAIN_AFTER and database.is_open):
+            before, unseen = now, timedelta()
             on_change()
 
 
@@ -84,7 +84,8 @@ async def _until_lost(connection: Any) -> None:
             await connection.execute("SELECT 1")
 
 
-def _stamp(*paths: Path) -> Stamp:
+def stamp(*paths: Path) -> Stamp:
+    """What changes with every commit that the file system can tell from the one before."""
     return tuple(_stamp_of(path) for path in paths)
 
 
