@@ -66,11 +66,20 @@ class Plan:
 
 
 class Notes(Protocol):
-    """Where attempts are written down for people; refuses whoever has lost the saga."""
+    """Where attempts are written down for people; refuses whoever has lost the saga.
+
+    `begin` writes at once, and with it how the attempt before ended, which `end` only keeps: that saves each step a
+    transaction. `recall` tells the end of one that was made by a process which may have died before it wrote that;
+    `flush` writes what is kept, where nothing else is about to be written.
+    """
 
     async def begin(self, plan: Plan) -> None: ...
 
-    async def end(self, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None: ...
+    def end(self, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None: ...
+
+    def recall(self, plan: Plan, outcome: Outcome, shown: Any) -> None: ...
+
+    async def flush(self) -> None: ...
 
 
 class Attempter:
@@ -98,8 +107,19 @@ class Attempter:
             Left: The process is stopping, or the saga is not its own any more; nothing was begun, or its end is
                 nobody's to record.
         """
+        if self._places.value == 0:
+            await self._notes.flush()  # it may have to wait for long
         async with self._places:
             return await self._make(plan)
+
+    def recall(self, plan: Plan, outcome: Outcome) -> None:
+        """Tell of an attempt that was made before, and is only remembered."""
+        self._notes.recall(plan, outcome, _shown(outcome.value))
+
+    async def pause(self, seconds: float, *, undoing: bool = False) -> None:
+        """Wait before the next attempt; people can see meanwhile how the last one ended."""
+        await self._notes.flush()
+        await self._control.pause(seconds, undoing=undoing)
 
     async def _make(self, plan: Plan) -> Any:
         if self._leaving():
@@ -114,7 +134,7 @@ class Attempter:
         began_at = anyio.current_time()
         outcome = await self._call(plan)
         seconds = anyio.current_time() - began_at
-        await self._notes.end(plan, outcome, _shown(outcome.value), seconds)
+        self._notes.end(plan, outcome, _shown(outcome.value), seconds)
         if outcome.kind is not OutcomeKind.DONE:
             log.warning(
                 "saga_attempt_failed",

@@ -19,18 +19,19 @@ import structlog
 from pydantic import ValidationError
 
 from toska_common import trace
+from toska_common.clock import now_utc
 from toska_common.contracts.sagas import FINAL, OutcomeKind, SagaFailure, SagaState
 from toska_common.database import DatabaseUnavailable
 from toska_common.sagas.attempts import Attempter, Outcome, Plan, failure_text
 from toska_common.sagas.control import Control
 from toska_common.sagas.definition import Saga
-from toska_common.sagas.errors import Deadly, HistoryDiffers, JournalBroken, Left, StepFailed, Turned
+from toska_common.sagas.errors import Deadly, HistoryDiffers, JournalBroken, LeaseLost, Left, StepFailed, Turned
 from toska_common.sagas.journal import Journal
 from toska_common.sagas.metrics import SagaMetrics
 from toska_common.sagas.runs import Run, Undone
 from toska_common.sagas.slots import Holder
 from toska_common.sagas.storable import require_storable, storable_text
-from toska_common.sagas.store import Begun, SagaStore
+from toska_common.sagas.store import Begun, Ended, SagaStore
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -109,7 +110,8 @@ class Conductor:
         control = Control(row.deadline_at, cancelled=row.cancel_reason is not None)
         context = trace.parse_traceparent(row.traceparent) or trace.new_trace()
         trace.current.set(context)
-        attempter = Attempter(_Notes(self, row), control, context, places=self._places, leaving=self._leaving)
+        notes = _Notes(self, row)
+        attempter = Attempter(notes, control, context, places=self._places, leaving=self._leaving)
         run = Run(
             row.id,
             service=self._service,
@@ -120,30 +122,36 @@ class Conductor:
         )
         with self._entered(row.id, control), self._metrics.active(row.name).track_inprogress():
             try:
-                await self._there_and_back(row, saga, run, journal)
+                await self._there_and_back(notes, saga, run, journal)
             except HistoryDiffers as error:
-                await self._stick(row.id, row.name, f"its function does not do what it did before; {error}")
+                await self._stick(row.id, row.name, f"its function does not do what it did before; {error}", notes)
             except Deadly as error:
-                await self._stick(row.id, row.name, str(error))
+                await self._stick(row.id, row.name, str(error), notes)
             except JournalBroken as error:
-                await self._stick(row.id, row.name, f"its journal failed: {error}")
+                await self._stick(row.id, row.name, f"its journal failed: {error}", notes)
             except Undone as error:
-                await self._stick(row.id, row.name, str(error))
+                await self._stick(row.id, row.name, str(error), notes)
+            except LeaseLost:
+                raise
+            except Left:
+                await notes.flush()
+                raise
             else:
                 return True
         return False
 
-    async def _there_and_back(self, row: Any, saga: Saga[Any, Any], run: Run, journal: Journal) -> None:
+    async def _there_and_back(self, notes: "_Notes", saga: Saga[Any, Any], run: Run, journal: Journal) -> None:
+        row = notes.row
         result, failure = await self._forwards(row, saga, run)
         if failure is None:
-            await self._finish(row, SagaState.COMPLETED, result)
+            await self._finish(notes, SagaState.COMPLETED, result)
             return
-        turn = partial(self._turn, row.id, failure)
+        turn = partial(self._turn, notes, failure)
         # Remembered, so that a saga that once turned back never goes forwards again, whatever its function says later.
         remembered = SagaFailure.model_validate(await journal.remember("turn back", turn))
         await run.undo()
         cancelled = remembered.outcome == OutcomeKind.CANCELLED.value
-        await self._finish(row, SagaState.CANCELLED if cancelled else SagaState.COMPENSATED)
+        await self._finish(notes, SagaState.CANCELLED if cancelled else SagaState.COMPENSATED)
 
     async def _forwards(self, row: Any, saga: Saga[Any, Any], run: Run) -> tuple[Any, SagaFailure | None]:
         result: Any = None
@@ -165,21 +173,24 @@ class Conductor:
             return None, SagaFailure(step=run.turned.step, outcome=run.turned.outcome, detail=run.turned.detail)
         return result, None
 
-    async def _turn(self, saga_id: str, failure: SagaFailure) -> Any:
-        await patiently(partial(self._store.turn, saga_id, self._holder, failure))
+    async def _turn(self, notes: "_Notes", failure: SagaFailure) -> Any:
+        before, saga_id = notes.taken(), notes.row.id
+        await patiently(partial(self._store.turn, saga_id, self._holder, failure, before))
         log.warning(
             "saga_turned_back", saga=saga_id, failed_step=failure.step, outcome=failure.outcome, detail=failure.detail
         )
         return failure.model_dump(mode="json")
 
-    async def _finish(self, row: Any, state: SagaState, result: Any = None) -> None:
-        await patiently(partial(self._store.finish, row.id, self._holder, state, result))
+    async def _finish(self, notes: "_Notes", state: SagaState, result: Any = None) -> None:
+        row, before = notes.row, notes.taken()
+        await patiently(partial(self._store.finish, row.id, self._holder, state, result, before))
         self._metrics.ended(row.name, state)
         log.info("saga_ended", name=row.name, state=state.value)
 
-    async def _stick(self, saga_id: str, name: str, reason: str) -> None:
+    async def _stick(self, saga_id: str, name: str, reason: str, notes: "_Notes | None" = None) -> None:
+        before = None if notes is None else notes.taken()
         try:
-            await patiently(partial(self._store.stick, saga_id, self._holder, storable_text(reason)))
+            await patiently(partial(self._store.stick, saga_id, self._holder, storable_text(reason), before))
         except Left:
             return
         self._metrics.ended(name, SagaState.STUCK)
@@ -187,7 +198,7 @@ class Conductor:
 
     # What `_Notes` writes.
 
-    async def note_begin(self, row: Any, plan: Plan) -> None:
+    async def note_begin(self, row: Any, plan: Plan, before: Ended | None) -> None:
         attempt = plan.attempt
         begun = Begun(
             plan.sequence,
@@ -197,25 +208,40 @@ class Conductor:
             attempt.number,
             attempt.idempotency_key,
         )
-        times = await patiently(partial(self._store.begin, row.id, self._holder, begun))
+        times = await patiently(partial(self._store.begin, row.id, self._holder, begun, before))
         if times > MOST_DEATHS * (1 + row.resumes):
             raise Deadly(f"processes that ran {plan.title} died in the middle of it, {times - 1} times")
 
-    async def note_end(self, row: Any, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None:
-        kind, detail = outcome.kind, outcome.detail
-        await patiently(partial(self._store.end, row.id, self._holder, plan.sequence, kind, detail, shown))
+    async def note_end(self, row: Any, ended: Ended) -> None:
+        await patiently(partial(self._store.end, row.id, self._holder, ended))
+
+    def count_attempt(self, row: Any, plan: Plan, kind: OutcomeKind, seconds: float) -> None:
         self._metrics.attempted(row.name, plan.attempt.step, kind, seconds, compensation=plan.compensation)
 
 
 class _Notes:
-    """The notes of one saga."""
+    """The notes of one saga. How an attempt ended goes with the next thing that is written, as a rule at once."""
 
     def __init__(self, conductor: Conductor, row: Any) -> None:
+        self.row = row
         self._conductor = conductor
-        self._row = row
+        self._ended: Ended | None = None
+
+    def taken(self) -> Ended | None:
+        """What is not written yet, to be written by the caller."""
+        ended, self._ended = self._ended, None
+        return ended
 
     async def begin(self, plan: Plan) -> None:
-        await self._conductor.note_begin(self._row, plan)
+        await self._conductor.note_begin(self.row, plan, self.taken())
 
-    async def end(self, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None:
-        await self._conductor.note_end(self._row, plan, outcome, shown, seconds)
+    def end(self, plan: Plan, outcome: Outcome, shown: Any, seconds: float) -> None:
+        self._ended = Ended(plan.sequence, outcome.kind, outcome.detail, shown, now_utc())
+        self._conductor.count_attempt(self.row, plan, outcome.kind, seconds)
+
+    def recall(self, plan: Plan, outcome: Outcome, shown: Any) -> None:
+        self._ended = Ended(plan.sequence, outcome.kind, outcome.detail, shown, now_utc())
+
+    async def flush(self) -> None:
+        if (ended := self.taken()) is not None:
+            await self._conductor.note_end(self.row, ended)

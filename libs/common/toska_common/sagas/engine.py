@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import sqlalchemy as sa
 from anyio.from_thread import BlockingPortal
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 from dbos import error as dbos_errors
@@ -30,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from toska_common.database import DatabaseLocation, DatabaseUnavailable
 from toska_common.sagas.errors import HistoryDiffers, JournalBroken, LeaseLost, Left
 from toska_common.sagas.journal import Deed, Journal
-from toska_common.sagas.journal_engine import close_journal_engine, create_journal_engine
+from toska_common.sagas.journal_engine import JournalDatabase
 from toska_common.sagas.manners import Naps, teach
 from toska_common.sagas.thread import LoopThread
 
@@ -96,7 +95,7 @@ class Engine:
         self._portal = portal
         self._conduct = conduct
         self._thread = LoopThread("toska-sagas")
-        self._database: sa.Engine | None = None
+        self._database: JournalDatabase | None = None
         self._naps: Naps | None = None
 
     async def open(self, executor: str) -> None:
@@ -145,7 +144,7 @@ class Engine:
         """Stop; sagas that run stay as they are recorded. Blocks for up to some seconds."""
         global _running
         if self._database is not None:
-            close_journal_engine(self._database)
+            self._database.close()
         if self._naps is not None:
             self._naps.end()
         try:
@@ -211,12 +210,12 @@ class Engine:
 
     async def _launch(self, executor: str) -> None:
         self._naps = teach()
-        self._database = create_journal_engine(self._location)
+        self._database = JournalDatabase(self._location)
         config: DBOSConfig = {
             "name": self._service,
             "executor_id": executor,
             "application_version": VERSION,
-            "system_database_engine": self._database,
+            "system_database_engine": self._database.engine,
             "dbos_system_schema": self._location.schema,
             "serializer": DBOSPortableJSONSerializer(),
             "enable_otlp": False,

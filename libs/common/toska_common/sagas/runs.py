@@ -120,7 +120,7 @@ class Run:
             if number >= step.retry.attempts:
                 done(None)
                 raise StepFailed(step.name, outcome.kind, outcome.detail)
-            await self._control.pause(step.retry.pause_s(number))
+            await self._attempter.pause(step.retry.pause_s(number))
         raise AssertionError("unreachable")
 
     async def undo(self) -> None:
@@ -143,17 +143,27 @@ class Run:
                     break
                 if number >= allowed:
                     raise Undone(done.step.name, number, outcome.detail)
-                await self._control.pause(compensation.retry.pause_s(number), undoing=True)
+                await self._attempter.pause(compensation.retry.pause_s(number), undoing=True)
 
     async def _remember(
         self, attempt: Attempt, occurrence: int, timeout: Any, call: Callable[[Attempt], Any], result: Any
     ) -> Outcome:
         plan = Plan(next(self._sequence), attempt, occurrence, timeout, call, result)
-        remembered = await self._journal.remember(plan.title, partial(self._attempter.make, plan))
+        made = False
+
+        async def make() -> Any:
+            nonlocal made
+            made = True
+            return await self._attempter.make(plan)
+
+        remembered = await self._journal.remember(plan.title, make)
         try:
-            return Outcome.model_validate(remembered)
+            outcome = Outcome.model_validate(remembered)
         except ValidationError as error:
             raise JournalBroken(f"what is recorded as {plan.title} is no outcome") from error
+        if not made and outcome.begun:
+            self._attempter.recall(plan, outcome)
+        return outcome
 
 
 def _read(step: Step[Any, Out], outcome: Outcome) -> Out:

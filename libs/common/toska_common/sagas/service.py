@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_SCHEMA = 63
 _OPENED_WITHIN_S = 30.0
+_CONNECTIONS = 4
+"""To PostgreSQL, that are kept: sagas write side by side, and all the time while there are any."""
 
 
 class Sagas:
@@ -86,7 +88,7 @@ class Sagas:
         )
         if location.file is None and len(location.schema) > _LONGEST_SCHEMA:
             raise ConfigurationError(f"Sagas({service!r}): the name is too long for a schema of PostgreSQL")
-        self._database = Database(location, migrations="toska_common.sagas.migrations")
+        self._database = Database(location, migrations="toska_common.sagas.migrations", kept=_CONNECTIONS)
         self._exit = AsyncExitStack()
         self._is_running = False
         self._needed = anyio.Event()
@@ -150,17 +152,22 @@ class Sagas:
             TimeoutError: It still ran then; it goes on.
         """
         with anyio.fail_after(None if timeout is None else timeout.total_seconds()):
-            while True:
-                try:
-                    worker = await self._at_work()
-                    with worker.awaiting(saga_id) as settled:
-                        row = await worker.store.get(saga_id)
-                        if row.state in FINAL or row.state == SagaState.STUCK:
-                            return await self.get(saga_id)
-                        with anyio.move_on_after(2):  # the worker may lose its slot, and tells nobody then
-                            await settled.wait()
-                except DatabaseUnavailable:
-                    await anyio.sleep(0.5)
+            await self._until_settled(saga_id)
+            return await self.get(saga_id)
+
+    async def _until_settled(self, saga_id: str) -> Any:
+        """Wait until a saga has ended or is stuck; its row."""
+        while True:
+            try:
+                worker = await self._at_work()
+                with worker.awaiting(saga_id) as settled:
+                    row = await worker.store.get(saga_id)
+                    if row.state in FINAL or row.state == SagaState.STUCK:
+                        return row
+                    with anyio.move_on_after(2):  # the worker may lose its slot, and tells nobody then
+                        await settled.wait()
+            except DatabaseUnavailable:
+                await anyio.sleep(0.5)
 
     async def run(self, saga: Saga[In, Out], value: In, *, id: str | None = None) -> Out:  # noqa: A002 - as in URLs
         """Start a saga and wait for its result; raises as `start`.
@@ -168,11 +175,11 @@ class Sagas:
         Raises:
             SagaFailed: It was undone, or is stuck.
         """
-        ended = await self.wait(await self.start(saga, value, id=id))
-        if ended.state is not SagaState.COMPLETED:
-            raise SagaFailed(f"saga {ended.id} is {ended.state.value}", saga_id=ended.id, state=ended.state.value)
-        worker = await self._at_work()
-        return saga.result.validate_python((await worker.store.get(ended.id)).result)
+        ended = await self._until_settled(await self.start(saga, value, id=id))
+        state = SagaState(ended.state)
+        if state is not SagaState.COMPLETED:
+            raise SagaFailed(f"saga {ended.id} is {state.value}", saga_id=ended.id, state=state.value)
+        return saga.result.validate_python(ended.result)
 
     async def get(self, saga_id: str) -> SagaDetail:
         """One saga with its history.

@@ -17,8 +17,6 @@ from toska_common.sagas.errors import LeaseLost
 from toska_common.sagas.tables import SLOTS
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from toska_common.database import Database
 
 
@@ -47,16 +45,18 @@ class Slots:
 
     async def claim(self, process: str) -> Holder:
         """Take the lowest slot that is vacant or lapsed, or a new one."""
-        async with self._database.writing() as connection:
-            rows = (await connection.execute(sa.select(SLOTS, self._now.label("now")).order_by(SLOTS.c.slot))).all()
+
+        def work(connection: sa.Connection) -> Holder:
+            rows = connection.execute(sa.select(SLOTS, self._now.label("now")).order_by(SLOTS.c.slot)).all()
             free = next((row for row in rows if row.expires_at_ms <= row.now), None)
             values: dict[str, Any] = {"expires_at_ms": self._now + self._lease_ms, "process": process}
             if free is None:
-                await connection.execute(SLOTS.insert().values(slot=len(rows), holder=1, **values))
+                connection.execute(SLOTS.insert().values(slot=len(rows), holder=1, **values))
                 return Holder(self._service, len(rows), 1)
-            taken = SLOTS.update().where(SLOTS.c.slot == free.slot).values(holder=free.holder + 1, **values)
-            await connection.execute(taken)
+            connection.execute(SLOTS.update().where(SLOTS.c.slot == free.slot).values(holder=free.holder + 1, **values))
             return Holder(self._service, free.slot, free.holder + 1)
+
+        return await self._database.change(work)
 
     async def renew(self, holder: Holder) -> None:
         """Extend the lease.
@@ -64,36 +64,40 @@ class Slots:
         Raises:
             LeaseLost: Somebody else has the slot, or the lease lapsed: then others may be at our work already.
         """
-        extended = self._held(SLOTS.update(), holder).values(expires_at_ms=self._now + self._lease_ms)
-        async with self._database.writing() as connection:
-            if (await connection.execute(extended)).rowcount == 0:
-                raise LeaseLost(holder.executor)
+        extended = SLOTS.update().where(self.held(holder)).values(expires_at_ms=self._now + self._lease_ms)
+
+        def work(connection: sa.Connection) -> bool:
+            return connection.execute(extended).rowcount == 1
+
+        if not await self._database.change(work):
+            raise LeaseLost(holder.executor)
 
     async def release(self, holder: Holder) -> None:
         """Leave the slot at once, if it is still ours."""
-        async with self._database.writing() as connection:
-            await connection.execute(self._held(SLOTS.update(), holder).values(expires_at_ms=0))
 
-    async def check(self, connection: "AsyncConnection", holder: Holder) -> None:
-        """Let a transaction of the holder pass; slots change hands under the same lock, so this holds until its end.
+        def work(connection: sa.Connection) -> None:
+            connection.execute(SLOTS.update().where(self.held(holder)).values(expires_at_ms=0))
+
+        await self._database.change(work)
+
+    def check(self, connection: sa.Connection, holder: Holder) -> None:
+        """Let a transaction of the holder pass.
 
         Raises:
             LeaseLost: The slot is somebody else's, or lapsed.
         """
-        if await connection.scalar(self._held(sa.select(SLOTS.c.slot), holder)) is None:
+        if connection.scalar(sa.select(SLOTS.c.slot).where(self.held(holder))) is None:
             raise LeaseLost(holder.executor)
 
     async def live_executors(self) -> set[str]:
         """The names of all whose lease has not lapsed."""
         statement = sa.select(SLOTS.c.slot, SLOTS.c.holder).where(SLOTS.c.expires_at_ms > self._now)
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(statement)).all()
+        rows = await self._database.look(lambda connection: connection.execute(statement).all())
         return {Holder(self._service, row.slot, row.holder).executor for row in rows}
 
-    def _held(self, statement: Any, holder: Holder) -> Any:
-        return statement.where(
-            SLOTS.c.slot == holder.slot, SLOTS.c.holder == holder.number, SLOTS.c.expires_at_ms > self._now
-        )
+    def held(self, holder: Holder) -> sa.ColumnElement[bool]:
+        """What is true of a slot that is the holder's."""
+        return sa.and_(SLOTS.c.slot == holder.slot, SLOTS.c.holder == holder.number, SLOTS.c.expires_at_ms > self._now)
 
 
 def _now_ms(*, sqlite: bool) -> sa.ColumnElement[int]:

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 _FORGOTTEN_AT_ONCE = 100
 """Sagas that one sweep deletes, so that a first one after long does not hold the lock of all that write for long."""
 
+_LOOKED_AT_MOST_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
@@ -231,6 +233,7 @@ class Worker:
                 for saga_id in await patiently(partial(self.store.settled, elsewhere)):
                     self._tell_awaiting(saga_id)
             await self._changed.wait()
+            await anyio.sleep(_LOOKED_AT_MOST_S)  # our own steps are changes, too
 
     def _tell_awaiting(self, saga_id: str) -> None:
         for event in self._awaited.get(saga_id, ()):
