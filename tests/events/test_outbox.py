@@ -235,6 +235,51 @@ async def test_what_the_broker_refuses_holds_back_its_own_key_alone(
     assert "1000 are allowed" in kept[0][1]
 
 
+async def test_what_another_process_commits_is_published_before_the_interval_is_over(bank: Bank) -> None:
+    hour = timedelta(hours=1)
+    other = Bank(bank.engine, bank.bus, Outbox(bank.bus), bank.log)
+    first = bank.relay(interval=hour, lease=hour)
+    await bank.move(1)
+    assert await first.step() == 1  # and so it is its turn, for an hour
+
+    async def is_empty() -> bool:
+        return await bank.count(OUTBOX) == 0
+
+    async with running(first, other.relay(interval=hour)):
+        for number in range(2, 5):
+            await other.move(number)
+            await wait_until(is_empty, within=PATIENT_S)
+    assert await bank.published() == [1, 2, 3, 4]
+
+
+async def test_a_relay_that_has_nothing_to_do_writes_nothing(bank: Bank) -> None:
+    looked = 0
+
+    @asynccontextmanager
+    async def transactions() -> AsyncGenerator[AsyncConnection]:
+        nonlocal looked
+        async with bank.engine.begin() as session:
+            yield session
+        looked += 1
+
+    relay = Relay(bank.outbox, bank.bus, transactions, interval=timedelta(milliseconds=1))
+    async with running(relay):
+        await wait_until(lambda: looked > 5, within=PATIENT_S)
+    assert await bank.count(RELAYS) == 0
+
+
+async def test_a_relay_that_is_stopped_leaves_nothing_that_would_be_published_again(bank: Bank) -> None:
+    await bank.move(1)
+    relay = bank.relay()
+    async with running(relay):
+
+        async def is_published() -> bool:
+            return await bank.published() == [1]
+
+        await wait_until(is_published, within=PATIENT_S)
+    assert await bank.count(OUTBOX) == 0
+
+
 async def test_an_effect_happens_once_however_often_its_event_comes(bank: Bank) -> None:
     inbox, calls = Inbox("billing"), list[int]()
 

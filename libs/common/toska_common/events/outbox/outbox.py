@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import anyio
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from toska_common.clock import Clock, SystemClock
@@ -70,6 +71,7 @@ class Outbox:
         self._bus = bus
         self._clock = clock or SystemClock()
         self._written = anyio.Event()
+        self._is_certain = False
 
     @asynccontextmanager
     async def transaction(self, session: Session) -> AsyncGenerator[OutboxTransaction]:
@@ -90,23 +92,31 @@ class Outbox:
 
     def wake(self) -> None:
         """Tell the relay of this process that something was committed; without, it looks within its interval."""
+        self._is_certain = True
+        self.stir()
+
+    def stir(self) -> None:
+        """Tell it that something may have been committed, by others."""
         self._written.set()
 
-    async def wait(self, within: timedelta) -> None:
-        """Wait until something was, or until the time is over."""
+    async def wait(self, within: timedelta) -> bool:
+        """Wait until something was, or until the time is over; whether something was for certain."""
         with anyio.move_on_after(within.total_seconds()):
             await self._written.wait()
+        was_certain, self._is_certain = self._is_certain, False
         self._written = anyio.Event()
+        return was_certain
 
     async def _write(self, session: Session, messages: list[Message]) -> None:
         if not messages:
             return
         if isinstance(session, AsyncSession):
             await session.flush()
-        if dialect_of(session) == "postgresql":
+        locks = sorted({_lock_of(message.event.key) for message in messages if message.event.key})
+        if locks and dialect_of(session) == "postgresql":
             # In one order, so that two transactions with the same keys wait for each other and never both.
-            for lock in sorted({_lock_of(message.event.key) for message in messages if message.event.key}):
-                await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS, lock)))
+            each = sa.func.unnest(sa.cast(locks, ARRAY(sa.Integer))).column_valued("lock")
+            await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCKS, each)))
         now = self._clock.now()
         await session.execute(sa.insert(OUTBOX), [_row(message, now) for message in messages])
 

@@ -1,6 +1,6 @@
 """The relay: reads what was committed to the outbox, publishes it, and deletes what was confirmed.
 
-    rows ──read, oldest first──▶ publish ──confirmed──▶ delete
+    rows ──read, oldest first──▶ publish ──confirmed──▶ delete, and read the next
       ▲                             │ broker away, or killed before the delete
       └─────────────────────────────┘  the same rows again: doubles, never losses
 
@@ -9,11 +9,13 @@ at a time publishes, by a lease in the database. One that was stalled beyond its
 read, so that consumers see doubles, which the inbox drops; it deletes nothing.
 """
 
+import contextlib
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import sqlalchemy as sa
@@ -25,6 +27,7 @@ from toska_common.errors import InvalidInput, MeshError
 from toska_common.events.bus import EventBus
 from toska_common.events.cloudevents import from_structured
 from toska_common.events.errors import EventRefused, EventTooLarge, SchemaRefused
+from toska_common.events.outbox.news import News
 from toska_common.events.outbox.outbox import Outbox
 from toska_common.events.outbox.sessions import Session, Transactions, clock_of, insert
 from toska_common.events.outbox.tables import OUTBOX, RELAYS
@@ -35,6 +38,8 @@ log = structlog.get_logger(__name__)
 _REFUSALS = (EventRefused, EventTooLarge, InvalidInput)
 """What is wrong with an event, and will be."""
 _WAIT_S = (0.1, 5.0)
+_LEAVING_S = 1.0
+_AWAY = (MeshError, SQLAlchemyError, OSError)
 MAX_REASON = 500
 
 
@@ -76,21 +81,19 @@ class Relay:
         self._clock = clock or SystemClock()
         self._owner = secrets.token_hex(8)
         self._name = bus.service[:64]
+        self._led_at = -math.inf
+        self._confirmed: list[int] = []
+        self._news = News(transactions, f"{self._name} {self._owner}", outbox.stir)
 
     async def run(self) -> None:
         """Publish what there is, for ever; a broker or a database that is away, or has no room, is asked again."""
-        wait_s = _WAIT_S[0]
-        while True:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._news.run)
             try:
-                moved = await self.step()
-            except (MeshError, SQLAlchemyError, OSError) as error:
-                log.warning("relay_interrupted", reason=_reason(error))
-                await anyio.sleep(wait_s)
-                wait_s = min(_WAIT_S[1], wait_s * 2)
-                continue
-            wait_s = _WAIT_S[0]
-            if moved == 0:
-                await self._outbox.wait(self._interval)
+                await self._go_on()
+            finally:
+                with anyio.move_on_after(_LEAVING_S, shield=True):
+                    await self._leave()
 
     async def step(self) -> int:
         """Publish one batch, if it is this relay's turn; returns the number of events.
@@ -99,8 +102,39 @@ class Relay:
             EventsUnavailable: The broker did not confirm; the events stay.
             LogFull, SchemaRefused: There is no room, or this publisher publishes nothing; they stay as well.
         """
+        moved = await self._move()
+        await self._forget_now()
+        return moved
+
+    async def _go_on(self) -> None:
+        wait_s, busy = _WAIT_S[0], False
+        while True:
+            try:
+                # Who has nothing to do writes nothing, and needs no lease for it.
+                busy = bool(await self._move()) if busy or await self._is_there_any() else False
+            except _AWAY as error:
+                log.warning("relay_interrupted", reason=_reason(error))
+                await anyio.sleep(wait_s)
+                wait_s = min(_WAIT_S[1], wait_s * 2)
+                continue
+            wait_s = _WAIT_S[0]
+            busy = busy or await self._outbox.wait(self._interval)
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(*_AWAY):
+            await self._forget_now()  # or whoever comes next publishes them again
+
+    async def _move(self) -> int:
+        """Publish what a transaction reads, which deletes what was confirmed before: one commit for each batch."""
+        told_by_others = self._news.read()
         async with self._transactions() as session:
-            rows, unreadable = await self._read(session) if await self._lead(session) else ([], {})
+            if self._confirmed:
+                await self._forget(session)
+            leads = self._leads_for_long() or await self._lead(session)
+            rows, unreadable = await self._read(session) if leads else ([], {})
+            if not leads and not told_by_others:
+                await self._news.tell(session)
+        self._confirmed = []
         if unreadable:  # first, so that nothing passes it that has its key
             for seq, reason in unreadable.items():
                 await self._hold_back(seq, reason)
@@ -113,13 +147,21 @@ class Relay:
             raise  # it is about this release of the publisher, and not about these events
         except _REFUSALS:
             return await self._one_by_one(rows)
-        await self._forget([row.seq for row in rows])
+        self._confirmed = [row.seq for row in rows]
         return len(rows)
+
+    async def _is_there_any(self) -> bool:
+        async with self._transactions() as session:
+            return (await session.execute(self._waiting(sa.select(OUTBOX.c.seq)).limit(1))).first() is not None
 
     async def pending(self) -> int:
         """Events that were not published yet."""
         async with self._transactions() as session:
             return (await session.execute(sa.select(sa.func.count()).select_from(OUTBOX))).scalar_one()
+
+    def _leads_for_long(self) -> bool:
+        """Whether the lease is good for publishing a batch without being renewed; the database has the last word."""
+        return anyio.current_time() < self._led_at + self._lease.total_seconds() / 3
 
     async def _lead(self, session: Session) -> bool:
         now = clock_of(session)
@@ -131,21 +173,20 @@ class Relay:
             set_={"owner": turn.excluded.owner, "expires_at": turn.excluded.expires_at},
             where=sa.or_(RELAYS.c.owner == self._owner, RELAYS.c.expires_at < now),
         )
-        await session.execute(statement)
-        owner = (
-            await session.execute(sa.select(RELAYS.c.owner).where(RELAYS.c.name == self._name))
-        ).scalar_one_or_none()
-        return owner == self._owner
+        asked_at = anyio.current_time()
+        leads = cast("sa.CursorResult[Any]", await session.execute(statement)).rowcount == 1
+        self._led_at = asked_at if leads else -math.inf
+        return leads
+
+    def _mine(self, session: Session) -> sa.ColumnElement[bool]:
+        return sa.exists().where(
+            RELAYS.c.name == self._name, RELAYS.c.owner == self._owner, RELAYS.c.expires_at > clock_of(session)
+        )
 
     async def _read(self, session: Session) -> tuple[list[Row], dict[int, str]]:
         """Rows to be published, and why others are no events, by their numbers."""
-        held_back = sa.select(OUTBOX.c.key).where(OUTBOX.c.refused.is_not(None), OUTBOX.c.key.is_not(None))
-        statement = (
-            sa.select(OUTBOX)
-            .where(OUTBOX.c.refused.is_(None), sa.or_(OUTBOX.c.key.is_(None), OUTBOX.c.key.not_in(held_back)))
-            .order_by(OUTBOX.c.seq)
-            .limit(self._batch)
-        )
+        mine = self._waiting(sa.select(OUTBOX)).where(self._mine(session))
+        statement = mine.order_by(OUTBOX.c.seq).limit(self._batch)
         now = self._clock.now()
         rows: list[Row] = []
         unreadable: dict[int, str] = {}
@@ -155,6 +196,11 @@ class Relay:
             except InvalidInput as error:
                 unreadable[found["seq"]] = error.detail
         return rows, unreadable
+
+    def _waiting(self, statement: "sa.Select[*tuple[Any, ...]]") -> "sa.Select[*tuple[Any, ...]]":
+        held_back = sa.select(OUTBOX.c.key).where(OUTBOX.c.refused.is_not(None), OUTBOX.c.key.is_not(None))
+        free = sa.or_(OUTBOX.c.key.is_(None), OUTBOX.c.key.not_in(held_back))
+        return statement.where(OUTBOX.c.refused.is_(None), free)
 
     async def _one_by_one(self, rows: Sequence[Row]) -> int:
         refused: set[str] = set()
@@ -171,7 +217,8 @@ class Relay:
                 if key is not None:
                     refused.add(key)
             else:
-                await self._forget([row.seq])
+                self._confirmed = [row.seq]
+                await self._forget_now()
             moved += 1
         return moved
 
@@ -180,12 +227,15 @@ class Relay:
         async with self._transactions() as session:
             await session.execute(sa.update(OUTBOX).where(OUTBOX.c.seq == seq).values(refused=reason[:MAX_REASON]))
 
-    async def _forget(self, numbers: Sequence[int]) -> None:
-        async with self._transactions() as session:
-            mine = sa.exists().where(
-                RELAYS.c.name == self._name, RELAYS.c.owner == self._owner, RELAYS.c.expires_at > clock_of(session)
-            )
-            await session.execute(sa.delete(OUTBOX).where(OUTBOX.c.seq.in_(numbers), mine))
+    async def _forget_now(self) -> None:
+        if self._confirmed:
+            async with self._transactions() as session:
+                await self._forget(session)
+            self._confirmed = []
+
+    async def _forget(self, session: Session) -> None:
+        statement = sa.delete(OUTBOX).where(OUTBOX.c.seq.in_(self._confirmed), self._mine(session))
+        await session.execute(statement)
 
 
 def _row(found: Any, now: datetime) -> Row:
