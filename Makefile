@@ -25,7 +25,7 @@ compile: .venv/.run-stamp ## the gateway's hot modules to machine code (needs gc
 	@exec tools/compile $(ARGS)
 test-compiled: parts    ## what concerns the gateway's data plane, against machine code
 	@tools/compile && exec env TOSKA_TEST_COMPILED=1 $(BIN)/pytest tests/gateway tests/conformance $(ARGS)
-bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy
+bench: .venv/.dev-stamp ## measure the gateway beside nginx, haproxy and Envoy (ARGS=all: everything)
 	@tools/test-parts bench && exec $(BIN)/python -m benchmarks $(ARGS)
 fuzz: .venv/.dev-stamp  ## coverage-guided fuzzing of the HTTP parsers (SECONDS=60 for each)
 	@exec tools/fuzz $(SECONDS)

@@ -1,31 +1,52 @@
 """Measure a part of the mesh beside its peers, show what was found and keep it in bench-results/."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection
 from types import FrameType
 
+import structlog
 from rich.console import Console
 from toska_common.clock import now_utc
 
-from benchmarks import BenchError, balancing, event_broker, event_log, limits, routes, startup, translation, xds
+from benchmarks import (
+    BenchError,
+    balancing,
+    event_broker,
+    event_latency,
+    event_log,
+    limits,
+    routes,
+    startup,
+    translation,
+    xds,
+)
 from benchmarks.client import bench as client_bench
 from benchmarks.discovery import bench as discovery_bench
 from benchmarks.discovery import comparison as discovery
 from benchmarks.discovery import crowd
 from benchmarks.discovery.registries import REGISTRIES
 from benchmarks.machine import Cores, describe_machine, split_cores
+from benchmarks.outbox import bench as outbox_bench
 from benchmarks.profiles import PROFILES
 from benchmarks.proxies import bench as proxies_bench
 from benchmarks.proxies import comparison as proxies
 from benchmarks.proxies.stage import PROXIES
-from benchmarks.report import Outcome, Report, commit, markdown, quote, save
+from benchmarks.report import Outcome, Report, commit, markdown, quote, save, together
+from benchmarks.sagas import bench as sagas_bench
 from benchmarks.snapshots import bench as snapshots_bench
+from benchmarks.whole import run_all
 
-_FIRST = "proxies"
-_CARRIERS = ("log", "rabbitmq")
+_FIRST, _ALL = "proxies", "all"
+_QUICK_EVENTS = 5000
+BENCHES = (
+    "proxies", "discovery", "crowd", "client", "balancing", "routes", "limits", "snapshots", "xds", "translation",
+    "events", "outbox", "sagas", "startup",
+)  # fmt: skip
+_EVENTS = ("log", "rabbitmq", "latency")
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +54,10 @@ def main(argv: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     signal.signal(signal.SIGTERM, _leave)  # unwinds like Ctrl-C, so that everything started is ended
     try:
-        _run(console, arguments)
+        if arguments.bench == _ALL:
+            run_all(console, BENCHES, quick=arguments.quick, quoted=arguments.update_readme)
+        else:
+            _run(console, arguments)
     except BenchError as error:
         console.print(f"[bold red]bench failed:[/] {error}", highlight=False)
         return 1
@@ -58,7 +82,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_translation(
         benches.add_parser("translation", help="routing in Envoy's words: up to 10,000 routes, and a change")
     )
+    _add_outbox(benches.add_parser("outbox", help="the outbox relay beside an outbox as it is usually written"))
+    _add_sagas(benches.add_parser("sagas", help="sagas beside bare workflows of DBOS"))
     _add_events(benches.add_parser("events", help="the embedded event log, and RabbitMQ beside bare aio-pika"))
+    _add_rounds(benches.add_parser(_ALL, help="all of them, one after the other (with --quick and --update-readme)"), 0)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [_FIRST, *argv]
     arguments = parser.parse_args(argv)
@@ -66,6 +93,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error("the pages quote all parts together: leave out --parts, or --update-readme")
     if arguments.quick:
         arguments.rounds, arguments.seconds = min(arguments.rounds, 2), 1
+        if "events" in arguments:
+            arguments.events = min(arguments.events, _QUICK_EVENTS)
     return arguments
 
 
@@ -144,8 +173,25 @@ def _add_translation(parser: argparse.ArgumentParser) -> None:
 def _add_events(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 3)
     parser.add_argument("--events", type=int, default=50_000, help="of the largest measurement")
-    parser.add_argument("--parts", type=_some_of(_CARRIERS), default=_CARRIERS, metavar="A,B")
+    parser.add_argument("--parts", type=_some_of(_EVENTS), default=_EVENTS, metavar="A,B")
+    parser.add_argument("--rate", type=int, default=500, help="events/s of the load that does not wait")
+    parser.add_argument("--seconds", type=int, default=10, help="of that load")
     parser.set_defaults(run=_run_events)
+
+
+def _add_outbox(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.add_argument("--events", type=int, default=20_000, help="that wait for the relay")
+    parser.add_argument("--rate", type=int, default=100, help="transactions/s of the load that does not wait")
+    parser.add_argument("--seconds", type=int, default=10, help="of that load")
+    parser.set_defaults(run=_run_outbox)
+
+
+def _add_sagas(parser: argparse.ArgumentParser) -> None:
+    _add_rounds(parser, 3)
+    parser.add_argument("--sagas", type=int, default=300, help="one after the other, and as many at once")
+    parser.add_argument("--at-once", type=int, default=16)
+    parser.set_defaults(run=_run_sagas)
 
 
 def _add_snapshots(parser: argparse.ArgumentParser) -> None:
@@ -218,17 +264,24 @@ def _run_limits(console: Console, arguments: argparse.Namespace, cores: Cores) -
 
 
 def _run_events(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
-    outcomes: list[Outcome] = []
-    if "log" in arguments.parts:
-        outcomes.append(event_log.run(console, event_log.Options(arguments.rounds, arguments.events), cores))
-    if "rabbitmq" in arguments.parts:
-        few = arguments.events * 2 // 5
-        outcomes.append(event_broker.run(console, event_broker.Options(arguments.rounds, few), cores))
-    return Outcome(
-        [table for outcome in outcomes for table in outcome.tables],
-        {name: value for outcome in outcomes for name, value in outcome.settings.items()},
-        {name: value for outcome in outcomes for name, value in outcome.figures.items()},
-    )
+    few = arguments.events * 2 // 5
+    paced = event_latency.Options(arguments.rounds, arguments.rate, arguments.seconds)
+    parts: dict[str, Callable[[], Outcome]] = {
+        "log": lambda: event_log.run(console, event_log.Options(arguments.rounds, arguments.events), cores),
+        "rabbitmq": lambda: event_broker.run(console, event_broker.Options(arguments.rounds, few), cores),
+        "latency": lambda: event_latency.run(console, paced, cores),
+    }
+    return together({part: parts[part]() for part in arguments.parts})
+
+
+def _run_outbox(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    options = outbox_bench.Options(arguments.rounds, arguments.events, arguments.rate, arguments.seconds)
+    return outbox_bench.run(console, options, cores)
+
+
+def _run_sagas(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
+    sagas = min(50, arguments.sagas) if arguments.quick else arguments.sagas
+    return sagas_bench.run(console, sagas_bench.Options(arguments.rounds, sagas, arguments.at_once), cores)
 
 
 def _run_xds(console: Console, arguments: argparse.Namespace, cores: Cores) -> Outcome:
@@ -236,6 +289,7 @@ def _run_xds(console: Console, arguments: argparse.Namespace, cores: Cores) -> O
 
 
 def _run(console: Console, arguments: argparse.Namespace) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     machine, cores = describe_machine(), split_cores()
     os.sched_setaffinity(0, cores.load)  # the bench itself stays away from what it measures
     outcome: Outcome = arguments.run(console, arguments, cores)

@@ -7,17 +7,11 @@ quorum queue. Ours is measured without the log of all events and with it, which 
 import asyncio
 import os
 import secrets
-import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import aio_pika
-import psutil
 import uvloop
 from rich.console import Console
 from toska_common.clock import now_utc
@@ -25,10 +19,11 @@ from toska_common.events.event import Event, new_id
 from toska_common.events.opening import open_transport
 from toska_common.events.transport import Message, Subscription, Transport
 
+from benchmarks.bare_events import bare_broker, bare_message
 from benchmarks.figures import Spread, ratio
 from benchmarks.machine import Cores
-from benchmarks.parts import ROOT
 from benchmarks.report import Figures, Outcome, progress_bar, show
+from benchmarks.rigs import rabbitmq
 
 DATA = b'{"order":"o-1","customer":"c-1","total":"19.90","currency":"EUR","lines":[{"sku":"a","count":2}]}'
 BATCH, AT_ONCE, PREFETCH = 500, 64, 500
@@ -67,7 +62,8 @@ def run(console: Console, options: Options, cores: Cores) -> Outcome:
 
 
 async def _rounds(console: Console, options: Options, cores: Cores, found: Found) -> None:
-    async with _broker(cores) as url:
+    async with rabbitmq([cores.measured]) as url:
+        os.sched_setaffinity(0, set(cores.load))
         with progress_bar(console) as progress:
             bar = progress.add_task("RabbitMQ", total=options.rounds)
             for _ in range(options.rounds):
@@ -75,19 +71,6 @@ async def _rounds(console: Console, options: Options, cores: Cores, found: Found
                 await _ours(f"{url}?log=false", options.events, found[OURS])
                 await _ours(f"{url}?log=true", options.events, found[LOGGED])
                 progress.advance(bar)
-
-
-@asynccontextmanager
-async def _broker(cores: Cores) -> AsyncGenerator[str]:
-    sys.path.insert(0, str(ROOT / "tests"))  # the rig is that of the tests
-    rig: Any = import_module("toska_tests.rabbit_servers")
-    with rig.rabbit_server() as server:
-        await server.start()
-        for process in server.processes():
-            for thread in psutil.Process(process.pid).threads():
-                os.sched_setaffinity(thread.id, {cores.measured})
-        os.sched_setaffinity(0, set(cores.load))
-        yield server.url
 
 
 async def _timed(costs: _Costs, events: int, work: Callable[[], Awaitable[object]]) -> None:
@@ -126,37 +109,21 @@ async def _consume(transport: Transport, wanted: Subscription, count: int) -> No
 
 
 async def _bare(url: str, events: int, costs: dict[str, _Costs]) -> None:
-    connection = await aio_pika.connect(url)
-    channel = await connection.channel()
-    await channel.set_qos(PREFETCH)
-    name = f"bare{secrets.token_hex(4)}"
-    exchange = await channel.declare_exchange(name, "topic", durable=True)
-    queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
-    await queue.bind(exchange, _TOPIC)
+    async with bare_broker(url, _TOPIC, prefetch=PREFETCH) as broker:
 
-    def message() -> aio_pika.Message:
-        event = _event()
-        headers = {"specversion": "1.0", "id": event.id, "source": event.source, "type": event.topic}
-        headers["time"] = event.time.isoformat()
-        named = {f"cloudEvents_{attribute}": value for attribute, value in headers.items()}
-        return aio_pika.Message(event.data, headers=dict(named), content_type=event.content_type, delivery_mode=2)
+        async def publish(count: int) -> None:
+            await asyncio.gather(*(broker.publish(bare_message(_event()), _TOPIC) for _ in range(count)))
 
-    async def publish(count: int) -> None:
-        await asyncio.gather(*(exchange.publish(message(), _TOPIC) for _ in range(count)))
+        async def consume() -> None:
+            left = _all(events)
+            async with broker.queue.iterator() as messages:
+                async for one in messages:
+                    await one.ack()
+                    left -= 1
+                    if not left:
+                        return
 
-    async def consume() -> None:
-        left = _all(events)
-        async with queue.iterator() as messages:
-            async for one in messages:
-                await one.ack()
-                left -= 1
-                if not left:
-                    return
-
-    await _all_parts(events, costs, publish, consume)
-    await queue.delete(if_unused=False, if_empty=False)
-    await exchange.delete()
-    await connection.close()
+        await _all_parts(events, costs, publish, consume)
 
 
 def _all(events: int) -> int:

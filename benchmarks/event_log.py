@@ -5,34 +5,25 @@ this process, over the socket as any other. Confirmed means committed under the 
 """
 
 import asyncio
-import multiprocessing
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Literal
 
 import psutil
 import uvloop
 from rich.console import Console
-from toska_common.clock import SystemClock, now_utc
-from toska_common.credentials import ensure_credentials
+from toska_common.clock import now_utc
 from toska_common.events.event import Event, new_id
 from toska_common.events.opening import open_transport
 from toska_common.events.transport import Message, Subscription, Transport
-from toska_events.hosting import host_log
-from toska_events.settings import Settings
 
 from benchmarks.figures import Spread
 from benchmarks.machine import Cores
-from benchmarks.parts import ROOT
+from benchmarks.open_loop import part
 from benchmarks.report import Figures, Outcome, progress_bar, show
+from benchmarks.rigs import EventLog, Policy, event_log
 
-Policy = Literal["full", "normal"]
 POLICIES: tuple[Policy, ...] = ("full", "normal")
 DATA = b'{"order":"o-1","customer":"c-1","total":"19.90","currency":"EUR","lines":[{"sku":"a","count":2}]}'
 BATCH = 100
@@ -78,8 +69,8 @@ class _Found:
             "one_by_one_by_64": self.crowd.figures(),
             "batches_of_100": self.batches.figures(),
             "consumed": self.consumed.figures(),
-            "p50_ms": _part(ordered, 0.5),
-            "p99_ms": _part(ordered, 0.99),
+            "p50_ms": part(ordered, 0.5),
+            "p99_ms": part(ordered, 0.99),
         }
 
 
@@ -99,39 +90,14 @@ def run(console: Console, options: Options, cores: Cores) -> Outcome:
 
 
 def _measure(options: Options, cores: Cores, policy: Policy, found: _Found) -> None:
-    home = Path(tempfile.mkdtemp(prefix=".bench-events-", dir=ROOT))
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=_serve, args=(theirs, home, policy, cores.measured), daemon=True)
-    server.start()
-    try:
-        ours.recv()
+    with event_log(cores.measured, policy) as log:
         os.sched_setaffinity(0, set(cores.load))
-        uvloop.run(_all(options, home, psutil.Process(server.pid), found))
-    finally:
-        server.kill()
-        server.join(timeout=10)
-        shutil.rmtree(home)
+        uvloop.run(_all(options, log, found))
 
 
-def _serve(pipe: Connection, home: Path, policy: Policy, core: int) -> None:
-    os.sched_setaffinity(0, {core})
-
-    async def serve() -> None:
-        async with host_log(Settings(home=home, fsync=policy), SystemClock(), _give_up):
-            pipe.send(True)
-            await asyncio.Event().wait()
-
-    uvloop.run(serve())
-
-
-def _give_up(error: Exception) -> None:
-    raise SystemExit(str(error))
-
-
-async def _all(options: Options, home: Path, server: psutil.Process, found: _Found) -> None:
-    token = ensure_credentials(home).join
-    async with open_transport("embedded://", home=home, token=token, service="bench") as transport:
+async def _all(options: Options, log: EventLog, found: _Found) -> None:
+    server = log.process
+    async with open_transport("embedded://", home=log.home, token=log.token, service="bench") as transport:
         few = max(options.events // 20, BATCH)
         some = options.events // 4
         await _timed(found.alone, server, few, lambda: _one_by_one(transport, few))
@@ -211,10 +177,6 @@ async def _way_through(transport: Transport, count: int = 500, pause_s: float = 
     return found
 
 
-def _part(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
 def _table(found: dict[str, _Found], options: Options) -> Figures:
     rows: list[tuple[str, ...]] = []
     for policy, one in found.items():
@@ -228,7 +190,7 @@ def _table(found: dict[str, _Found], options: Options) -> Figures:
             rows.append((f"{policy}: {name}", f"{medians[0]:,.0f}", *(f"{value:.1f}" for value in medians[1:])))
         ordered = sorted(one.latencies_ms)
         rows.append(
-            (f"{policy}: p50 / p99 through, ms", f"{_part(ordered, 0.5):.1f} / {_part(ordered, 0.99):.1f}", "", "")
+            (f"{policy}: p50 / p99 through, ms", f"{part(ordered, 0.5):.1f} / {part(ordered, 0.99):.1f}", "", "")
         )
     columns = ("", "events/s", "log, µs of CPU each", "client, µs of CPU each")
     return Figures(f"The embedded log by fsync policy, {options.events:,} events of {len(DATA)} bytes", columns, rows)

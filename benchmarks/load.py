@@ -71,7 +71,9 @@ class Load:
         if done.returncode or not done.stdout.strip():
             raise BenchError(f"wrk ended with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
         answers = Answers.model_validate_json(done.stdout.strip().splitlines()[-1])
-        if answers.refused or answers.failed or not answers.requests:
+        if not answers.requests and not answers.failed:
+            raise BenchError(f"not one request was answered within {seconds} s: measure for longer (--seconds)")
+        if answers.refused or answers.failed:
             raise BenchError(
                 f"{answers.refused} of {answers.requests} answers were errors and {answers.failed} requests failed"
             )

@@ -10,7 +10,6 @@ late the load itself was is part of what it tells: a load that is late measures 
 """
 
 import asyncio
-import ctypes
 import gc
 import os
 import re
@@ -26,13 +25,12 @@ import uvloop
 
 from benchmarks import BenchError
 from benchmarks.figures import Record
+from benchmarks.open_loop import TICK_S, ticking
 
-TICK_S = 0.0005
 WARM_UP_S = 1.0
 """Not counted: connections are opened, on both sides of the proxy."""
 _PATIENCE_S = 10.0
 _CONNECT_BATCH = 100
-_TFD_NONBLOCK = os.O_NONBLOCK
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -136,7 +134,7 @@ class _Pace:
         await self._connect()
         gc.collect()
         gc.freeze()
-        timer = _timer(TICK_S)
+        timer = ticking(TICK_S)
         self._began = time.monotonic()
         self._counts_from = self._began + WARM_UP_S
         spent = time.process_time()
@@ -210,28 +208,6 @@ class _Pace:
             late_p99_ms=sorted(self._lateness)[int(len(self._lateness) * 0.99)] * 1000,
             cpu_share=cpu_share,
         )
-
-
-class _TimerSpec(ctypes.Structure):
-    """`struct itimerspec`: period and first expiry, each as seconds and nanoseconds."""
-
-    _fields_ = (
-        ("period_s", ctypes.c_long),
-        ("period_ns", ctypes.c_long),
-        ("first_s", ctypes.c_long),
-        ("first_ns", ctypes.c_long),
-    )
-
-
-def _timer(period_s: float) -> int:
-    """A descriptor that becomes readable every period (timerfd): event loops' own timers count whole milliseconds."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK)
-    nanoseconds = round(period_s * 1e9)
-    spec = _TimerSpec(0, nanoseconds, 0, nanoseconds)
-    if descriptor < 0 or libc.timerfd_settime(descriptor, 0, ctypes.byref(spec), None) < 0:
-        raise BenchError(f"timerfd: {os.strerror(ctypes.get_errno())}")
-    return descriptor
 
 
 async def send_paced(

@@ -1,7 +1,7 @@
 """Where figures go: to the terminal, into `bench-results/` as JSON and Markdown, and into the pages that quote them."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from benchmarks.meter import TOLERATED
 from benchmarks.parts import ROOT
 
 RESULTS = ROOT / "bench-results"
+_PAGE = ROOT / "docs" / "performance.md"
 _IN_README = "proxies"
 
 
@@ -42,6 +43,16 @@ class Outcome:
     figures: dict[str, object]
     disturbed: bool = False
     headline: Sequence[Figures] = ()
+
+
+def together(outcomes: Mapping[str, Outcome]) -> Outcome:
+    """The outcomes of a bench's parts, by their names, as one."""
+    return Outcome(
+        [table for outcome in outcomes.values() for table in outcome.tables],
+        {name: value for outcome in outcomes.values() for name, value in outcome.settings.items()},
+        {part: outcome.figures for part, outcome in outcomes.items()},
+        any(outcome.disturbed for outcome in outcomes.values()),
+    )
 
 
 class Report(Record):
@@ -120,12 +131,17 @@ def quote(bench: str, text: str, headline: str) -> list[str]:
     Raises:
         BenchError: A page does not have its two marks, once each and in order.
     """
-    places = [(ROOT / "docs" / "performance.md", f"bench:{bench}", text)]
+    places = [(_PAGE, f"bench:{bench}", text)]
     if bench == _IN_README:
         places.append((ROOT / "README.md", "bench", headline))
     for page, mark, quoted in places:
         _replace_between(page, f"<!-- {mark}:start -->", f"<!-- {mark}:end -->", quoted)
     return [page.name for page, _, _ in places]
+
+
+def is_quoted(bench: str) -> bool:
+    """Whether the page has a place for its tables."""
+    return f"<!-- bench:{bench}:start -->" in _PAGE.read_text()
 
 
 def _replace_between(page: Path, start: str, end: str, text: str) -> None:

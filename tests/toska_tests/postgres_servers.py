@@ -26,10 +26,16 @@ _ESCAPED = "se%3Acret%2Fword"
 
 
 class PostgresServer:
-    """One server with a cluster of its own; it refuses to be root's, so then it is run as another user."""
+    """One server with a cluster of its own; it refuses to be root's, so then it is run as another user.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its cluster is.
+        durable: Whether a commit is on the disk, as it is by default but for tests, which lose none by a power cut.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self._folder = folder
+        self._synchronous = {} if durable else {"fsync": "off", "full_page_writes": "off"}
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._user = find_user("postgres", "nobody")
@@ -55,10 +61,9 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
-            "fsync": "off",
-            "full_page_writes": "off",
             "shared_buffers": "16MB",
             "max_connections": "60",
+            **self._synchronous,
         }
         command = [str(parts.postgres("postgres")), "-D", str(self._folder / "data")]
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
@@ -99,6 +104,10 @@ class PostgresServer:
         for process in self._family():
             process.send_signal(signal.SIGCONT)
 
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to it."""
+        return self._family()
+
     def _family(self) -> list[psutil.Process]:
         if self._process is None or self._process.poll() is not None:
             return []
@@ -129,11 +138,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Generator[PostgresServer]:
+def postgres_server(*, durable: bool = False) -> Generator[PostgresServer]:
     """A server of the block's own, not started yet, in a folder that another user can get to."""
     folder = Path(tempfile.mkdtemp(prefix="toska-postgres-"))
     folder.chmod(0o711)
-    server = PostgresServer(folder)
+    server = PostgresServer(folder, durable=durable)
     try:
         yield server
     finally:
