@@ -207,5 +207,5 @@ async def test_a_worker_that_stalled_and_was_taken_over_writes_nothing_more(crew
     await wait_until(lambda: crew.books.calls("order").count("charge") == 2)
     assert await records() == before
     assert crew.books.effects("order") == {"reserve": 1, "charge": 1, "ship": 1}
-    executors = [told["executor"] for told in crew.told("stalled")]
-    assert len(set(executors)) == 2, executors
+    # The heir ended it, in a slot that was free, or in the one that had lapsed when it came.
+    assert crew.told("stalled")[1]["executor"] in ("orders/1.1", "orders/0.2")
