@@ -144,6 +144,22 @@ async def test_a_validation_that_was_under_way_does_not_keep_it_either(gateway: 
         assert app.requests[2].value("if-none-match") is None
 
 
+async def test_more_than_is_forgotten_in_one_go_is_forgotten_too(gateway: Gateway) -> None:
+    paths = [get(f"/{number}") for number in range(600)]
+    async with upstream(numbered(FRESH, 'cache-groups: "p-1"')) as app:
+        await gateway.serve(cached(app.port, forget_on_events=True))
+        async with connected(gateway.address) as client:
+            for path in paths:
+                await client.ask(path)
+        assert await gateway.metric("cache_entries") == len(paths)
+        gateway.supervisor.end_responses({"groups": ["p-1"]})
+
+        async def none() -> bool:
+            return await gateway.metric("cache_entries") == 0
+
+        await wait_until(none, what="all are forgotten")
+
+
 async def test_all_workers_hear_of_it() -> None:
     async with upstream(numbered(FRESH, 'cache-groups: "p-1"')) as app, running_gateway(workers=2) as gateway:
         await gateway.serve(cached(app.port, forget_on_events=True))

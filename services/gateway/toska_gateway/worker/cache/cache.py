@@ -1,7 +1,7 @@
 """What the routes of a worker share of the response cache: the store, what is under way, and invalidation."""
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.cache.endings import GROUP, ROUTE, URL, Endings
 from toska_gateway.worker.cache.entry import Entry
@@ -15,6 +15,8 @@ from toska_gateway.worker.cache.store import ResponseStore
 if TYPE_CHECKING:
     from toska_gateway.worker.cache.policy import CachePolicy
     from toska_gateway.worker.plane import Plane
+
+_SLICE: Final = 250
 
 
 class ResponseCache:
@@ -86,10 +88,10 @@ class ResponseCache:
             self.shared.purge(route or "")
         return self.store.forget_route(route) if route else self.store.forget_all()
 
-    def end(self, message: dict[str, Any]) -> int:
-        """Forget what events say is out of date, of routes that listen to them; returns how many responses that were.
+    def end(self, message: dict[str, Any]) -> None:
+        """Forget what events say is out of date, of routes that listen to them; without names everything of theirs.
 
-        Without names it is everything of theirs. What is in Redis stays there: all gateways hear the same.
+        What is in Redis stays there: all gateways hear the same.
         """
         now = monotonic()
         groups = [group.encode() for group in message.get("groups", ())]
@@ -97,11 +99,20 @@ class ResponseCache:
         routes: list[str] = message.get("routes", [])
         if not (groups or urls or routes):
             self.endings.end_all(now)
-            return self.store.end_all()
+            self._drop(self.store.of_events())
+            return
         self.endings.end(GROUP, groups, now)
         self.endings.end(URL, urls, now)
         self.endings.end(ROUTE, (route.encode() for route in routes), now)
-        return self.store.end(groups, urls, frozenset(routes))
+        self._drop(self.store.find_ended(groups, urls, frozenset(routes)))
+
+    def _drop(self, entries: list[Entry]) -> None:
+        # A full store takes a tenth of a second, for which nobody's request is to wait.
+        for entry in entries[-_SLICE:]:
+            self.store.remove(entry)
+        del entries[-_SLICE:]
+        if entries:
+            self._plane.loop.call_soon(self._drop, entries)
 
     def has_ended(self, entry: Entry, made_at: float) -> bool:
         """Whether an event may have ended a response that was asked for at `made_at` (monotonic seconds)."""

@@ -7,7 +7,7 @@ Memory is a worker's own: shared between processes, every hit would pay for a lo
 and the kernel gives each worker its own connections anyway. What all share is the second level, if there is one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from toska_gateway.worker.cache.entry import Entry
@@ -161,25 +161,19 @@ class ResponseStore:
         """Forget every response of a route; returns how many."""
         return self._forget(entry.key for entry in self._entries.values() if entry.route == route)
 
-    def end(self, groups: Iterable[bytes], urls: Iterable[bytes], routes: frozenset[str]) -> int:
-        """Forget what is in these groups, has these URLs or these routes, as far as events may end it."""
-        keys = {key for group in groups for key in self._of_group.get(group, ())}
+    def find_ended(self, groups: Iterable[bytes], urls: Iterable[bytes], routes: frozenset[str]) -> list[Entry]:
+        """What is in these groups, has these URLs or these routes, as far as events may end it; each once."""
+        keys = {key: None for group in groups for key in self._of_group.get(group, ())}
         for url in urls:
-            keys.update(key for key in self._keys_of(url) if self._is_ended_by_events(key))
+            keys.update(dict.fromkeys(self._keys_of(url)))
+        found = [entry for key in keys if (entry := self._entries.peek(key)) is not None and entry.groups is not None]
         if routes:
-            keys.update(entry.key for entry in self._of_events() if entry.route in routes)
-        return self._forget(keys)
+            found += [entry for entry in self.of_events() if entry.route in routes and entry.key not in keys]
+        return found
 
-    def end_all(self) -> int:
-        """Forget everything that events may end."""
-        return self._forget(entry.key for entry in self._of_events())
-
-    def _of_events(self) -> Iterator[Entry]:
-        return (entry for entry in self._entries.values() if entry.groups is not None)
-
-    def _is_ended_by_events(self, key: bytes) -> bool:
-        entry = self._entries.peek(key)
-        return entry is not None and entry.groups is not None
+    def of_events(self) -> list[Entry]:
+        """Everything that events may end."""
+        return [entry for entry in self._entries.values() if entry.groups is not None]
 
     def forget_all(self) -> int:
         """Forget everything; returns how many responses that were."""
