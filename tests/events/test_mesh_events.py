@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from toska_common.clients.consul import ConsulClient, ServiceRegistration, TTLCheck
+from toska_common.contracts.events import BREAKER_EVENTS, INSTANCE_EVENTS, ROUTING_EVENTS
 from toska_tests.clients import http_client
 from toska_tests.discovery_rig import discovery_in
 from toska_tests.event_services import RunningEvents, events_service
@@ -103,3 +104,11 @@ async def test_a_mesh_tells_of_its_routing_its_rollouts_and_its_circuits(tmp_pat
         assert (await told("mesh.rollout.changed"))[0]["name"] == "shop"
         opened, *_ = await told("mesh.breaker.opened")
         assert (opened["cluster"], opened["before"]) == ("shop", "closed")
+        for service, topics in (
+            ("discovery", INSTANCE_EVENTS),
+            ("router", ROUTING_EVENTS),
+            ("gateway_admin", BREAKER_EVENTS),
+        ):
+            document = (await client.get(f"{mesh.url(service)}/asyncapi.json")).json()
+            sent = [name for name, item in document["operations"].items() if item["action"] == "send"]
+            assert sorted(sent) == sorted(f"publish.{one.event_topic}" for one in topics)

@@ -10,7 +10,9 @@ from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import Clock, SystemClock
+from toska_common.contracts.events import INSTANCE_EVENTS
 from toska_common.events.announcing import mesh_bus
+from toska_common.events.asyncapi import ASYNCAPI_PATH, serve_asyncapi
 from toska_common.health import HealthChecks
 from toska_common.metrics import ServiceMetrics
 from toska_common.rpc.server import RpcServer
@@ -90,6 +92,8 @@ class _Discovery:
         self._rest = _build_rest(self._health, metrics)
         self._api = ConsulApi(ConsulPolicy(policy, acl=settings.registry_acl))
         self._bus = mesh_bus("toska-discovery", settings, clock=clock, registry=metrics.registry)
+        described = serve_asyncapi(lambda: self._bus, INSTANCE_EVENTS)
+        self._rest.add_route(ASYNCAPI_PATH, described, include_in_schema=False)
         self._dns_counts = DnsCounts()
         self._vacancies = VacancyCounts()
         listeners = [Listener(REST, settings.host, settings.port, ManagementGuard(self._rest, policy))]

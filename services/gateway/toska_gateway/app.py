@@ -12,10 +12,12 @@ import structlog
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import SystemClock
-from toska_common.contracts.events import INSTANCE_TOPICS, RouteChanged
+from toska_common.contracts.events import BREAKER_EVENTS, INSTANCE_TOPICS, RouteChanged
 from toska_common.credentials import ensure_secret
 from toska_common.errors import ConfigurationError
 from toska_common.events.announcing import mesh_bus
+from toska_common.events.asyncapi import ASYNCAPI_PATH, serve_asyncapi
+from toska_common.events.bus import EventBus
 from toska_common.events.nudges import Nudges
 from toska_common.health import HealthChecks
 from toska_common.server import Service
@@ -67,6 +69,8 @@ def create_mesh_service(settings: Settings) -> Service:
     """Build a gateway that follows the mesh's router."""
     admin = Admin(settings)
     add_mesh_handlers(admin.app, admin.slot)
+    buses: list[EventBus] = []
+    admin.app.add_route(ASYNCAPI_PATH, serve_asyncapi(lambda: buses[-1], BREAKER_EVENTS), include_in_schema=False)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -79,6 +83,7 @@ def create_mesh_service(settings: Settings) -> Service:
                 )
             )
             bus = mesh_bus("toska-gateway", settings, clock=SystemClock(), registry=admin.metrics.registry)
+            buses[:] = [bus]
             # A router that comes back joins the registry; of several, one may be away while another tells of a change.
             nudges = Nudges(bus, *INSTANCE_TOPICS, RouteChanged, name="mesh")
             outdated = OutdatedResponses(bus)

@@ -12,9 +12,10 @@ from toska_common.apps import create_management_app
 from toska_common.clients.consul import ConsulClient
 from toska_common.clients.presence import Presence, own_registration, withdrawing
 from toska_common.clock import Clock, SystemClock
-from toska_common.contracts.events import INSTANCE_TOPICS
+from toska_common.contracts.events import INSTANCE_TOPICS, ROUTING_EVENTS
 from toska_common.database import Database, DatabaseUnavailable
 from toska_common.events.announcing import mesh_bus
+from toska_common.events.asyncapi import ASYNCAPI_PATH, serve_asyncapi
 from toska_common.events.nudges import Nudges
 from toska_common.health import HealthChecks, Kind
 from toska_common.metrics import ServiceMetrics
@@ -68,6 +69,7 @@ def create_service(settings: Settings, *, clock: Clock | None = None) -> Service
     parts.follower.sleep = Nudges(bus, *INSTANCE_TOPICS, name="registry").sleep
     RouterCollector(metrics.registry, parts)
     app = create_management_app("Toska Mesh: router", description=DESCRIPTION, health=health, metrics=metrics)
+    app.add_route(ASYNCAPI_PATH, serve_asyncapi(lambda: bus, ROUTING_EVENTS), include_in_schema=False)
     add_handlers(app, parts)
     policy = ManagementPolicy(
         credentials=settings.credentials(),

@@ -124,16 +124,17 @@ class ResponsesOutdated(EventPayload, topic="cache.responses.outdated"):
         return self
 
 
-MESH_EVENTS: tuple[type[EventPayload], ...] = (
+INSTANCE_EVENTS: tuple[type[EventPayload], ...] = (
     InstanceRegistered,
-    InstanceDeregistered,
     InstanceUpdated,
+    InstanceDeregistered,
     HealthChanged,
-    RouteChanged,
-    BreakerOpened,
-    BreakerClosed,
-    BreakerHalfOpened,
-    RolloutChanged,
-    ExperimentChanged,
 )
+"""Those of discovery."""
+ROUTING_EVENTS: tuple[type[EventPayload], ...] = (RouteChanged, RolloutChanged, ExperimentChanged)
+"""Those of the router."""
+BREAKER_EVENTS: tuple[type[EventPayload], ...] = (BreakerOpened, BreakerHalfOpened, BreakerClosed)
+"""Those of a gateway."""
+
+MESH_EVENTS: tuple[type[EventPayload], ...] = (*INSTANCE_EVENTS, *ROUTING_EVENTS, *BREAKER_EVENTS)
 """Every type of them."""

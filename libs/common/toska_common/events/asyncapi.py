@@ -5,32 +5,62 @@ Source: https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from toska_common import __version__
 from toska_common.events.bus import EventBus
 from toska_common.events.handlers import Subscribed
 from toska_common.events.payload import EventPayload
+from toska_common.events.topics import matches
 
 Document = dict[str, Any]
 
 
-def build_asyncapi(bus: EventBus, *, title: str = "", version: str = "0.0.0", server: str = "") -> Document:
+ASYNCAPI_PATH = "/asyncapi.json"
+
+
+def serve_asyncapi(
+    find_bus: Callable[[], EventBus], publishes: Sequence[type[EventPayload]]
+) -> Callable[[Request], Response]:
+    """The endpoint of one of the mesh's own services, whose bus knows more types than the service publishes."""
+
+    def serve(_: Request) -> Response:
+        return JSONResponse(build_asyncapi(find_bus(), version=__version__, publishes=publishes))
+
+    return serve
+
+
+def build_asyncapi(
+    bus: EventBus,
+    *,
+    title: str = "",
+    version: str = "0.0.0",
+    server: str = "",
+    publishes: Sequence[type[EventPayload]] | None = None,
+) -> Document:
     """Describe a bus.
 
     Args:
         server: URL of the broker, without its credentials; left out if empty.
+        publishes: What is sent, where that is not all that the bus may.
     """
     types = {item.event_topic: item for item in bus.types}
+    sent = bus.publishes if publishes is None else publishes
+    used = {item.event_topic: item for item in sent}
     channels: Document = {}
     operations: Document = {}
-    for payload_type in bus.publishes:
+    for payload_type in sent:
         topic = payload_type.event_topic
         channels[_id(topic)] = _channel(topic, {topic: types[topic]})
         operations[f"publish.{_id(topic)}"] = _operation("send", topic, [topic], _summary(payload_type))
     for subscribed in bus.subscriptions:
         for pattern in subscribed.subscription.patterns:
-            known = {pattern: types[pattern]} if pattern in types else {}
+            known = {topic: item for topic, item in types.items() if matches(pattern, topic)}
+            used |= known
             channels.setdefault(_id(pattern), _channel(pattern, known))
             operation = _operation("receive", pattern, list(known), (subscribed.handler.__doc__ or "").strip())
             operations[f"{subscribed.name}.{_id(pattern)}"] = {**operation, **_consumer(subscribed)}
@@ -40,7 +70,7 @@ def build_asyncapi(bus: EventBus, *, title: str = "", version: str = "0.0.0", se
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
-        "components": _components(types.values()),
+        "components": _components(used.values()),
     }
     if server:
         protocol, _, host = server.partition("://")
