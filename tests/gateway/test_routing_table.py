@@ -293,10 +293,10 @@ def test_a_path_of_many_segments_is_looked_up_at_the_cost_of_the_longest_prefix(
     deep, flat = head("/a" * 4000), head("/" + "a" * 8000)
 
     def cost(request: RequestHead) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(20):
             assert find(table, request) is None
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     assert min(cost(deep) for _ in range(3)) < 20 * 0.0005
     assert min(cost(flat) for _ in range(3)) < 20 * 0.0005
@@ -311,10 +311,10 @@ def test_a_table_of_500_routes_is_searched_as_fast_as_one_of_5() -> None:
         return compiled(document)[0]
 
     def cost(table: RoutingTable) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(2000):
             assert find(table, request) is not None
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     request = head("/s4/orders/1")
     small, large = table_of(5), table_of(500)
@@ -333,10 +333,10 @@ def test_expressions_cost_only_paths_that_begin_as_theirs_do() -> None:
 
     def cost(target: str) -> float:
         request = head(target)
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(500):
             assert find(table, request) is not None
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     assert min(cost("/plain/1") for _ in range(5)) < 500 * 0.00002
     assert min(cost("/s4/1") for _ in range(5)) < 500 * 0.00004
@@ -371,14 +371,14 @@ def test_routes_of_one_place_are_told_apart_in_the_same_time_however_many_they_a
     caller = connection_from("10.0.4.7")
 
     def cost(table: RoutingTable) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(300):
             found = table.find(taken, caller)
             assert found is not None
             assert found.name == "r4"
             assert table.find(refused, caller) is None
             assert table.allowed_methods(refused, caller) == [b"GET"]
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     # A hundred times as many; a busy machine alone makes the difference of two or three.
     small, large = table_of(20), table_of(2_000)

@@ -190,7 +190,7 @@ async def test_a_stopping_router_lets_its_gateways_go_at_once(start_router: Star
             router.stop()
         assert all(is_empty(answer) for answer in answers)
         assert len(answers) == 20
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30  # and not the minute for which they would wait
 
 
 async def test_two_routers_of_the_same_inputs_serve_the_same_versions(
