@@ -217,10 +217,14 @@ async def test_a_long_output_is_cut_and_says_so(port: ConsulPort, name: str) -> 
 async def test_a_check_that_is_not_renewed_turns_critical_in_consuls_words(port: ConsulPort, name: str) -> None:
     await register(port, Name=name, Check={"TTL": "300ms", "Status": "passing"})
     assert (await status_is(port, name, "critical"))["Output"] == "TTL expired"
-    await port.put(f"agent/check/pass/service:{name}?note=busy")
-    await status_is(port, name, "passing")
-    check = await status_is(port, name, "critical")
-    assert check["Output"] == "TTL expired (last output before timeout follows): busy"
+    assert (await port.put(f"agent/check/pass/service:{name}?note=busy")).status == 200
+
+    async def says_what_it_said() -> bool:
+        (check,) = await port.read(f"health/checks/{name}")
+        told = check["Status"], check["Output"]
+        return told == ("critical", "TTL expired (last output before timeout follows): busy")
+
+    await wait_until(says_what_it_said)
 
 
 async def test_a_check_starts_with_the_status_it_asks_for_and_keeps_its_verdict_when_registered_again(

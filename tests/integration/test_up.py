@@ -396,4 +396,6 @@ async def test_the_table_for_people_has_every_part_and_something_to_try(tmp_path
         ):
             assert re.search(rf"\b{word}\b", program.stdout), word
         assert f"curl http://127.0.0.1:{first}/orders/42" in program.stdout
-        assert [line.split()[0] for line in program.stderr.splitlines()] == ["discovery", "events", "router", "gateway"]
+        # A machine that stands still has the gateway warn of documents that did not come in time.
+        lines = [line for line in program.stderr.splitlines() if "openapi_document_unavailable" not in line]
+        assert [line.split()[0] for line in lines] == ["discovery", "events", "router", "gateway"]
