@@ -27,7 +27,7 @@ class AdminApi:
     def __init__(self, url: str, token: str, what: str = "the gateway's admin API") -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise ConfigurationError(f"--admin {url}: write the URL of the admin API, such as http://127.0.0.1:8100")
+            raise ConfigurationError(f"{url}: write the URL of {what}, such as http://127.0.0.1:8100")
         self.url = url
         self._what = what
         self._host, self._port = parts.hostname, parts.port

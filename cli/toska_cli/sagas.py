@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from pydantic import TypeAdapter
 from toska_common.contracts.sagas import SagaDetail, SagaList, SagaService, SagaState, SagaSummary
 from toska_common.credentials import read_token, sagas_token
-from toska_common.errors import ConfigurationError
+from toska_common.errors import ConfigurationError, MeshError
 
 from toska_cli.admin_api import AdminApi
 from toska_cli.events import table
@@ -95,17 +95,32 @@ def show_services(gateway: AdminApi, *, as_json: bool) -> None:
     _write(found, table(rows) if rows[1:] else ["no service has an API of sagas"], as_json=as_json)
 
 
-def show_sagas(apis: Sequence[SagaApi], *, state: str | None, name: str | None, limit: int, as_json: bool) -> None:
-    """Print sagas, each with what somebody has to know of it."""
+def show_sagas(apis: Sequence[SagaApi], *, state: str | None, name: str | None, limit: int, as_json: bool) -> bool:
+    """Print sagas, each with what somebody has to know of it; whether every service told of its own.
+
+    Raises:
+        MeshError: The only one did not.
+    """
     given = {"state": state, "name": name}
     query = {key: value for key, value in given.items() if value is not None}
-    found = [{"service": api.service, **item} for api in apis for item in _pages(api, query, limit)]
+    found: list[dict[str, Any]] = []
+    silent = 0
+    for api in apis:
+        try:
+            found += [{"service": api.service, **item} for item in _pages(api, query, limit)]
+        except MeshError as error:
+            if len(apis) == 1:
+                raise
+            # One that is away must not hide what the others have to tell.
+            sys.stderr.write(plain(f"toska: {api.service}: {error.detail}") + "\n")
+            silent += 1
     rows: list[tuple[str, ...]] = [("SERVICE", "ID", "NAME", "STATE", "STARTED", "TOOK", "WHY")]
     for item in found:
         saga = SagaSummary.model_validate(item)
         started = f"{saga.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
         rows.append((item["service"], saga.id, saga.name, saga.state, started, _took(saga), _why(saga)))
     _write(found, table(rows) if rows[1:] else ["no sagas"], as_json=as_json)
+    return not silent
 
 
 def show_saga(api: SagaApi, saga_id: str, *, as_json: bool) -> bool:

@@ -59,11 +59,12 @@ def list_sagas(
     direct: Direct = None,
     home: Home = None,
 ) -> None:
-    """List sagas, the newest first."""
+    """List sagas, the newest first. Exit status 1 if a service does not tell of its own."""
     from toska_cli.sagas import find_sagas, show_sagas
 
     found = find_sagas(service, admin, direct, home)
-    show_sagas(found, state=None if state is None else state.value, name=name, limit=limit, as_json=as_json)
+    if not show_sagas(found, state=None if state is None else state.value, name=name, limit=limit, as_json=as_json):
+        raise typer.Exit(1)
 
 
 @sagas.command()

@@ -13,11 +13,13 @@ import pytest
 from anyio.to_thread import run_sync
 from toska_cli.main import main
 from toska_cli.saga_timeline import draw
+from toska_common.clients.consul import ConsulClient, ServiceRegistration
 from toska_common.contracts.sagas import OutcomeKind, SagaAttempt, SagaDetail, SagaFailure, SagaState
 from toska_common.credentials import sagas_token
 from toska_tests.clients import http_client
 from toska_tests.meshes import RunningMesh, joined_app, toska_up
 from toska_tests.parts import ROOT
+from toska_tests.ports import free_port
 from toska_tests.waiting import wait_until
 
 APP = ROOT / "tests" / "toska_tests" / "apps" / "saga_orders.py"
@@ -114,6 +116,18 @@ async def test_errors_say_what_to_do(mesh: RunningMesh) -> None:
     assert "there is no saga nobody" in await toska(mesh, "show", "orders", "nobody", code=1)
     assert "has no API of sagas: app.include_router" in await toska(mesh, "list", "toska-gateway", code=1)
     assert "name the service" in await toska(mesh, "list", "--direct", "http://127.0.0.1:1", code=2)
+    assert "write the URL of orders" in await toska(mesh, "list", "orders", "--direct", "orders", code=2)
+
+
+async def test_a_service_that_is_away_does_not_hide_the_others(mesh: RunningMesh, client: httpx.AsyncClient) -> None:
+    await place(client, "c-1")
+    gone = ServiceRegistration("gone", "gone-1", "127.0.0.1", free_port(), meta={"toska-sagas": "/api/v1/sagas"})
+    async with ConsulClient.open(mesh.url("registry"), token=mesh.token("join")) as consul:
+        await consul.register_service(gone)
+        told = await toska(mesh, "list", "--json", code=1)
+        assert "c-1" in [item["id"] for item in json.loads(told)]
+        assert "gone at 127.0.0.1" in await toska(mesh, "list", "gone", code=1)
+        await consul.deregister_service("gone-1")
 
 
 BEGAN = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
