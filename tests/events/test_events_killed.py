@@ -27,10 +27,10 @@ from toska_tests.waiting import wait_until
 pytestmark = pytest.mark.anyio
 
 LONG = bool(os.environ.get("TOSKA_EVENTS_KILLS"))
-EVENTS = 100_000 if LONG else 400
+EVENTS = 100_000 if LONG else 300
 KEYS, LANES, CONSUMERS = 50, 2, 2
 AHEAD = EVENTS // 4
-DIE_AFTER = (1_000, 10_000) if LONG else (50, 150)
+DIE_AFTER = (1_000, 10_000) if LONG else (40, 100)
 KILL_AFTER = (1, 3_000) if LONG else (80, 160)
 BROKER_KILLS = 8 if LONG else 1
 LOOK_EVERY_S = 0.5 if LONG else 0.05
@@ -125,7 +125,7 @@ class Havoc:
     async def _kill_the_broker(self) -> None:
         each = EVENTS // BROKER_KILLS
         for _ in range(BROKER_KILLS):
-            await self._progress(self._dice.randint(each // 3, each * 2 // 3))
+            await self._progress(self._dice.randint(each // 2, each * 9 // 10))
             await self._kill_broker()
             self.killed["brokers"] += 1
 
