@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import SecretStr
 from toska_common import problem
+from toska_common.credentials import sagas_token
+from toska_common.redaction import redact_text
 from toska_common.sagas import Sagas, SagaSettings, saga_routes
 from toska_tests.saga_shop import Order, books, place_order
 from toska_tests.waiting import wait_until
@@ -55,6 +57,14 @@ async def test_without_a_token_of_its_own_a_service_lets_nobody_in(tmp_path: Pat
         for authorization in ("", "Bearer ", "Bearer  ", "Bearer x"):
             answer = await client.get(BASE, headers={"authorization": authorization})
             assert answer.status_code == 401
+
+
+async def test_the_token_of_a_services_sagas_opens_them_and_no_others(client: httpx.AsyncClient) -> None:
+    for service, status in (("orders", 200), ("payments", 401)):
+        token = sagas_token("toska_admin_test", service)
+        answer = await client.get(BASE, headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == status
+        assert "toska_sagas_***" in redact_text(f"shown {token}")
 
 
 async def test_a_saga_is_shown_with_its_history(client: httpx.AsyncClient, sagas: Sagas) -> None:
