@@ -12,7 +12,7 @@ from toska_gateway.envoy.process import EnvoyProcess
 from toska_gateway.errors import RenewalFailed, SnapshotRejected
 from toska_tests.envoys import EnvoyGateway, running_envoy
 from toska_tests.gateways import cluster, route
-from toska_tests.raw_http import Upstream, answering, connect, get, response, upstream
+from toska_tests.raw_http import Upstream, answering, connect, connected, get, response, upstream
 from toska_tests.waiting import wait_until
 
 
@@ -130,6 +130,24 @@ async def test_a_successor_can_be_succeeded(app: Upstream) -> None:
         await wait_until(lambda: [one.pid for one in envoy.plane.workers()] == pids[-1:], what="the others have ended")
 
 
+async def test_the_connections_of_an_envoy_that_has_ended_are_counted_no_more(app: Upstream) -> None:
+    async with running_envoy(_to(app.port, "a"), drain_s=1) as envoy:
+
+        async def connections() -> str:
+            lines = (await envoy.plane.metrics()).splitlines()
+            return next(line.rpartition(" ")[2] for line in lines if line.startswith("toska_gateway_connections "))
+
+        async def has_one() -> bool:
+            return float(await connections()) == 1
+
+        async with connected(envoy.address) as client:
+            assert (await client.ask(get("/a"))).status == 200
+            await wait_until(has_one, what="the connection is told")
+            (successor,) = await envoy.plane.renew()
+            await wait_until(lambda: [one.pid for one in envoy.plane.workers()] == [successor.pid], what="its end")
+        assert float(await connections()) == 0
+
+
 async def test_what_envoy_counts_is_told_by_route_cluster_and_endpoint(envoy: EnvoyGateway, app: Upstream) -> None:
     await envoy.serve(_to(app.port, "counted"))
     before = await envoy.stats()
@@ -146,6 +164,28 @@ async def test_what_envoy_counts_is_told_by_route_cluster_and_endpoint(envoy: En
     assert 'toska_gateway_requests_total{route="counted",status="200"}' in page
     assert 'toska_gateway_errors_total{route="(none)",code="no-route"}' in page
     assert 'toska_gateway_request_duration_seconds_bucket{route="counted",le="+Inf"}' in page
+
+
+async def test_what_was_counted_stays_when_envoy_forgets_a_listener_that_was_replaced(app: Upstream) -> None:
+    async with running_envoy(_to(app.port, "a"), drain_s=1) as envoy:
+
+        async def is_forgotten() -> bool:
+            process = envoy.plane._slot.current  # pyright: ignore[reportPrivateUsage]
+            assert process is not None
+            told = await process.admin.stats("^listener_manager.total_(listeners|filter_chains)_draining$")
+            return len(told) == 2 and set(told.values()) == {"0"}
+
+        for asked in (1, 2, 3):
+            assert await _ask(envoy, "/a") == 200
+
+            async def is_counted(asked: int = asked) -> bool:
+                (told,) = [one for one in (await envoy.stats()).routes if one.name == "a"]
+                return told.statuses == {"200": asked} and sum(told.buckets) == asked
+
+            await wait_until(is_counted, what=f"{asked} requests")
+            await envoy.serve({**_to(app.port, "a"), "server": {"limits": {"headers": 50 + asked}}})
+            await wait_until(is_forgotten, what="the listener before is gone")
+            assert await is_counted()
 
 
 async def test_the_meshs_own_tokens_do_not_reach_a_users_cluster(envoy: EnvoyGateway, app: Upstream) -> None:

@@ -313,7 +313,9 @@ class EnvoyDataPlane:
 
     async def _read(self) -> None:
         async with self._reading:  # two readings at once would each take the other's for news
-            for process in self._slot.processes:
+            processes = self._slot.processes
+            self._readings.keep({process.process.pid for process in processes})
+            for process in processes:
                 try:
                     self._watches.add(await self._readings.take(process, self._snapshot))
                 except UpstreamUnavailable as error:

@@ -5,7 +5,7 @@ never fall, whichever process ends. What Envoy has no count for stays at 0: hedg
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, cast
 
 from toska_common.contracts.names import UNIX_PREFIX
@@ -78,7 +78,8 @@ class Readings:
         clusters = json.loads(await process.admin.get("/clusters?format=json"))
         samples = list(read_samples(page.decode()))
         pid = process.process.pid
-        reading = _Reading(self._seen.setdefault(pid, {}))
+        reading = _Reading(self._seen.get(pid, {}))
+        self._seen[pid] = reading.seen
         report = reading.report(samples)
         self.totals.add(report)
         for name, counts in reading.of_clusters(samples):
@@ -93,10 +94,10 @@ class Readings:
         process.requests = int(sum(one.value for one in samples if one.name == f"envoy_{PREFIX}_{REQUESTS}"))
         return report
 
-    def forget(self, pid: int) -> None:
-        """A process has ended."""
-        self._seen.pop(pid, None)
-        self._states.pop(pid, None)
+    def keep(self, pids: Collection[int]) -> None:
+        """All other processes have ended."""
+        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in pids}
+        self._states = {pid: state for pid, state in self._states.items() if pid in pids}
 
     def hosts(self, pid: int) -> dict[str, Mapping[str, Mapping[str, int]]]:
         """How a process's endpoints are, by cluster and key."""
@@ -109,14 +110,24 @@ class Readings:
 
 
 class _Reading:
-    """One reading of one process, against the one before."""
+    """One reading of one process, against the one before.
 
-    def __init__(self, seen: dict[tuple[str, ...], float]) -> None:
-        self._seen = seen
+    Envoy forgets what a listener has counted when the last of it is gone, though its successor counts under the same
+    names. So what is not there, or is less than it was, has begun at 0 again.
+
+    Attributes:
+        seen: What there is in this one.
+    """
+
+    def __init__(self, before: Mapping[tuple[str, ...], float]) -> None:
+        self._before = before
+        self.seen: dict[tuple[str, ...], float] = {}
+        self._below: dict[tuple[str, ...], float] = {}
 
     def news(self, value: float, *key: str) -> float:
-        before, self._seen[key] = self._seen.get(key, 0.0), value
-        return value - before
+        """What has come since the reading before."""
+        before, self.seen[key] = self._before.get(key, 0.0), value
+        return value - before if value >= before else value
 
     def report(self, samples: list[Sample]) -> dict[str, Any]:
         """What has come by route, and as a whole, in the words of `toska_gateway.worker.stats`."""
@@ -190,8 +201,8 @@ class _Reading:
             _add(counts, {f"{prefix}seconds": self.news(sample.value, *key, "sum") / _TO_SECONDS})
         elif part == "_bucket":
             place = _place(sample.labels["le"])
-            below = self._seen.get((*key, "below"), 0.0) if place else 0.0
-            self._seen[*key, "below"] = sample.value
+            below = self._below.get(key, 0.0) if place else 0.0
+            self._below[key] = sample.value
             news = int(self.news(sample.value - below, *key, str(place)))
             if news:
                 _add(counts, {f"{prefix}buckets": {str(place): news}})
