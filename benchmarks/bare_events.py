@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aio_pika
-from aio_pika.abc import AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aiormq.exceptions import ConnectionInternalError
 from toska_common.events.event import Event
+
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +38,37 @@ class BareBroker:
 @asynccontextmanager
 async def bare_broker(url: str, topic: str, *, prefetch: int) -> AsyncGenerator[BareBroker]:
     """One channel to publish and to consume on; what was declared is deleted at the end."""
-    connection = await aio_pika.connect(url)
+    connection, broker = await _declared(url, topic, prefetch)
     try:
-        channel = await connection.channel()
-        await channel.set_qos(prefetch)
-        name = f"bare{secrets.token_hex(4)}"
-        exchange = await channel.declare_exchange(name, "topic", durable=True)
-        queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
-        await queue.bind(exchange, topic)
-        broker = BareBroker(exchange, queue)
         yield broker
         for tag in broker.tags:
-            await queue.cancel(tag)
-        await queue.delete(if_unused=False, if_empty=False)
-        await exchange.delete()
+            await broker.queue.cancel(tag)
+        await broker.queue.delete(if_unused=False, if_empty=False)
+        await broker.exchange.delete()
     finally:
         await connection.close()
+
+
+async def _declared(url: str, topic: str, prefetch: int) -> tuple[AbstractConnection, BareBroker]:
+    # A busy node that has just started may not have a quorum queue's leader in time, and closes the connection.
+    for left in reversed(range(_ATTEMPTS)):
+        connection = await aio_pika.connect(url)
+        try:
+            return connection, await _declare(connection, topic, prefetch)
+        except ConnectionInternalError:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _declare(connection: AbstractConnection, topic: str, prefetch: int) -> BareBroker:
+    channel = await connection.channel()
+    await channel.set_qos(prefetch)
+    name = f"bare{secrets.token_hex(4)}"
+    exchange = await channel.declare_exchange(name, "topic", durable=True)
+    queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+    await queue.bind(exchange, topic)
+    return BareBroker(exchange, queue)
 
 
 def bare_message(event: Event) -> aio_pika.Message:

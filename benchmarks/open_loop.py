@@ -49,7 +49,8 @@ class OpenLoop:
 
     def __init__(self, rate: float, seconds: float, begin: Callable[[float], Awaitable[None]]) -> None:
         self._rate = rate
-        self._last = round(seconds / TICK_S)
+        self._tick_s = max(TICK_S, 1 / rate)  # no more of them than there is work: they cost time as well
+        self._last = round(seconds / self._tick_s)
         self._count = int(rate * seconds)
         self._begin = begin
         self._tick = self._sent = 0
@@ -59,7 +60,7 @@ class OpenLoop:
     async def run(self) -> float:
         """Do all of it; the 99th percentile, in milliseconds, of how late it was itself: then it measures itself."""
         done = asyncio.get_running_loop().create_future()
-        timer = ticking(TICK_S)
+        timer = ticking(self._tick_s)
         try:
             async with asyncio.TaskGroup() as group:
                 self._began = time.monotonic()
@@ -73,8 +74,8 @@ class OpenLoop:
     def _on_tick(self, timer: int, group: asyncio.TaskGroup, done: "asyncio.Future[None]") -> None:
         for _ in range(int.from_bytes(os.read(timer, 8), sys.byteorder)):
             self._tick += 1
-            due = self._began + self._tick * TICK_S
-            until = self._count if self._tick >= self._last else int(self._tick * TICK_S * self._rate)
+            due = self._began + self._tick * self._tick_s
+            until = self._count if self._tick >= self._last else round(self._tick * self._tick_s * self._rate)
             while self._sent < until:
                 group.create_task(self._one(due))
                 self._sent += 1
