@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from toska_common.balancing.base import hash_of
-from toska_gateway.worker.cluster import Cluster, Endpoint
+from toska_gateway.worker.cluster import Cluster
+from toska_gateway.worker.endpoint import Endpoint
 
 OUTLIER: dict[str, Any] = {
     "consecutive_failures": 1,

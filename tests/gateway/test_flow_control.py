@@ -5,7 +5,7 @@ import hashlib
 
 import psutil
 import pytest
-from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.plane import Plane
 from toska_tests.gateways import Gateway, plane_here, route, single
 from toska_tests.raw_http import OK, Conversation, CutOff, ask, connected, get, request, upstream

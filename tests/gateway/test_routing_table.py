@@ -19,7 +19,8 @@ from toska_gateway.wire import Known, messages, plain
 from toska_gateway.worker.explaining import reasons_against
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import RequestHead, read_request
-from toska_gateway.worker.table import Route, RoutingTable, bare_host
+from toska_gateway.worker.route import Route
+from toska_gateway.worker.table import RoutingTable, bare_host
 from toska_tests.gateways import idle_plane
 
 HOSTS = [None, "a.test", "b.a.test", "*.test", "*.a.test"]

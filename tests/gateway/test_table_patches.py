@@ -11,7 +11,8 @@ from toska_gateway.wire import Known, messages
 from toska_gateway.worker.forwarding import Forwarding
 from toska_gateway.worker.http1 import read_request
 from toska_gateway.worker.patching import MOST, RANK_STEP, patch
-from toska_gateway.worker.table import Route, RoutingTable
+from toska_gateway.worker.route import Route
+from toska_gateway.worker.table import RoutingTable
 from toska_tests.gateways import idle_plane
 
 HOSTS = (None, "a.test", "*.test", "*.a.test")

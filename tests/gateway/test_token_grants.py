@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from toska_common.clock import now_utc
-from toska_gateway.worker.table import CLOCK_STEP
+from toska_gateway.worker.route import CLOCK_STEP
 from toska_tests.gateways import Gateway, running_gateway, single
 from toska_tests.issuers import SigningKey, jwt_policy, seconds
 from toska_tests.raw_http import Conversation, Message, Upstream, ask, connected, get, request, response, upstream

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from toska_common.targets import TargetRules
-from toska_gateway.worker.cluster import Endpoint
 from toska_gateway.worker.connector import Connector
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.plane import Plane
 from toska_tests.gateways import Gateway, cluster, plane_here, route, single
 from toska_tests.ports import free_port

@@ -23,10 +23,10 @@ PACKAGE: Final = Path(__file__).parent
 MODULES: Final = (
     "probe", *(f"worker/{name}" for name in (
         "allowances", "at_once", "attempts", "buckets", "cache/refresh", "caller", "client_connection", "cluster",
-        "conditions", "dispatch", "downstream", "downstream_response", "drain", "edge/shadow", "exchange", "failover",
-        "forwarding", "http1/__init__", "http1/bodies", "http1/fields", "http1/grammar", "http1/requests",
+        "conditions", "dispatch", "downstream", "downstream_response", "drain", "edge/shadow", "endpoint", "exchange",
+        "failover", "forwarding", "http1/__init__", "http1/bodies", "http1/fields", "http1/grammar", "http1/requests",
         "http1/responses", "http1/targets", "opening", "outbox", "passage", "paths", "plane", "rate_limit", "rival",
-        "shaping", "splits", "table", "tracing", "tunnel", "upstream", "upstream_request", "via",
+        "route", "shaping", "splits", "table", "tracing", "tunnel", "upstream", "upstream_request", "via",
     )),
 )  # fmt: skip
 """What every request goes through, and every class that inherits from one of those: compiled classes have no heirs that

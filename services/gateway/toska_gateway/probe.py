@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker.attempt import failure_of
 from toska_gateway.worker.caller import Caller
-from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from toska_gateway.worker.http1 import ResponseHead

@@ -20,7 +20,7 @@ from toska_gateway.health_verdict import Verdict
 from toska_gateway.probe import CheckRules, Probe
 from toska_gateway.tls_material import NO_TLS, TlsMaterial
 from toska_gateway.wire import Known, messages, plain
-from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.plane import Plane
 from toska_gateway.worker.staging import Staging
 

@@ -21,9 +21,9 @@ from toska_gateway.worker.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from toska_gateway.worker.at_once import AnswersAtOnce
-    from toska_gateway.worker.cluster import Endpoint
+    from toska_gateway.worker.endpoint import Endpoint
     from toska_gateway.worker.exchange import Exchange
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 _BATCH_BYTES: Final = 64 * 1024
 _MAX_VALUE: Final = 512

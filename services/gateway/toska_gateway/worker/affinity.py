@@ -12,7 +12,7 @@ from toska_gateway.worker.http1 import RequestHead
 from toska_gateway.worker.keys import find_cookie
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.cluster import Endpoint
+    from toska_gateway.worker.endpoint import Endpoint
 
 
 class Affinity:

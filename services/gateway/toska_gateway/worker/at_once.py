@@ -11,7 +11,7 @@ from toska_gateway.worker.tracing import new_trace_ids
 
 if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 NO_ROUTE: Final = "(none)"
 """What requests are counted under that are no route's."""

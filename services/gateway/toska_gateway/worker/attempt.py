@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
-from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.tls_layer import TlsLayer, describe
 from toska_gateway.worker.upstream import Upstream
 

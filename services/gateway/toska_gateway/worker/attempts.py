@@ -12,9 +12,9 @@ answers, or the caller is told. Nothing here happens once a byte of the response
 from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.attempt import failure_of
-from toska_gateway.worker.cluster import Endpoint, TargetRefused
 from toska_gateway.worker.dispatch import Dispatch
 from toska_gateway.worker.drain import Drain
+from toska_gateway.worker.endpoint import Endpoint, TargetRefused
 from toska_gateway.worker.http1 import IDEMPOTENT, ResponseHead, field_name, field_value
 from toska_gateway.worker.retries import FallbackRules, retry_after_s
 from toska_gateway.worker.rival import Race, Rival, cancelled

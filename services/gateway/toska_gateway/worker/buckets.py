@@ -19,7 +19,7 @@ from toska_gateway.worker.http1 import RequestHead, field_name, field_value
 
 if TYPE_CHECKING:
     from toska_gateway.worker.forwarding import Forwarding
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 _FEW: Final = 8
 """So many routes are quicker tried one by one than told apart by a look-up."""

@@ -6,7 +6,7 @@ Exchanges are by far the most of them; the others are a rival of an exchange, a 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.cluster import Endpoint
+    from toska_gateway.worker.endpoint import Endpoint
     from toska_gateway.worker.http1 import ResponseHead
     from toska_gateway.worker.spans import Trace
     from toska_gateway.worker.upstream import Upstream

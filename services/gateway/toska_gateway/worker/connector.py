@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from toska_common.targets import TargetRules
 
 from toska_gateway.worker.attempt import Attempt, failure_of
-from toska_gateway.worker.cluster import UNIX_PREFIX, Endpoint, TargetRefused
+from toska_gateway.worker.endpoint import UNIX_PREFIX, Endpoint, TargetRefused
 from toska_gateway.worker.upstream import Upstream
 
 if TYPE_CHECKING:

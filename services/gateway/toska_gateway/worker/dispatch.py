@@ -9,15 +9,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from toska_gateway.worker.caller import Caller
-from toska_gateway.worker.cluster import Cluster, Endpoint
+from toska_gateway.worker.cluster import Cluster
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.http1 import RequestHead
 
 if TYPE_CHECKING:
     from toska_gateway.worker.downstream import Downstream
     from toska_gateway.worker.plane import Plane
     from toska_gateway.worker.rival import Race
+    from toska_gateway.worker.route import Route
     from toska_gateway.worker.spans import Trace
-    from toska_gateway.worker.table import Route
     from toska_gateway.worker.upstream import Upstream
 
 _OVERLOADED_S: Final = 1

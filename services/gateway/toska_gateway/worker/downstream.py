@@ -18,7 +18,7 @@ from toska_gateway.worker.outbox import Outlet
 
 if TYPE_CHECKING:
     from toska_gateway.worker.plane import Plane
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
     from toska_gateway.worker.tunnel import Tunnel
 
 _CR: Final = 0x0D

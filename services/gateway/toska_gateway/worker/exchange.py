@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toska_gateway.worker import answers
 from toska_gateway.worker.attempts import Attempts, is_upstreams_fault
-from toska_gateway.worker.cluster import NOWHERE, Cluster, Endpoint
+from toska_gateway.worker.cluster import NOWHERE, Cluster
 from toska_gateway.worker.downstream_response import complete_head
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.http1 import CHUNKED, CRLF, BadMessage, RequestHead, ResponseHead
 from toska_gateway.worker.passage import Passage
 from toska_gateway.worker.policies import BodyStage, Instead, Shaper
 from toska_gateway.worker.rival import Race
+from toska_gateway.worker.route import Route
 from toska_gateway.worker.shaping import Shaping
 from toska_gateway.worker.spans import Trace
-from toska_gateway.worker.table import Route
 from toska_gateway.worker.tunnel import Tunnel
 from toska_gateway.worker.upstream_request import begin_trace, build_request
 

@@ -14,9 +14,10 @@ from toska_gateway.worker.http1 import ASTERISK, BadMessage, RequestHead, read_r
 from toska_gateway.worker.table import bare_host
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.cluster import Cluster, Endpoint
+    from toska_gateway.worker.cluster import Cluster
+    from toska_gateway.worker.endpoint import Endpoint
     from toska_gateway.worker.plane import Plane
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 MAX_OTHERS: Final = 200
 """Of so many other routes it is told why they were not taken, the most likely first: what is left shares a host."""

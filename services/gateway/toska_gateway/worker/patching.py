@@ -7,7 +7,8 @@ and the one in force stays as it is.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from toska_gateway.worker.table import Route, RoutingTable
+from toska_gateway.worker.route import Route
+from toska_gateway.worker.table import RoutingTable
 
 RANK_STEP: Final = 1 << 20
 """Between two routes of a table that is made anew."""

@@ -10,7 +10,7 @@ from toska_gateway.worker.buckets import Bucket, append
 from toska_gateway.worker.http1 import ASTERISK
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 
 class _Segment:

@@ -17,16 +17,18 @@ from toska_common.targets import TargetRules
 from toska_gateway.worker.access_log import AccessLog
 from toska_gateway.worker.allowances import Allowances
 from toska_gateway.worker.client_connection import UNIX_PEER
-from toska_gateway.worker.cluster import Cluster, Endpoint
+from toska_gateway.worker.cluster import Cluster
 from toska_gateway.worker.connector import Connector
 from toska_gateway.worker.downstream import Downstream
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.log_writer import LogWriter, place_of
 from toska_gateway.worker.mesh_allowances import MeshAllowances
 from toska_gateway.worker.outbox import Outbox
 from toska_gateway.worker.redis_link import RedisLink
+from toska_gateway.worker.route import CLOCK_STEP
 from toska_gateway.worker.spans import Send, Tracer
 from toska_gateway.worker.stats import WorkerStats
-from toska_gateway.worker.table import CLOCK_STEP, RoutingTable
+from toska_gateway.worker.table import RoutingTable
 from toska_gateway.worker.telling import Tell, tell_nobody
 from toska_gateway.worker.via import Via
 

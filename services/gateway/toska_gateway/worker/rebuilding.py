@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Final
 
 from toska_gateway.worker.patching import RANK_STEP, TooCrowded, patch
-from toska_gateway.worker.table import Route, RoutingTable
+from toska_gateway.worker.route import Route
+from toska_gateway.worker.table import RoutingTable
 
 _FIRST: Final = ""
 

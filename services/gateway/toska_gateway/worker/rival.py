@@ -15,8 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from toska_gateway.worker.caller import Caller
-from toska_gateway.worker.cluster import Endpoint
 from toska_gateway.worker.drain import Drain
+from toska_gateway.worker.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from toska_gateway.worker.attempts import Attempts

@@ -18,9 +18,9 @@ from toska_gateway.worker.http1 import CRLF, RequestHead, encode_path
 from toska_gateway.worker.tracing import SAMPLED, Parent, new_span_id, read_parent, traceparent
 
 if TYPE_CHECKING:
-    from toska_gateway.worker.cluster import Endpoint
+    from toska_gateway.worker.endpoint import Endpoint
     from toska_gateway.worker.exchange import Exchange
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
 
 MAX_WAITING: Final = 2048
 """Requests' spans that may wait to be handed over; what comes beyond is dropped."""

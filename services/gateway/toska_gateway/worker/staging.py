@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from toska_gateway.worker.cluster import Cluster
 from toska_gateway.worker.patching import TooCrowded
 from toska_gateway.worker.rebuilding import Rebuilding
-from toska_gateway.worker.table import Route, RoutingTable
+from toska_gateway.worker.route import Route
+from toska_gateway.worker.table import RoutingTable
 
 if TYPE_CHECKING:
     from toska_gateway.worker.certificates import ClientContext, ServerContexts

@@ -4,7 +4,7 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
-from toska_gateway.worker.cluster import Endpoint
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.http1 import (
     CHUNKED,
     MAX_RESPONSE_HEAD,

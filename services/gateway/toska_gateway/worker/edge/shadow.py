@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from toska_common.breaker import CircuitState
 
 from toska_gateway.worker.caller import Caller
-from toska_gateway.worker.cluster import Cluster, Endpoint
+from toska_gateway.worker.cluster import Cluster
+from toska_gateway.worker.endpoint import Endpoint
 from toska_gateway.worker.http1 import CHUNKED, CRLF
 
 if TYPE_CHECKING:
     from toska_gateway.worker.edge.mirror import Mirror
     from toska_gateway.worker.plane import Plane
-    from toska_gateway.worker.table import Route
+    from toska_gateway.worker.route import Route
     from toska_gateway.worker.upstream import Upstream
 
 MARK: Final = b"x-toska-mirror: true\r\n"
