@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from toska_tests.discovery_rig import (
     discovery_in,
     discovery_process,
 )
+from toska_tests.probed import CannedServer, canned_server, self_signed
 from toska_tests.registries import consul_agent
 
 
@@ -85,6 +87,19 @@ async def http(discovery: RunningDiscovery) -> AsyncGenerator[httpx.AsyncClient]
     """A client with the join token, which is all that an app has."""
     async with http_client(base_url=discovery.rest, headers=discovery.bearer("join")) as client:
         yield client
+
+
+@pytest.fixture
+async def server() -> AsyncGenerator[CannedServer]:
+    """A server that answers what a test puts into it."""
+    async with canned_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate that nobody vouches for, with its key."""
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

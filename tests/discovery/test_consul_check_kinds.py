@@ -1,20 +1,12 @@
 """Checks that the registry itself makes: what they ask, and in which words they say what they found."""
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from toska_tests.discovery_rig import ConsulPort, consul_port, discovery_in
 from toska_tests.ports import free_port
-from toska_tests.probed import CannedServer, answer, canned_server, grpc_server, hang
+from toska_tests.probed import CannedServer, answer, grpc_server, hang
 from toska_tests.waiting import wait_until
-
-
-@pytest.fixture
-async def server() -> AsyncGenerator[CannedServer]:
-    async with canned_server() as running:
-        yield running
 
 
 async def register(port: ConsulPort, name: str, **check: Any) -> None:

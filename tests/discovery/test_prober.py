@@ -19,7 +19,7 @@ from toska_discovery.errors import UnknownCheck
 from toska_discovery.probing.prober import Prober
 from toska_discovery.probing.runners import open_runners
 from toska_discovery.probing.verdict import Verdict
-from toska_tests.probed import CannedServer, answer, canned_server, hang
+from toska_tests.probed import CannedServer, answer, hang
 from toska_tests.waiting import wait_until
 
 
@@ -47,12 +47,6 @@ async def probing(verdicts: Verdicts, *, at_a_time: int = 100) -> AsyncGenerator
         group.start_soon(prober.run)
         yield prober
         group.cancel_scope.cancel()
-
-
-@pytest.fixture
-async def server() -> AsyncGenerator[CannedServer]:
-    async with canned_server() as running:
-        yield running
 
 
 def http_check(
