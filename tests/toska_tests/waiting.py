@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ async def wait_until(
         if await result if inspect.isawaitable(result) else result:
             return time.monotonic() - started
         if time.monotonic() - started > within:
-            raise AssertionError(f"not within {within} s: {what or inspect.getsource(condition).strip()}")
+            raise AssertionError(f"not within {within} s: {what or _source(condition)}")
         await anyio.sleep(every)
 
 
@@ -66,12 +67,13 @@ async def unless_late(attempt: Callable[[], Awaitable[Told]], *, limit_s: float,
             if now - started < limit_s:
                 raise
             if now - begun > within:
-                raise AssertionError(f"never in {limit_s} s: {inspect.getsource(attempt).strip()}") from error
+                raise AssertionError(f"never in {limit_s} s: {_source(attempt)}") from error
 
 
 async def in_time(attempt: Callable[[], Awaitable[Told]], *, limit_s: float, within: float = 2 * PATIENT_S) -> Told:
     """What `attempt` returns, made again until it takes less than `limit_s`, which is what it is to prove."""
 
+    @wraps(attempt)
     async def measured() -> Told:
         started = unhindered_s()
         told = await attempt()
@@ -80,3 +82,10 @@ async def in_time(attempt: Callable[[], Awaitable[Told]], *, limit_s: float, wit
         return told
 
     return await unless_late(measured, limit_s=limit_s, within=within)
+
+
+def _source(called: Callable[..., object]) -> str:
+    try:
+        return inspect.getsource(called).strip()
+    except TypeError:  # an object that can be called
+        return repr(called)
