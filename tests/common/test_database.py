@@ -21,14 +21,6 @@ MIGRATIONS = "toska_router.migrations"
 MakeUrl = Callable[[], Awaitable[str]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return await server.make_database()
-
-
 @pytest.fixture
 async def databases(url: str, tmp_path: Path) -> AsyncGenerator[Callable[[], Database]]:
     """Makes databases at the same place, as two processes would."""

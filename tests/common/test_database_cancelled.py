@@ -14,20 +14,11 @@ import sqlalchemy as sa
 from toska_common.database import Database, parse_location
 from toska_common.database.sqlite_driver import connect_sqlite
 from toska_tests.cancelling import Work, cancelled_as_task, cancelled_by_scope
-from toska_tests.postgres_servers import PostgresServer
 
 MIGRATIONS = "toska_router.migrations"
 COUNT = sa.text("SELECT count(*) FROM marks")
 
 Cancelled = Callable[[Work, int], Awaitable[bool]]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite://{tmp_path}"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return await server.make_database()
 
 
 @pytest.fixture
