@@ -167,6 +167,31 @@ async def test_the_health_protocol_answers_for_the_bus(channel: Any) -> None:
     await wait_until(is_serving)
 
 
+async def test_a_reader_that_takes_nothing_is_dropped(tmp_path: Path) -> None:
+    port = free_port()
+    async with (
+        discovery_in(tmp_path) as discovery,
+        events_service(discovery, grpc_port=port, stream_patience="300ms") as events,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        with anyio.fail_after(PATIENT_S):
+            await channel.channel_ready()
+        client = Client(channel, events.settings.credentials().join)
+        stream, _ = await client.subscribe(topics=["large.#"])
+        large = pb.Event(topic="large.x", data=bytes(500_000))
+        for _ in range(40):  # windows of flow control grow to several MiB
+            await client.call("Publish", pb.PublishRequest(events=[large]))
+
+        async def is_dropped() -> bool:
+            answer = await events.http.get(f"http://127.0.0.1:{events.settings.port}/metrics")
+            return "toska_events_members 0.0" in answer.text
+
+        await wait_until(is_dropped, within=PATIENT_S, what="the reader to be dropped")
+        with anyio.fail_after(PATIENT_S):
+            while await stream.read() is not END:
+                pass
+
+
 async def test_streams_end_when_the_service_stops(tmp_path: Path) -> None:
     port = free_port()
     async with discovery_in(tmp_path) as discovery, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -7,6 +7,7 @@ import secrets
 from typing import Any
 
 import anyio
+import structlog
 from prometheus_client import CollectorRegistry
 from toska_common.credentials import Access
 from toska_common.errors import MeshError, NotFound
@@ -23,6 +24,8 @@ from toska_events.rpc.messages import read_messages, read_settings, read_subscri
 from toska_events.streaming.places import place
 
 MAX_BATCH = 1000
+
+log = structlog.get_logger(__name__)
 
 pb: Any = events_v1_pb2  # made by protoc, without types
 
@@ -83,16 +86,25 @@ class EventBus(events_v1_pb2_grpc.EventBusServicer):
                 try:
                     await context.write(pb.Received(subscription_id=id_))
                     async for delivery in consumer:
-                        if subscription.wants(delivery.event):
-                            await context.write(received(delivery))
+                        if subscription.wants(delivery.event) and not await self._write(context, received(delivery)):
+                            break
                         await delivery.ack()
                 except MeshError as error:
                     failure = error
-                    group.cancel_scope.cancel()
+                group.cancel_scope.cancel()
         finally:
             self._subscriptions.pop(id_, None)
         if failure is not None:
             raise failure
+
+    async def _write(self, context: Any, message: Any) -> bool:
+        # What a reader has yet to be given is kept in the log, whatever its age: who takes nothing is not waited for.
+        patience_s = self._parts.settings.stream_patience.total_seconds()
+        with anyio.move_on_after(patience_s) as scope:
+            await context.write(message)
+        if scope.cancelled_caught:
+            log.info("event_reader_dropped", reason=f"took nothing for {patience_s:g} s")
+        return not scope.cancelled_caught
 
     async def _until_stopped(self, scope: anyio.CancelScope) -> None:
         await self._parts.stopping.wait()
