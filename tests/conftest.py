@@ -1,7 +1,5 @@
 """What every test shares: the event loop that production runs on, and a folder for a mesh's state."""
 
-import asyncio
-import asyncio.runners
 import os
 import signal
 import sys
@@ -42,26 +40,6 @@ def pytest_unconfigure() -> None:
     """Leave nothing open."""
     if _turns is not None:
         _turns.close()
-
-
-_ENDED_WITHIN_S = 20.0
-
-
-def _cancel_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """What asyncio does with tasks that are left when a loop is closed, but not for ever: those that stay are named."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if not tasks:
-        return
-    _, staying = loop.run_until_complete(asyncio.wait(tasks, timeout=_ENDED_WITHIN_S))
-    for task in staying:
-        sys.stderr.write(f"a task does not end when it is cancelled: {task!r}\n")
-        task.print_stack(file=sys.stderr)
-
-
-# One that is left by a library whose broker was killed would otherwise hold a whole run until it is given up.
-asyncio.runners._cancel_all_tasks = _cancel_all_tasks  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 
 
 @pytest.fixture(scope="session")

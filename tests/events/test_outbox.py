@@ -1,5 +1,6 @@
 """Events beside state: committed together, published in order, at least once; and effects that happen once."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -198,6 +200,17 @@ async def test_keys_keep_their_order_under_writers_at_once(bank: Bank) -> None:
     for key in "abcd":
         numbers = [Moved.model_validate_json(event.data).n for event in found if event.key == key]
         assert list(dict.fromkeys(numbers)) == list(range(10))
+
+
+async def test_a_relay_that_is_stopped_at_any_moment_leaves_nothing_behind(bank: Bank) -> None:
+    # The event loop of a process cannot end while one of its tasks waits for a connection that is gone.
+    for turns in range(60):
+        relay = bank.relay()
+        async with running(relay):
+            bank.outbox.wake()
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+    await wait_until(lambda: not [task for task in asyncio.all_tasks() if "terminate" in repr(task.get_coro())])
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite has one writer, and commits in order

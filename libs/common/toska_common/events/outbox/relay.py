@@ -29,7 +29,7 @@ from toska_common.events.cloudevents import from_structured
 from toska_common.events.errors import EventRefused, EventTooLarge, SchemaRefused
 from toska_common.events.outbox.news import News
 from toska_common.events.outbox.outbox import Outbox
-from toska_common.events.outbox.sessions import Session, Transactions, clock_of, insert
+from toska_common.events.outbox.sessions import Session, Transactions, clock_of, insert, whole
 from toska_common.events.outbox.tables import OUTBOX, RELAYS
 from toska_common.events.transport import Message, Priority
 
@@ -74,7 +74,7 @@ class Relay:
     ) -> None:
         self._outbox = outbox
         self._bus = bus
-        self._transactions = transactions
+        self._transactions = whole(transactions)
         self._batch = batch
         self._interval = interval
         self._lease = lease
@@ -83,7 +83,7 @@ class Relay:
         self._name = bus.service[:64]
         self._led_at = -math.inf
         self._confirmed: list[int] = []
-        self._news = News(transactions, f"{self._name} {self._owner}", outbox.stir)
+        self._news = News(self._transactions, f"{self._name} {self._owner}", outbox.stir)
 
     async def run(self) -> None:
         """Publish what there is, for ever; a broker or a database that is away, or has no room, is asked again."""

@@ -1,9 +1,10 @@
 """What outbox and inbox need of a transaction: SQLAlchemy's `AsyncConnection` and `AsyncSession` both have it."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -14,6 +15,24 @@ if TYPE_CHECKING:
 Session = AsyncConnection | AsyncSession
 Transactions = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 """Begins a transaction that is committed when its block ends well: `engine.begin`."""
+
+_WHOLE_WITHIN_S = 5.0
+
+
+def whole(transactions: Transactions) -> Transactions:
+    """Transactions which whoever is cancelled ends first; one that takes longer than 5 s fails with `TimeoutError`.
+
+    aiosqlite has a thread for each connection, and SQLAlchemy closes one that is given up twice at once: the second
+    answer never comes, and the task that waits for it keeps its event loop from ending.
+    """
+
+    @asynccontextmanager
+    async def begin() -> AsyncGenerator[AsyncConnection]:
+        with anyio.fail_after(_WHOLE_WITHIN_S, shield=True):
+            async with transactions() as session:
+                yield session
+
+    return begin
 
 
 def dialect_of(session: Session) -> str:
