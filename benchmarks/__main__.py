@@ -41,7 +41,7 @@ from benchmarks.snapshots import bench as snapshots_bench
 from benchmarks.whole import run_all
 
 _FIRST, _ALL = "proxies", "all"
-_QUICK_EVENTS = 5000
+_QUICK_EVENTS, _QUICK_INSTANCES = 5000, 20_000
 BENCHES = (
     "proxies", "discovery", "crowd", "client", "balancing", "routes", "limits", "snapshots", "xds", "translation",
     "events", "outbox", "sagas", "startup",
@@ -95,6 +95,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         arguments.rounds, arguments.seconds = min(arguments.rounds, 2), 1
         if "events" in arguments:
             arguments.events = min(arguments.events, _QUICK_EVENTS)
+        if "instances" in arguments:
+            arguments.instances = min(arguments.instances, _QUICK_INSTANCES)
     return arguments
 
 

@@ -35,6 +35,7 @@ _WRITTEN_AT_ONCE = 100
 _LOOKED_EVERY_S = 0.02
 _PATIENCE_S = 120.0
 _WARM_UP_S = 1.0
+_CALMED_DOWN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ async def _rate(costs: _Costs, outbox: Contestant, arrivals: Arrivals, options: 
         spent, began = time.process_time(), time.monotonic()
         async with _relaying(outbox):
             await _until_empty(outbox)
-        costs.per_second.append(options.events / (time.monotonic() - began))
-        await arrivals.wait()
+            costs.per_second.append(options.events / (time.monotonic() - began))
+            await arrivals.wait()
         costs.client_us.append((time.process_time() - spent) / options.events * 1e6)
 
 
@@ -161,6 +162,8 @@ async def _relaying(outbox: Contestant) -> AsyncGenerator[None]:
     async with anyio.create_task_group() as group:
         group.start_soon(outbox.run)
         yield
+        # By then it waits for more: SQLite's driver does not like to be interrupted in a statement.
+        await anyio.sleep(_CALMED_DOWN_S)
         group.cancel_scope.cancel()
 
 
