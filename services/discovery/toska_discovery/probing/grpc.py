@@ -6,6 +6,7 @@ Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
 import asyncio
+import contextlib
 import ssl
 from functools import cache
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 NOT_SERVING = "gRPC application didn't report service healthy"
 SERVING = 1
+_GOODBYE_S = 0.2
 
 _CODES = (
     "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
@@ -81,7 +83,15 @@ class GrpcRunner:
         except OSError as error:
             raise _CallFailed("Unavailable", "connection closed") from error
         finally:
-            writer.close()
+            await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Say goodbye, and wait for the other side to do so, but not long: until then TLS holds the socket open."""
+    writer.close()
+    with anyio.move_on_after(_GOODBYE_S, shield=True), contextlib.suppress(OSError):
+        await writer.wait_closed()
+    writer.transport.abort()
 
 
 class _Call:
