@@ -39,7 +39,7 @@ class Numbered:
 
 @contextlib.asynccontextmanager
 async def two_gateways(
-    redis: RedisServer, app: Upstream, wait: str = "2s", **settings: Any
+    redis: RedisServer, app: Upstream, wait: str = "20s", **settings: Any
 ) -> AsyncGenerator[tuple[Gateway, Gateway]]:
     """Two gateways that share a Redis, and wait for it longer than they would where nothing else runs."""
     async with running_gateway(cache_url=redis.url) as one, running_gateway(cache_url=redis.url) as other:

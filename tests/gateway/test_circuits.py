@@ -153,11 +153,12 @@ async def test_connections_that_cannot_be_made_and_answers_that_break_off_are_fa
         await conversation.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
         conversation.reset()
 
-    await gateway.serve(document(free_port(), policies={"retry": {"attempts": 1}}))
+    # Policies of their own, and so circuits.
+    await gateway.serve(document(free_port(), cooldown="62s", policies={"retry": {"attempts": 1}}))
     errors = [(await ask(gateway.address, get())).error for _ in range(5)]
     assert errors == ["upstream-connect-failed"] * 4 + ["circuit-open"]
     async with upstream(broken) as app:
-        await gateway.serve(document(app.port, min_requests=3))
+        await gateway.serve(document(app.port, min_requests=3, cooldown="63s"))
         for _ in range(3):
             async with connected(gateway.address) as client:
                 await client.send(get())
@@ -185,7 +186,7 @@ async def test_each_attempt_of_a_request_counts(gateway: Gateway) -> None:
 
     async with upstream(resetting) as app:
         retrying = {"retry": {"attempts": 4, "retry_on": ["reset"]}}
-        await gateway.serve(document(app.port, min_requests=3, policies=retrying))
+        await gateway.serve(document(app.port, min_requests=3, cooldown="64s", policies=retrying))
         assert (await ask(gateway.address, get())).error == "circuit-open"
         assert len(app.requests) == 3
 

@@ -255,4 +255,10 @@ async def test_an_upstream_that_never_switches_is_a_gateway_timeout(gateway: Gat
         async with connected(gateway.address) as client:
             assert (await client.ask(get("/", *ASKING))).status == 504
             app.script = answering(OK)
-            assert (await client.ask(get())).body == b"ok"
+
+            async def serves() -> bool:
+                answer = await client.ask(get())
+                assert answer.status in (200, 504)  # in the time that an answer has, the machine may stand still
+                return answer.status == 200
+
+            await wait_until(serves, what="an answer in time on the same connection")
