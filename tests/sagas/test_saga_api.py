@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import SecretStr
 from toska_common import problem
+from toska_common.clock import now_utc
 from toska_common.credentials import sagas_token
+from toska_common.meshfile import MeshFile, write_mesh_file
 from toska_common.redaction import redact_text
 from toska_common.sagas import Sagas, SagaSettings, saga_routes
 from toska_tests.saga_shop import Order, books, place_order
@@ -57,6 +59,27 @@ async def test_without_a_token_of_its_own_a_service_lets_nobody_in(tmp_path: Pat
         for authorization in ("", "Bearer ", "Bearer  ", "Bearer x"):
             answer = await client.get(BASE, headers={"authorization": authorization})
             assert answer.status_code == 401
+
+
+async def test_the_token_of_the_mesh_that_is_found_opens_the_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / ".toska"
+    (tmp_path / "examples").mkdir()
+    monkeypatch.delenv("TOSKA_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path / "examples")
+    app = FastAPI()
+    app.include_router(saga_routes(Sagas("orders", [], settings=SagaSettings())))
+    problem.install(app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://orders") as client:
+        nobodys = await client.get(BASE, headers=TOKEN)
+        assert (nobodys.status_code, "TOSKA_SAGAS_TOKEN_FILE" in nobodys.json()["detail"]) == (401, True)
+        home.mkdir()
+        (home / "admin.token").write_text("toska_admin_test\n")
+        write_mesh_file(MeshFile(home=home, pid=1, started_at=now_utc(), urls={}))
+        listed = await client.get(BASE, headers=TOKEN)
+        assert (listed.status_code, listed.json()["sagas"]) == (200, [])
 
 
 async def test_the_token_of_a_services_sagas_opens_them_and_no_others(client: httpx.AsyncClient) -> None:

@@ -70,6 +70,13 @@ def database(folder: Path) -> Path:
     return folder / "sagas_orders" / "sagas_orders.sqlite"
 
 
+async def test_a_service_may_have_a_name_of_one_letter(tmp_path: Path) -> None:
+    books.open(tmp_path)
+    async with Sagas("a", [place_order], settings=SagaSettings(home=tmp_path), registry=CollectorRegistry()) as sagas:
+        done = await sagas.wait(await sagas.start(place_order, Order()), timeout=timedelta(seconds=30))
+    assert done.state is SagaState.COMPLETED
+
+
 async def test_nothing_is_made_before_the_first_saga(make: Callable[..., Sagas], tmp_path: Path) -> None:
     before = threading.active_count()
     async with make(place_order) as sagas:

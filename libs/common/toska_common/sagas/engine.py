@@ -212,7 +212,7 @@ class Engine:
         self._naps = teach()
         self._database = JournalDatabase(self._location)
         config: DBOSConfig = {
-            "name": self._service,
+            "name": f"toska-{self._service}",  # of its own it refuses those of one or two letters
             "executor_id": executor,
             "application_version": VERSION,
             "system_database_engine": self._database.engine,

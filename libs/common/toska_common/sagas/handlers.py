@@ -5,7 +5,7 @@ a token, reads included: as `Authorization: Bearer`, which a gateway never passe
 token, or the one that follows from it for this service, which the gateway's admin API shows when it asks for operators.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,8 @@ from fastapi import Path as InPath
 from toska_common.contracts.discovery import SAGAS_ROUTE
 from toska_common.contracts.sagas import CancelSaga, SagaDetail, SagaList, SagaState
 from toska_common.credentials import Access, Credentials, bearer_token, read_token, sagas_token
-from toska_common.errors import ConfigurationError
+from toska_common.errors import ConfigurationError, Unauthenticated
+from toska_common.meshfile import find_mesh
 from toska_common.sagas.settings import SagaSettings
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def _guard(service: str, settings: SagaSettings) -> Callable[..., None]:
         token = _token(settings)
         if given and token and Credentials(admin=sagas_token(token, service), join="").access_of(given):
             return
+        if given and not token:
+            raise Unauthenticated(
+                "this service found no admin token to compare with: tell it where by TOSKA_SAGAS_TOKEN_FILE",
+                needs="admin",
+            )
         Credentials(admin=token, join="").require(given, Access.ADMIN)
 
     return check
@@ -78,8 +84,20 @@ def _token(settings: SagaSettings) -> str:
     given = settings.token.get_secret_value()
     if given:
         return given
-    path: Path = settings.token_file or settings.home / "admin.token"
-    try:
-        return read_token(path)
-    except ConfigurationError:
-        return ""  # matches nothing
+    for path in _token_files(settings):
+        try:
+            return read_token(path)
+        except ConfigurationError:
+            continue
+    return ""  # matches nothing
+
+
+def _token_files(settings: SagaSettings) -> Iterator[Path]:
+    if settings.token_file is not None:
+        yield settings.token_file
+        return
+    yield settings.home / "admin.token"
+    # The home is wherever the service was started, and the mesh that it joins may have its own elsewhere.
+    mesh = find_mesh()
+    if mesh is not None:
+        yield mesh.home / "admin.token"
