@@ -7,21 +7,15 @@ from toska_common.clock import now_utc
 from toska_common.events.transport import (
     Message,
     Priority,
-    Subscription,
     TopicSettings,
     Transport,
 )
-from toska_tests.event_carriers import Carrier, publish, take_acked
+from toska_tests.event_carriers import Carrier, publish, take_acked, wanting
 from toska_tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 SOON = timedelta(milliseconds=50)
-
-
-def wanting(carrier: Carrier, *rest: str, group: str | None = "workers", **more: object) -> Subscription:
-    patterns = tuple(carrier.topic(one) for one in rest or ("#",))
-    return Subscription(patterns, group=None if group is None else carrier.group(group), **more)  # pyright: ignore[reportArgumentType]
 
 
 async def test_higher_priorities_go_first_and_within_one_the_order_of_publishing(

@@ -13,7 +13,7 @@ from toska_common.clock import SystemClock, now_utc
 from toska_common.credentials import Credentials
 from toska_common.events.event import Event
 from toska_common.events.opening import open_transport
-from toska_common.events.transport import Consumer, Delivery, Message, Stored, TopicSettings, Transport
+from toska_common.events.transport import Consumer, Delivery, Message, Stored, Subscription, TopicSettings, Transport
 from toska_events.hosting import HostedLog, host_log
 from toska_events.settings import Settings
 
@@ -179,3 +179,9 @@ def rabbit_carrier(server: RabbitServer) -> Carrier:
     return Carrier(
         "rabbitmq", lambda: open_transport(server.url, home=Path()), server.restart_application, counts=False
     )
+
+
+def wanting(carrier: Carrier, *rest: str, group: str | None = "workers", **more: object) -> Subscription:
+    """A subscription of this test's own to topics and groups of its own."""
+    patterns = tuple(carrier.topic(one) for one in rest or ("#",))
+    return Subscription(patterns, group=None if group is None else carrier.group(group), **more)  # pyright: ignore[reportArgumentType]
