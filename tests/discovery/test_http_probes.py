@@ -106,7 +106,7 @@ async def test_an_answer_that_never_comes_is_critical_when_the_timeout_is_over(
         CRITICAL,
         f'Get "{server.url}/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)',
     )
-    assert 0.15 < time.monotonic() - started < 5
+    assert 0.15 < time.monotonic() - started < 20
 
 
 async def test_a_body_that_hangs_leaves_the_verdict_to_the_status(server: CannedServer, http: HttpRunner) -> None:

@@ -166,7 +166,7 @@ async def test_a_script_that_takes_too_long_ends_with_all_it_has_started(tmp_pat
     started = time.monotonic()
     verdict = await ScriptRunner().run(Probe(args=("/bin/sh", "-c", script), timeout_s=0.5), LIMIT)
     assert verdict == Verdict(CRITICAL, "Timed out (500ms) running check")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     child = Path(f"/proc/{file.read_text().strip()}")
     with anyio.fail_after(20):
         while child.exists() and "zombie" not in (child / "status").read_text():  # noqa: ASYNC110 - another process
