@@ -5,7 +5,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import anyio
 import pytest
 from toska_common.contracts.discovery import Health
 from toska_common.targets import TargetRules
@@ -17,6 +16,7 @@ from toska_discovery.probing.script import ScriptRunner
 from toska_discovery.probing.tcp import TcpRunner
 from toska_discovery.probing.verdict import Verdict
 from toska_tests.probed import CannedServer, answer, grpc_server, hang
+from toska_tests.waiting import wait_until
 
 PASSING, WARNING, CRITICAL = Health.PASSING, Health.WARNING, Health.CRITICAL
 LIMIT = 4096
@@ -163,14 +163,24 @@ async def test_a_program_that_is_not_there_is_critical() -> None:
 async def test_a_script_that_takes_too_long_ends_with_all_it_has_started(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     script = f"sleep 60 & echo $! > {file}; wait"
-    started = time.monotonic()
-    verdict = await ScriptRunner().run(Probe(args=("/bin/sh", "-c", script), timeout_s=0.5), LIMIT)
-    assert verdict == Verdict(CRITICAL, "Timed out (500ms) running check")
-    assert time.monotonic() - started < 20
+
+    async def had_begun() -> bool:
+        started = time.monotonic()
+        verdict = await ScriptRunner().run(Probe(args=("/bin/sh", "-c", script), timeout_s=0.5), LIMIT)
+        assert verdict == Verdict(CRITICAL, "Timed out (500ms) running check")
+        assert time.monotonic() - started < 20
+        return file.exists() and file.read_text().endswith("\n")
+
+    await wait_until(had_begun, what="a script that says what it has started before its time is over")
     child = Path(f"/proc/{file.read_text().strip()}")
-    with anyio.fail_after(20):
-        while child.exists() and "zombie" not in (child / "status").read_text():  # noqa: ASYNC110 - another process
-            await anyio.sleep(0.02)
+
+    def has_ended() -> bool:
+        try:
+            return "zombie" in (child / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    await wait_until(has_ended, what="what it has started ends with it")
 
 
 async def test_a_script_sees_no_settings_of_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
