@@ -1,17 +1,14 @@
 """`Mesh`: what the author of an app writes. It reads the settings, makes the parts and puts them on the app."""
 
 import logging
-import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
 from fastapi import FastAPI
-from prometheus_client import REGISTRY
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,24 +18,21 @@ from starlette.types import Scope
 from toska_common import problem, telemetry
 from toska_common.breaker import BreakerPolicy
 from toska_common.clients.consul import ServiceRegistration
-from toska_common.contracts.discovery import META_OPENAPI, META_SAGAS, SAGAS_ROUTE, Report
+from toska_common.contracts.discovery import META_OPENAPI, META_SAGAS, SAGAS_ROUTE
 from toska_common.errors import ConfigurationError
 from toska_common.health import CheckFunction, HealthChecks
 from toska_common.logging import configure_logging
 from toska_common.mesh import fitting
-from toska_common.mesh.callers import Callers
 from toska_common.mesh.calls import CallMetrics
 from toska_common.mesh.exchanges import Exchanges
 from toska_common.mesh.grpc_health import require_grpc, serve_grpc_health
 from toska_common.mesh.introducing import Introduction, check_name
 from toska_common.mesh.location import Location, locate
+from toska_common.mesh.measuring import Measuring
 from toska_common.mesh.middleware import ForwardedPrefix, MeshMiddleware
 from toska_common.mesh.outbound import Outbound
 from toska_common.mesh.presence import Presence
 from toska_common.mesh.settings import MeshSettings
-from toska_common.mesh.vitals import Vitals, read_totals
-from toska_common.mesh.worker_metrics import Family, WorkerMetrics, add_up, encode_families
-from toska_common.metrics import ServiceMetrics, render
 
 if TYPE_CHECKING:
     from toska_common.events.bus import EventBus
@@ -154,10 +148,9 @@ class Mesh:
         if grpc_health_port is not None:
             require_grpc()
         self.health = _build_health(name, self.version, checks or {})
-        self.metrics = ServiceMetrics()
+        self._measuring = Measuring(capacity)
+        self.metrics = self._measuring.metrics
         self._exchanges = Exchanges()
-        self._callers = Callers(self.metrics.registry)
-        self._vitals = Vitals(capacity, time.monotonic())
         self._bus: EventBus | None = None
         self._presence: Presence | None = None
         self._state: Any = None
@@ -239,8 +232,8 @@ class Mesh:
                 exchanges=self._exchanges,
                 link=link,
                 build=self._registration,
-                collect=self._collect,
-                report=self._report,
+                collect=self._measuring.collect,
+                report=self._measuring.report,
                 group=group,
             )
             async with self._presence.lasting(), nullcontext() if self._bus is None else self._bus.open():
@@ -284,29 +277,12 @@ class Mesh:
             metrics=self.metrics,
             exchanges=self._exchanges,
             prefix=ForwardedPrefix(self._settings.trusted_proxies),
-            callers=self._callers,
+            callers=self._measuring.callers,
         )
         self._app.user_middleware.insert(0, middleware)
 
     async def _serve_metrics(self, request: Request) -> Response:
-        accept = request.headers.get("accept", "")
-        workers = None if self._presence is None else self._presence.workers
-        if workers is None or not workers.has_others():
-            collected = chain(self.metrics.registry.collect(), REGISTRY.collect())
-        else:
-            collected = add_up(await workers.gather())
-        body, content_type = render(collected, accept)
-        return Response(body, headers={"content-type": content_type})
-
-    def _collect(self) -> list[Family]:
-        return encode_families((self.metrics.registry, REGISTRY))
-
-    async def _report(self, workers: WorkerMetrics | None) -> Report:
-        if workers is None or not workers.has_others():
-            totals = read_totals(self.metrics.registry.collect())
-        else:
-            totals = read_totals(add_up(await workers.gather()))
-        return self._vitals.report(totals, time.monotonic())
+        return await self._measuring.serve(request, None if self._presence is None else self._presence.workers)
 
     def _registration(self, address: str, port: int) -> ServiceRegistration:
         exposed = self._settings.expose
