@@ -41,7 +41,7 @@ from benchmarks.snapshots import bench as snapshots_bench
 from benchmarks.whole import run_all
 
 _FIRST, _ALL = "proxies", "all"
-_QUICK_EVENTS, _QUICK_INSTANCES = 5000, 20_000
+_QUICK_EVENTS, _QUICK_INSTANCES = 2500, 20_000
 BENCHES = (
     "proxies", "discovery", "crowd", "client", "balancing", "routes", "limits", "snapshots", "xds", "translation",
     "events", "outbox", "sagas", "startup",
@@ -183,7 +183,7 @@ def _add_events(parser: argparse.ArgumentParser) -> None:
 
 def _add_outbox(parser: argparse.ArgumentParser) -> None:
     _add_rounds(parser, 3)
-    parser.add_argument("--events", type=int, default=20_000, help="that wait for the relay")
+    parser.add_argument("--events", type=int, default=10_000, help="that wait for the relay")
     parser.add_argument("--rate", type=int, default=100, help="transactions/s of the load that does not wait")
     parser.add_argument("--seconds", type=int, default=10, help="of that load")
     parser.set_defaults(run=_run_outbox)
