@@ -1,5 +1,6 @@
 """What carries events, each in its turn: a test that takes `carrier` runs over every durable transport."""
 
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from toska_common.events.transport import Transport
 from toska_tests.event_carriers import Carrier, LogHost, embedded_carrier, log_host, rabbit_carrier
 from toska_tests.rabbit_rigs import Rig
 from toska_tests.rabbit_servers import RabbitServer
+
+# Three nodes of RabbitMQ take half a minute to start: `make event-kills` has them.
+collect_ignore = [] if os.environ.get("TOSKA_EVENTS_KILLS") else ["test_rabbitmq_cluster.py"]
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])

@@ -16,12 +16,7 @@ from toska_common.events.transport import Consumer, Message, Subscription
 from toska_tests.rabbit_clusters import RabbitCluster, rabbit_cluster
 from toska_tests.waiting import PATIENT_S, wait_until
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        not os.environ.get("TOSKA_EVENTS_KILLS"), reason="three nodes take a minute to start: make event-kills"
-    ),
-]
+pytestmark = pytest.mark.anyio
 
 KEYS = 20
 ENOUGH = 1_000

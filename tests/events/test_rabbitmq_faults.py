@@ -2,6 +2,7 @@
 
 import os
 import random
+from typing import Any
 
 import anyio
 import pytest
@@ -248,3 +249,21 @@ async def test_an_exchange_that_is_not_ours_keeps_it_from_opening(rig: Rig) -> N
     with pytest.raises(TopologyConflict, match=f"{rig.namespace}.events"):
         async with rig.open():
             pass
+
+
+async def test_a_channel_that_goes_on_refusing_is_replaced_by_another(rig: Rig) -> None:
+    async with rig.open() as transport, rig.channel() as channel:
+        with capture_logs() as logs:
+            full: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+            queue = f"full-{rig.namespace}"
+            await channel.queue_declare(queue, exclusive=True, arguments=full)
+            await channel.queue_bind(queue, f"{rig.namespace}.events", routing_key="#")
+
+            async def is_replaced() -> bool:
+                with pytest.raises(EventsUnavailable, match="refused 1 of 1"):
+                    await publish(transport, *rig.events(0, 1))
+                return any("another channel" in str(entry.get("reason")) for entry in logs)
+
+            await wait_until(is_replaced, what="the channel to be replaced")
+        await channel.queue_delete(queue)
+        await publish(transport, *rig.events(1, 2))

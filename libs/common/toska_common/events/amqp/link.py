@@ -170,11 +170,11 @@ async def close_channel(channel: AbstractChannel) -> None:
             return
 
 
-async def closed(what: AbstractChannel | AbstractConnection) -> str:
-    """Wait until a channel or a connection is closed, by whomever; why."""
+async def closed(what: AbstractChannel | AbstractConnection, sooner: "asyncio.Future[str] | None" = None) -> str:
+    """Wait until a channel or a connection is closed, by whomever, or `sooner` is done; why."""
     ending = closing(what)
-    await asyncio.wait([ending])
-    return _reason(ending)
+    await asyncio.wait([ending] if sooner is None else [ending, sooner], return_when=asyncio.FIRST_COMPLETED)
+    return sooner.result() if sooner is not None and sooner.done() else _reason(ending)
 
 
 def _reason(ending: "asyncio.Future[object]") -> str:

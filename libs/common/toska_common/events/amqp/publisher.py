@@ -27,6 +27,13 @@ from toska_common.events.errors import EventsUnavailable
 log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES = 64 << 10
+_PAUSE_S = 0.2
+_BELIEVED_S = 1.0
+"""How old a channel is before what it refuses may be its own fault, and another one is opened.
+
+RabbitMQ's channels remember who leads the queues that they publish to. One that was opened while a node died may refuse
+for ever what every other channel takes. A queue that is full refuses too; then a channel a second is the price.
+"""
 
 
 class Post(NamedTuple):
@@ -54,15 +61,17 @@ class Publisher:
     async def run(self) -> None:
         """Keep a channel, until cancelled."""
         while True:
+            pause_s = _PAUSE_S
             try:
                 async with self._link.channel(confirms=True) as channel:
                     await self._topology.declare(channel)
                     self.problem = None
                     self._flight = _Flight(channel, self._window, self._window_bytes)
                     self._change()
-                    reason = await closed(channel)
+                    reason = await closed(channel, self._flight.doubted)
                     self._flight.refusal = read_refusal(reason)
                     log.debug("publishing_channel_lost", reason=reason)
+                    pause_s = 0.0 if self._flight.doubted.done() else _PAUSE_S
             except Gone as error:
                 log.warning("publishing_interrupted", reason=str(error))
             except EventsUnavailable as error:
@@ -73,7 +82,7 @@ class Publisher:
                     self._flight.lose()
                     self._flight = None
                 self._change()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(pause_s)
 
     async def publish(self, posts: Sequence[Post]) -> None:
         """Return once all are confirmed; waits for the connection for as long as it takes.
@@ -127,6 +136,10 @@ class _Flight:
         self._count = self._bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._lost = False
+        loop = asyncio.get_running_loop()
+        self._opened_at = loop.time()
+        self.doubted: asyncio.Future[str] = loop.create_future()
+        """Done once the channel is better replaced by another."""
         self.refusal: Refusal | None = None
         """Why the channel was closed, if that was for what somebody has published."""
 
@@ -162,6 +175,11 @@ class _Flight:
             tally.lose(tags)
         while self._waiting:
             _wake(self._waiting.popleft())
+
+    def doubt(self) -> None:
+        """The channel has refused something."""
+        if asyncio.get_running_loop().time() - self._opened_at >= _BELIEVED_S and not self.doubted.done():
+            self.doubted.set_result("it has refused what another channel may take")
 
     def settled(self, count: int, size: int) -> None:
         """So much is no longer under way."""
@@ -265,6 +283,7 @@ class _Tally:
         if self.ended.done():
             return
         if self._refused:
+            self._flight.doubt()
             self.ended.set_exception(EventsUnavailable(f"RabbitMQ refused {self._refused} of {len(self.posts)} events"))
         else:
             self.ended.set_result(None)
