@@ -11,16 +11,20 @@ from benchmarks.open_loop import OpenLoop
 
 LATE_MS = 2.0
 """A load that was later than this at its 99th percentile measured itself."""
-_PATIENCE_S = 20.0
 
 Publish = Callable[[float], Awaitable[None]]
 """Publishes an event that says when it was due, and has its handler tell `Arrivals`."""
 
 
 class Arrivals:
-    """Takes the time of each event that arrives, from when it was due."""
+    """Takes the time of each event that arrives, from when it was due.
 
-    def __init__(self) -> None:
+    Args:
+        patience_s: How long the last may take.
+    """
+
+    def __init__(self, patience_s: float = 20.0) -> None:
+        self._patience_s = patience_s
         self._found: list[float] = []
         self._expected = 0
         self._whole = anyio.Event()
@@ -43,7 +47,7 @@ class Arrivals:
         Raises:
             BenchError: Some did not.
         """
-        with anyio.move_on_after(_PATIENCE_S):
+        with anyio.move_on_after(self._patience_s):
             await self._whole.wait()
         if len(self._found) < self._expected:
             raise BenchError(f"{self._expected - len(self._found)} of {self._expected} events did not arrive")

@@ -1,7 +1,5 @@
 """Registries that answer: ours and a real Consul, both as processes, so that one suite can ask both."""
 
-import contextlib
-import time
 import uuid
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 import httpx
 import pytest
 from toska_common.clients.consul import ConsulClient
@@ -23,6 +22,7 @@ from toska_tests.discovery_rig import (
 )
 from toska_tests.probed import CannedServer, canned_server, self_signed
 from toska_tests.registries import consul_agent
+from toska_tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -121,12 +121,16 @@ async def _port_of(registry: RunningRegistry) -> AsyncGenerator[ConsulPort]:
 
 
 def _wait_until_it_leads(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    async def leads() -> bool:
         # A real Consul has a leader before its own node is in the catalog.
-        with contextlib.suppress(httpx.TransportError, ValueError):
-            answers = [httpx.get(f"{url}/v1/{path}", verify=NO_TLS) for path in ("catalog/nodes", "status/leader")]
-            if all(answer.json() for answer in answers):
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"no registry at {url}")
+        try:
+            async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as client:
+                answers = [await client.get(f"/v1/{path}") for path in ("catalog/nodes", "status/leader")]
+            return all(answer.json() for answer in answers)
+        except (httpx.TransportError, ValueError):
+            return False
+
+    async def wait() -> None:
+        await wait_until(leads, what=f"a registry at {url}", every=0.05)
+
+    anyio.run(wait)

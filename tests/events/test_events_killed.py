@@ -80,8 +80,9 @@ class Havoc:
 
     async def _finish(self) -> None:
         began = told = time.monotonic()
-        while self._count < EVENTS or self.confirmed() < EVENTS:
-            await anyio.sleep(LOOK_EVERY_S)
+
+        async def is_done() -> bool:
+            nonlocal told
             self._count = await self._effects.count()
             _replace(self._handled, str(self._count))
             if LONG and time.monotonic() - told > 5:
@@ -89,6 +90,9 @@ class Havoc:
                 print(
                     f"{told - began:5.0f} s  {self.confirmed():7,} confirmed  {self._count:7,} effects  {self.told()}"
                 )
+            return self._count >= EVENTS and self.confirmed() >= EVENTS
+
+        await wait_until(is_done, within=WITHIN_S, every=LOOK_EVERY_S, what="every event to have its effect")
 
     def told(self) -> str:
         """Who was killed, and how often."""
