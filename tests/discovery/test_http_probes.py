@@ -1,6 +1,5 @@
 """A probe over HTTP against real sockets: what it asks, and what it makes of the answer."""
 
-import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 from anyio.abc import SocketStream
 from toska_common.contracts.discovery import Health
 from toska_common.targets import TargetRules
@@ -237,22 +237,27 @@ async def test_a_certificate_that_nobody_vouches_for_passes_only_unverified(
         assert verdict == Verdict(PASSING, f"HTTP GET {probe.target}: 200 OK Output: safe")
 
 
-async def test_a_name_that_resolves_to_something_else_the_second_time_is_refused_then(
-    server: CannedServer, http: HttpRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = ["127.0.0.1", "169.254.169.254"]
-    loop = type(asyncio.get_running_loop())
-    original = loop.getaddrinfo
+class Rebinding(AbstractResolver):
+    """Says another address each time, as whoever owns a name can."""
 
-    async def rebound(self: object, host: str, port: int, **options: object) -> object:
-        if host == "rebound.example":
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
-        return await original(self, host, port, **options)  # pyright: ignore[reportUnknownVariableType, reportArgumentType, reportCallIssue] - passed on
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = [*addresses]
 
-    monkeypatch.setattr(loop, "getaddrinfo", rebound)
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        address = self._addresses.pop(0)
+        return [ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_a_name_that_resolves_to_something_else_the_second_time_is_refused_then(server: CannedServer) -> None:
     server.answers["/"] = answer()
     probe = Probe(target=f"http://rebound.example:{server.port}/")
-    assert (await http.run(probe, LIMIT)).status is PASSING
-    verdict = await http.run(probe, LIMIT)
+    async with HttpRunner.open(Dialler(TargetRules()), Rebinding("127.0.0.1", "169.254.169.254")) as http:
+        assert (await http.run(probe, LIMIT)).status is PASSING
+        verdict = await http.run(probe, LIMIT)
     assert verdict.status is CRITICAL
     assert "169.254.169.254 is a link-local address" in verdict.output

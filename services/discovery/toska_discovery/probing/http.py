@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 
 import aiohttp
 import anyio
+from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
 from toska_common.contracts.discovery import Health
 from yarl import URL
@@ -41,10 +42,10 @@ class HttpRunner:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dialler: Dialler) -> AsyncGenerator[Self]:
-        """With a session that connects through `dialler`."""
+    async def open(cls, dialler: Dialler, resolver: AbstractResolver | None = None) -> AsyncGenerator[Self]:
+        """With a session that connects through `dialler`; names are the machine's, or those of `resolver`."""
         connector = aiohttp.TCPConnector(
-            limit=0, force_close=True, use_dns_cache=False, socket_factory=dialler.open_socket
+            limit=0, force_close=True, use_dns_cache=False, socket_factory=dialler.open_socket, resolver=resolver
         )
         async with aiohttp.ClientSession(
             connector=connector,
