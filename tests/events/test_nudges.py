@@ -104,6 +104,16 @@ async def test_a_flood_that_nobody_waited_for_does_not_put_the_next_look_off(bus
         await wait_until(lambda: looks.count == 1, what="the reader looks")
 
 
+async def test_what_is_said_while_a_reader_looks_has_it_look_again(bus: EventBus) -> None:
+    nudges = Nudges(bus, *INSTANCE_TOPICS, name="reader")
+    async with standing(bus):
+        before = nudges.heard
+        await bus.publish(joined())
+        await wait_until(lambda: nudges.heard == before + 1, what="the event, while it reads")
+        with anyio.fail_after(PATIENT_S):
+            await nudges.sleep(math.inf, since=before)
+
+
 async def test_without_a_broker_pauses_last_as_long_as_they_say(event_log: LogHost, bus: EventBus) -> None:
     await event_log.stop()
     nudges = Nudges(bus, *INSTANCE_TOPICS, name="reader")

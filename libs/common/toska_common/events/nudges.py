@@ -34,6 +34,7 @@ class Nudges:
         every: Pauses are cut short no more often than this, whatever comes.
 
     Attributes:
+        heard: How many events came.
         note: Told of each event as it comes, and must not wait; for readers that want to know what it is about.
     """
 
@@ -44,16 +45,23 @@ class Nudges:
         name: str,
         every: timedelta = timedelta(seconds=1),
     ) -> None:
+        self.heard = 0
         self.note: Callable[[Event], None] = _ignore
         self._every_s = every.total_seconds()
         self._said = anyio.Event()
         self._due_at = -math.inf
         bus.subscribe(*topics, name=name)(self._hear)
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep so long, or until a topic has spoken."""
+    async def sleep(self, seconds: float, *, since: int | None = None) -> None:
+        """Sleep so long, or until a topic has spoken.
+
+        Args:
+            seconds: At most.
+            since: What `heard` was before the reader looked: it may have missed what an event since then is about.
+        """
         with anyio.move_on_after(seconds):
-            await self._said.wait()
+            if since is None or self.heard == since:
+                await self._said.wait()
             await anyio.sleep_until(self._due_at)
 
     async def run(self, look: Callable[[], None]) -> None:
@@ -63,6 +71,7 @@ class Nudges:
             look()
 
     async def _hear(self, incoming: Incoming[Any]) -> None:
+        self.heard += 1
         self.note(incoming.event)
         now = anyio.current_time()
         if self._due_at <= now:
